@@ -1,0 +1,156 @@
+# What a person types. Each target does its own set-up, says what it installs and does it once; downloads stay in
+# target/deps. The work is cargo's and the scripts'; here are the names, the order and the options.
+
+# Options, on the command line or from the environment:
+MANIFEST ?=
+GIC ?= 3
+CPUS ?= 2
+CPU ?= cortex-a72
+MEM ?= 2G
+DEBUG ?=
+ARGS ?=
+KERNEL ?=
+INITRD ?=
+LINUX ?= yes
+TEST ?=
+TOOLCHAIN ?= auto
+QEMU ?= qemu-system-aarch64
+LOCKED ?=
+
+TARGET := aarch64-unknown-none-softfloat
+TARGET_CRATES := el2 runtime hello selftest
+GUESTS := hello selftest
+
+OUT := $(or $(CARGO_TARGET_DIR),target)
+TOOLS := $(OUT)/debug/tools
+IMAGE := target/image/hanok.img
+GUEST_ELFS := $(GUESTS:%=target/guests/%.elf)
+LINUX_FILES := target/guests/linux/Image target/guests/linux/initrd.cpio target/guests/u-boot.bin
+
+# Manifests that are bundled ahead of the tests; without Linux, those that need neither it nor U-Boot.
+MANIFESTS := $(wildcard guests/*.dts tests/manifests/*.dts)
+ifeq ($(LINUX),no)
+MANIFESTS := $(shell grep -LE 'incbin/..(linux/|u-boot)' $(MANIFESTS))
+LINUX_FILES :=
+endif
+BUNDLES := $(patsubst %.dts,target/bundles/%.dtb,$(notdir $(MANIFESTS)))
+
+export QEMU TOOLS KERNEL INITRD GIC CPUS CPU MEM DEBUG ARGS MANIFEST IMAGE
+
+.DEFAULT_GOAL := help
+.SUFFIXES:
+.DELETE_ON_ERROR:
+.NOTPARALLEL:
+.PHONY: help image run test test-host test-target bundles fmt fmt-check clippy doc emulator payloads clean \
+        distclean FORCE
+
+# The toolchain, chosen once for everything but what needs no target: there any cargo will do.
+TOOLCHAIN_MK := target/toolchain-$(TOOLCHAIN).mk
+ifneq ($(filter-out help clean distclean fmt fmt-check test-host,$(or $(MAKECMDGOALS),help)),)
+include $(TOOLCHAIN_MK)
+else ifneq ($(filter-out help clean distclean,$(MAKECMDGOALS)),)
+ifeq ($(shell command -v cargo),)
+include $(TOOLCHAIN_MK)
+endif
+endif
+HOST_CARGO ?= cargo
+FOR_TARGET := $(TARGET_FLAGS) $(LOCKED) --target $(TARGET)
+
+help:
+	@echo 'Hanok, a type-1 hypervisor for ARMv8-A'
+	@echo
+	@echo 'make run        boot it in QEMU with the default manifest: an unmodified Debian Linux (Ctrl-A x leaves)'
+	@echo 'make test       everything: host tests, then the scenarios in QEMU'
+	@echo 'make image      the boot image, $(IMAGE), and its debug ELF beside it'
+	@echo 'make test-host  host tests alone; they need nothing but a stable Rust'
+	@echo 'make bundles    every manifest in guests/ as a bundle in target/bundles'
+	@echo 'make fmt | clippy | doc | clean | distclean (clean keeps the downloads)'
+	@echo
+	@echo 'MANIFEST=x.dts  the virtual machines to run (guests/linux.dts)   KERNEL=, INITRD=  in place of Debian'"'"'s'
+	@echo 'GIC=2|3         interrupt controller ($(GIC))                        CPUS=n, MEM=size  of the board ($(CPUS), $(MEM))'
+	@echo 'CPU=model       cortex-a53, cortex-a72, neoverse-n1, max ($(CPU))'
+	@echo 'DEBUG=1         wait for gdb at port 1234                        ARGS="log=debug"  Hanok'"'"'s own command line'
+	@echo 'TEST=name       only the scenarios whose name has it             LINUX=no  test without Linux and U-Boot'
+	@echo 'TOOLCHAIN=rustup|debian, QEMU=path, DEBIAN_SUITE=name, DEBIAN_MIRROR=url'
+
+$(TOOLCHAIN_MK): scripts/toolchain scripts/lib.sh Cargo.toml
+	@mkdir -p $(@D)
+	@scripts/toolchain $(TOOLCHAIN) >$@.new
+	@mv $@.new $@
+
+image: $(IMAGE)
+	@echo 'hanok: $(IMAGE) and target/image/hanok.elf are up to date'
+
+run: $(IMAGE) $(GUEST_ELFS) $(TOOLS) emulator
+	@scripts/run
+
+test: test-host test-target
+
+# The crates that any host can build; see default-members in Cargo.toml.
+test-host:
+	$(HOST_CARGO) test $(LOCKED)
+
+test-target: $(IMAGE) bundles emulator
+	HANOK_IMAGE=$(CURDIR)/$(IMAGE) HANOK_ELF=$(CURDIR)/target/image/hanok.elf \
+	    HANOK_GUESTS=$(CURDIR)/target/guests HANOK_BUNDLES=$(CURDIR)/target/bundles \
+	    $(HOST_CARGO) test $(LOCKED) -p tests $(TEST)
+
+bundles: $(BUNDLES)
+
+fmt:
+	$(HOST_CARGO) fmt --all
+
+fmt-check:
+	$(HOST_CARGO) fmt --all --check
+
+clippy:
+	$(HOST_CARGO) clippy $(LOCKED) --all-targets -- -D warnings
+	$(HOST_CARGO) clippy $(LOCKED) -p tests --all-targets -- -D warnings
+	$(TARGET_CARGO) clippy $(FOR_TARGET) $(TARGET_CRATES:%=-p %) -- -D warnings
+
+doc:
+	RUSTDOCFLAGS='-D warnings' $(HOST_CARGO) doc $(LOCKED) --no-deps
+	RUSTDOCFLAGS='-D warnings' $(TARGET_CARGO) doc $(FOR_TARGET) --no-deps $(TARGET_CRATES:%=-p %)
+
+clean:
+	@if [ -d target ]; then find target -mindepth 1 -maxdepth 1 ! -name deps -exec rm -rf {} +; fi
+
+distclean:
+	rm -rf target
+
+emulator:
+	@scripts/emulator
+
+# Programs are built whenever asked for, since cargo knows best what changed; files that depend on them are made
+# again only when they differ.
+FORCE:
+
+$(TOOLS): FORCE
+	@$(HOST_CARGO) build -q $(LOCKED) -p tools
+
+target/guests/%.elf: $(TOOLS) FORCE
+	@mkdir -p $(@D)
+	@$(TARGET_CARGO) build $(FOR_TARGET) --release -p $*
+	@$(TOOLS) strip $(OUT)/$(TARGET)/release/$* $@
+
+target/image/builtin.dtb: guests/builtin.dts target/guests/hello.elf scripts/bundle
+	@scripts/bundle $< $@
+
+target/image/hanok.elf: FORCE target/image/builtin.dtb
+	@HANOK_BUILTIN_BUNDLE=$(CURDIR)/target/image/builtin.dtb $(TARGET_CARGO) build $(FOR_TARGET) --release -p el2
+	@. scripts/lib.sh; put $@ $(OUT)/$(TARGET)/release/hanok
+
+$(IMAGE): target/image/hanok.elf $(TOOLS)
+	@$(TOOLS) image $< $@
+
+payloads: $(TOOLS)
+	@scripts/payloads
+
+target/guests/linux/Image target/guests/linux/initrd.cpio target/guests/u-boot.bin: payloads
+	@:
+
+target/bundles/%.dtb: guests/%.dts $(GUEST_ELFS) $(LINUX_FILES) scripts/bundle
+	@scripts/bundle $< $@
+
+target/bundles/%.dtb: tests/manifests/%.dts $(GUEST_ELFS) $(LINUX_FILES) scripts/bundle
+	@scripts/bundle $< $@

@@ -1,0 +1,75 @@
+//! HVC and SMC with all registers in view, for those who check what a call does to them. Ordinary calls are in
+//! [`power`](crate::power) and [`smp`](crate::smp).
+
+use core::arch::global_asm;
+
+use abi::{FunctionId, Owner, psci};
+
+use crate::machine::{Conduit, machine};
+
+global_asm!(include_str!("call.S"));
+
+unsafe extern "C" {
+    fn runtime_hvc_0(registers: *mut u64);
+    fn runtime_smc_0(registers: *mut u64);
+    fn runtime_hvc_1(registers: *mut u64);
+    fn runtime_smc_1(registers: *mut u64);
+    fn runtime_hvc_ffff(registers: *mut u64);
+    fn runtime_smc_ffff(registers: *mut u64);
+}
+
+/// The immediates that there are instructions for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Immediate {
+    /// What SMCCC asks for.
+    Zero,
+    /// The smallest that isn't it.
+    One,
+    /// The largest, 0xffff.
+    Largest,
+}
+
+/// Whether the call, if it succeeds, goes on at an address of the caller's choice in RAM: past Rust's rules.
+fn jumps(registers: &[u64; 31]) -> bool {
+    let in_ram = |address| machine().ram.iter().any(|bank| bank.contains(address));
+    let function = FunctionId::from_x0(registers[0]);
+    if function.owner() != Owner::STANDARD_SECURE {
+        return false;
+    }
+    match function.number() {
+        // CPU_SUSPEND and CPU_ON have the entry in x2, CPU_DEFAULT_SUSPEND and SYSTEM_SUSPEND in x1.
+        1 => registers[1] as u32 & psci::POWER_STATE_DOWN != 0 && in_ram(registers[2]),
+        3 => in_ram(registers[2]),
+        12 | 14 => in_ram(registers[1]),
+        _ => false,
+    }
+}
+
+/// Calls with x0 to x30 as given and returns x0 to x30 as found afterwards; whether SMC is UNDEFINED the caller
+/// learns through [`exceptions::catch`](crate::exceptions::catch). Panics for a function that would start code at
+/// an address in RAM: [`smp`](crate::smp) has those.
+pub fn call(conduit: Conduit, immediate: Immediate, registers: [u64; 31]) -> [u64; 31] {
+    assert!(!jumps(&registers), "a call that starts code elsewhere");
+    let mut registers = registers;
+    let call = match (conduit, immediate) {
+        (Conduit::Hvc, Immediate::Zero) => runtime_hvc_0,
+        (Conduit::Smc, Immediate::Zero) => runtime_smc_0,
+        (Conduit::Hvc, Immediate::One) => runtime_hvc_1,
+        (Conduit::Smc, Immediate::One) => runtime_smc_1,
+        (Conduit::Hvc, Immediate::Largest) => runtime_hvc_ffff,
+        (Conduit::Smc, Immediate::Largest) => runtime_smc_ffff,
+    };
+    // SAFETY: the function saves what the procedure call standard asks for and touches the array alone; no call
+    // that comes back changes memory of ours.
+    unsafe { call(registers.as_mut_ptr()) };
+    registers
+}
+
+/// Calls `function` with three arguments and returns x0, sign-extended from w0 for a call of the 32-bit convention.
+pub fn call3(conduit: Conduit, function: FunctionId, arguments: [u64; 3]) -> i64 {
+    let mut registers = [0; 31];
+    registers[0] = u64::from(function.as_u32());
+    registers[1..4].copy_from_slice(&arguments);
+    let x0 = call(conduit, Immediate::Zero, registers)[0];
+    if function.is_64bit() { x0 as i64 } else { i64::from(x0 as i32) }
+}

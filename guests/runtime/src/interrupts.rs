@@ -1,0 +1,36 @@
+//! IRQs: one handler of the guest's choice, called between acknowledge and end of interrupt.
+
+use core::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
+
+use crate::gic::{self, Interrupt};
+
+/// A handler. It runs on the CPU that took the interrupt, with IRQs masked; it may unmask them, for interrupts of
+/// higher priority to come in between.
+pub type Handler = fn(Interrupt);
+
+static HANDLER: AtomicPtr<()> = AtomicPtr::new(core::ptr::null_mut());
+static SPURIOUS: AtomicU64 = AtomicU64::new(0);
+
+/// Makes `handler` the one for all CPUs.
+pub fn set_handler(handler: Handler) {
+    HANDLER.store(handler as *mut (), Ordering::Release);
+}
+
+/// How often an IRQ exception came and no interrupt was there to be acknowledged.
+pub fn spurious() -> u64 {
+    SPURIOUS.load(Ordering::Relaxed)
+}
+
+/// Acknowledges one interrupt, lets the handler see it, and ends it.
+pub(crate) fn dispatch() {
+    let Some(interrupt) = gic::acknowledge() else {
+        SPURIOUS.fetch_add(1, Ordering::Relaxed);
+        return;
+    };
+    let handler = HANDLER.load(Ordering::Acquire);
+    assert!(!handler.is_null(), "interrupt {} and no handler", interrupt.intid());
+    // SAFETY: the only non-null values ever stored are of this type (`set_handler`).
+    let handler = unsafe { core::mem::transmute::<*mut (), Handler>(handler) };
+    handler(interrupt);
+    gic::end(interrupt);
+}

@@ -1,0 +1,239 @@
+//! Stage 1 of the guest: addresses are mapped one to one, RAM as Normal write-back memory and all else as devices,
+//! in blocks of 1 GiB and 2 MiB. A guest that tests may change single 2 MiB blocks outside its own image.
+//!
+//! RAM is readable, writable and executable alike: these guests test the machine, they defend nothing.
+
+use core::arch::asm;
+use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+use aarch64_cpu::registers::TTBR0_EL1;
+use tock_registers::interfaces::{Readable, Writeable};
+
+use crate::machine::{Machine, Region, machine};
+use crate::{boot, cpu};
+
+const GIB: u64 = 1 << 30;
+const MIB2: u64 = 2 << 20;
+const ENTRIES: usize = 512;
+
+/// The first address behind what the tables can map: 39 bits, so that the walk starts at level 1.
+pub const ADDRESS_LIMIT: u64 = 1 << 39;
+
+/// MAIR_EL1: attribute 0 is Normal write-back, 1 Device-nGnRE, 2 Normal non-cacheable.
+pub(crate) const MAIR: u64 = 0xff | 0x04 << 8 | 0x44 << 16;
+
+/// TCR_EL1 without IPS: T0SZ 25, write-back inner-shareable walks, 4 KiB granule, no TTBR1.
+pub(crate) const TCR: u64 = 25 | 1 << 8 | 1 << 10 | 3 << 12 | 1 << 23 | 2 << 30;
+
+/// SCTLR_EL1: M, C, SA, I and the bits that are RES1 in ARMv8.0.
+pub(crate) const SCTLR: u64 = 1 | 1 << 2 | 1 << 3 | 1 << 12 | 1 << 11 | 1 << 20 | 1 << 22 | 1 << 23 | 3 << 28;
+
+/// How an address is mapped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Normal write-back memory, executable.
+    Normal,
+    /// Normal non-cacheable memory, executable.
+    NonCacheable,
+    /// Device-nGnRE, never executable.
+    Device,
+    /// Not at all.
+    Unmapped,
+}
+
+const TABLE: u64 = 0b11;
+const BLOCK: u64 = 0b01;
+const READ_ONLY: u64 = 1 << 7;
+
+impl Kind {
+    /// The low and high attributes of a block. All are nG: the boot table has an ASID of its own, so that the
+    /// change to the real one, with other block sizes, can't meet an old TLB entry.
+    const fn attributes(self) -> u64 {
+        const AF: u64 = 1 << 10;
+        const NG: u64 = 1 << 11;
+        const INNER_SHAREABLE: u64 = 3 << 8;
+        const NEVER_EXECUTE: u64 = 3 << 53;
+        match self {
+            Self::Normal => BLOCK | AF | NG | INNER_SHAREABLE,
+            Self::Device => BLOCK | AF | NG | 1 << 2 | NEVER_EXECUTE,
+            Self::NonCacheable => BLOCK | AF | NG | INNER_SHAREABLE | 2 << 2,
+            Self::Unmapped => 0,
+        }
+    }
+
+    fn block(self, physical: u64) -> u64 {
+        if self == Self::Unmapped { 0 } else { physical | self.attributes() }
+    }
+}
+
+/// A translation table.
+#[repr(C, align(4096))]
+pub(crate) struct Table([AtomicU64; ENTRIES]);
+
+impl Table {
+    const fn empty() -> Self {
+        Self([const { AtomicU64::new(0) }; ENTRIES])
+    }
+
+    fn address(&self) -> u64 {
+        core::ptr::from_ref(self) as u64
+    }
+}
+
+/// What the entry code turns the MMU on with: the first gigabyte as devices, the second, where this program is
+/// linked, as RAM.
+pub(crate) static BOOT_TABLE: Table = {
+    let mut entries = [const { AtomicU64::new(0) }; ENTRIES];
+    entries[0] = AtomicU64::new(Kind::Device.attributes());
+    entries[1] = AtomicU64::new(GIB | Kind::Normal.attributes());
+    Table(entries)
+};
+
+/// The table in use, level 1.
+static ROOT: Table = Table::empty();
+
+/// Level 2 tables, handed out once and for good.
+static POOL: [Table; 12] = [const { Table::empty() }; 12];
+static POOL_USED: AtomicUsize = AtomicUsize::new(0);
+
+/// ASID of the table in use.
+const ASID: u64 = 1;
+
+/// Maps the gigabyte that holds the device tree before it is known where RAM is.
+pub(crate) fn boot_map_gigabyte(address: usize) {
+    let index = address as u64 / GIB;
+    let Some(entry) = BOOT_TABLE.0.get(index as usize) else { return };
+    if entry.load(Ordering::Relaxed) == 0 {
+        entry.store(Kind::Normal.block(index * GIB), Ordering::Relaxed);
+        cpu::synchronize();
+    }
+}
+
+/// Builds the table from the tree and changes over to it.
+pub(crate) fn init(machine: &Machine) {
+    for (index, entry) in ROOT.0.iter().enumerate() {
+        let base = index as u64 * GIB;
+        let descriptor = match coverage(machine, base, GIB) {
+            Coverage::Full => Kind::Normal.block(base),
+            Coverage::None => Kind::Device.block(base),
+            Coverage::Partial => split(base, |block| match coverage(machine, block, MIB2) {
+                Coverage::None => Kind::Device,
+                Coverage::Partial | Coverage::Full => Kind::Normal,
+            }),
+        };
+        entry.store(descriptor, Ordering::Relaxed);
+    }
+    cpu::synchronize();
+    TTBR0_EL1.set(root());
+    cpu::synchronize();
+}
+
+/// TTBR0_EL1 for every CPU.
+pub(crate) fn root() -> u64 {
+    ROOT.address() | ASID << 48
+}
+
+#[derive(PartialEq)]
+enum Coverage {
+    None,
+    Partial,
+    Full,
+}
+
+fn coverage(machine: &Machine, base: u64, size: u64) -> Coverage {
+    let covered = |bank: &Region| bank.end().min(base + size).saturating_sub(bank.base.max(base));
+    match machine.ram.iter().map(covered).sum::<u64>() {
+        0 => Coverage::None,
+        bytes if bytes >= size => Coverage::Full,
+        _ => Coverage::Partial,
+    }
+}
+
+/// A table descriptor for a gigabyte whose 2 MiB blocks are each of the kind that `kind` says.
+fn split(base: u64, kind: impl Fn(u64) -> Kind) -> u64 {
+    let table = &POOL[POOL_USED.fetch_add(1, Ordering::Relaxed)];
+    for (index, entry) in table.0.iter().enumerate() {
+        let block = base + index as u64 * MIB2;
+        entry.store(kind(block).block(block), Ordering::Relaxed);
+    }
+    table.address() | TABLE
+}
+
+/// Maps the 2 MiB around `address` to the 2 MiB around `physical`; RAM, if it is that, read-only, for Rust knows
+/// it by another address. Panics for addresses in RAM or behind [`ADDRESS_LIMIT`].
+pub fn map(address: u64, physical: u64, kind: Kind) {
+    assert!(address < ADDRESS_LIMIT && !in_image(address), "no mapping of {address:#x} can be changed");
+    let entry = &ROOT.0[(address / GIB) as usize];
+    let old = entry.load(Ordering::Relaxed);
+    if old & TABLE != TABLE {
+        let base = address / GIB * GIB;
+        let kind = if old == 0 { Kind::Unmapped } else { Kind::Device };
+        assert!(old == kind.block(base), "{address:#x} is RAM");
+        replace(entry, base, split(base, |_| kind));
+    }
+    let table = entry.load(Ordering::Relaxed) & 0xffff_ffff_f000;
+    let table = POOL.iter().find(|pool| pool.address() == table).expect("a table of the pool");
+    let alias_of_ram = machine().ram.iter().any(|bank| bank.contains(physical)) && address != physical;
+    let physical = physical / MIB2 * MIB2;
+    let descriptor = kind.block(physical) | if alias_of_ram { READ_ONLY } else { 0 };
+    replace(&table.0[(address % GIB / MIB2) as usize], address, descriptor);
+}
+
+/// Makes the walk for the gigabyte around `address` go on in a table at `table`, outside RAM, where there is none.
+/// Panics if that gigabyte has been split, or is RAM.
+pub fn map_by_table(address: u64, table: u64) {
+    assert!(!machine().ram.iter().any(|bank| bank.contains(table)), "{table:#x} is RAM");
+    let base = address / GIB * GIB;
+    let entry = &ROOT.0[(address / GIB) as usize];
+    let old = entry.load(Ordering::Relaxed);
+    assert!(old == Kind::Device.block(base), "the gigabyte of {address:#x} is in use");
+    replace(entry, address, table | TABLE);
+}
+
+/// Undoes [`map_by_table`].
+pub fn unmap_table(address: u64) {
+    let base = address / GIB * GIB;
+    assert!(!in_image(base), "the image stays mapped");
+    replace(&ROOT.0[(address / GIB) as usize], address, Kind::Device.block(base));
+}
+
+fn in_image(address: u64) -> bool {
+    let (start, end) = boot::image();
+    (start / MIB2 * MIB2..end).contains(&address)
+}
+
+/// Break-before-make: invalid, out of every TLB, then the new value.
+fn replace(entry: &AtomicU64, address: u64, descriptor: u64) {
+    entry.store(0, Ordering::Relaxed);
+    invalidate(address);
+    entry.store(descriptor, Ordering::Relaxed);
+    cpu::synchronize();
+}
+
+/// Invalidates what any TLB holds of the tables for `address`, on all CPUs.
+pub fn invalidate(address: u64) {
+    // SAFETY: invalidation only makes the CPU walk the tables again.
+    unsafe {
+        asm!("dsb ishst", "tlbi vaae1is, {}", "dsb ish", "isb", in(reg) address >> 12, options(nostack));
+    }
+}
+
+/// Invalidates all TLB entries of this VM, on all CPUs.
+pub fn invalidate_all() {
+    // SAFETY: as above.
+    unsafe { asm!("dsb ishst", "tlbi vmalle1is", "dsb ish", "isb", options(nostack)) };
+}
+
+/// PAR_EL1 after `AT S1E1R` of `address` (Arm ARM D24.2.133): bit 0 is set if the translation failed.
+pub fn translate_read(address: u64) -> u64 {
+    // SAFETY: an address translation instruction reads tables and writes PAR_EL1 alone.
+    unsafe { asm!("at s1e1r, {}", "isb", in(reg) address, options(nostack)) };
+    aarch64_cpu::registers::PAR_EL1.get()
+}
+
+/// As [`translate_read`], for `AT S1E1W`.
+pub fn translate_write(address: u64) -> u64 {
+    // SAFETY: as above.
+    unsafe { asm!("at s1e1w, {}", "isb", in(reg) address, options(nostack)) };
+    aarch64_cpu::registers::PAR_EL1.get()
+}

@@ -1,0 +1,33 @@
+//! The end: power off and reset by PSCI.
+
+use smccc::{Hvc, Smc, psci};
+
+use crate::machine::Conduit;
+use crate::{cpu, machine};
+
+/// Turns the machine off (PSCI SYSTEM_OFF).
+pub fn off() -> ! {
+    let _never_returns = match machine().conduit {
+        Conduit::Hvc => psci::system_off::<Hvc>(),
+        Conduit::Smc => psci::system_off::<Smc>(),
+    };
+    stop()
+}
+
+/// Restarts the machine (PSCI SYSTEM_RESET).
+pub fn reset() -> ! {
+    let _never_returns = match machine().conduit {
+        Conduit::Hvc => psci::system_reset::<Hvc>(),
+        Conduit::Smc => psci::system_reset::<Smc>(),
+    };
+    stop()
+}
+
+/// For a machine that refuses both.
+fn stop() -> ! {
+    crate::println!("guest: the machine did not turn off");
+    loop {
+        cpu::mask_irqs();
+        cpu::wait_for_interrupt();
+    }
+}

@@ -1,0 +1,202 @@
+//! Single loads, stores and fetches of any shape at any address outside RAM, to see how the machine answers them.
+//! Each is one instruction; a fault is the answer, not the end.
+
+use core::arch::asm;
+
+use crate::exceptions::{Fault, catch};
+use crate::machine;
+
+/// The pattern that a load's target register holds before the load, to see whether a faulting load changed it.
+pub const UNTOUCHED: u64 = 0x5ca1_ab1e_dead_beef;
+
+/// A load, by its instruction; `w` and `x` are the width of the target register.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Load {
+    /// `ldrb w`
+    Byte,
+    /// `ldrh w`
+    Half,
+    /// `ldr w`
+    Word,
+    /// `ldr x`
+    Double,
+    /// `ldrsb w`
+    SignedByteW,
+    /// `ldrsb x`
+    SignedByteX,
+    /// `ldrsh w`
+    SignedHalfW,
+    /// `ldrsh x`
+    SignedHalfX,
+    /// `ldrsw x`
+    SignedWordX,
+    /// `ldar w`
+    Acquire,
+    /// `ldr wzr`: the value goes nowhere.
+    ToZero,
+}
+
+/// A store, by its instruction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Store {
+    /// `strb w`
+    Byte,
+    /// `strh w`
+    Half,
+    /// `str w`
+    Word,
+    /// `str x`
+    Double,
+    /// `stlr w`
+    Release,
+    /// `str wzr`: the value given is not used.
+    Zero,
+}
+
+/// An access for which the architecture gives the hypervisor no syndrome (ESR_EL2.ISV is 0).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Indexed {
+    /// `ldr w, [x], #4`
+    LoadPost,
+    /// `ldr w, [x, #4]!`
+    LoadPre,
+    /// `ldp w, w, [x]`
+    LoadPair,
+}
+
+fn check(address: u64) {
+    let in_ram = machine().ram.iter().any(|bank| bank.contains(address) || bank.contains(address + 7));
+    assert!(!in_ram, "{address:#x} is RAM: the program itself");
+}
+
+macro_rules! load {
+    ($instruction:literal, $address:expr) => {{
+        let mut value = UNTOUCHED;
+        // SAFETY: a load changes no memory; that of a device can't reach the program's.
+        let ((), fault) = catch(|| unsafe {
+            asm!($instruction, inout("x9") value, in("x10") $address, options(nostack));
+        });
+        match fault {
+            Some(fault) if value == UNTOUCHED => Err(fault),
+            Some(fault) => panic!("a load that faulted ({fault}) changed its register to {value:#x}"),
+            None => Ok(value),
+        }
+    }};
+}
+
+/// Loads from `address`. An `Ok` is the whole 64-bit register afterwards.
+pub fn load(kind: Load, address: u64) -> Result<u64, Fault> {
+    check(address);
+    match kind {
+        Load::Byte => load!("ldrb w9, [x10]", address),
+        Load::Half => load!("ldrh w9, [x10]", address),
+        Load::Word => load!("ldr w9, [x10]", address),
+        Load::Double => load!("ldr x9, [x10]", address),
+        Load::SignedByteW => load!("ldrsb w9, [x10]", address),
+        Load::SignedByteX => load!("ldrsb x9, [x10]", address),
+        Load::SignedHalfW => load!("ldrsh w9, [x10]", address),
+        Load::SignedHalfX => load!("ldrsh x9, [x10]", address),
+        Load::SignedWordX => load!("ldrsw x9, [x10]", address),
+        Load::Acquire => load!("ldar w9, [x10]", address),
+        Load::ToZero => load!("ldr wzr, [x10]", address),
+    }
+}
+
+macro_rules! store {
+    ($instruction:literal, $value:expr, $address:expr) => {{
+        // SAFETY: the address is not in RAM (`check`), and what other addresses map to RAM is read-only.
+        let ((), fault) = catch(|| unsafe {
+            asm!($instruction, in("x9") $value, in("x10") $address, options(nostack));
+        });
+        fault.map_or(Ok(()), Err)
+    }};
+}
+
+/// Stores the low bits of `value` at `address`.
+pub fn store(kind: Store, address: u64, value: u64) -> Result<(), Fault> {
+    check(address);
+    match kind {
+        Store::Byte => store!("strb w9, [x10]", value, address),
+        Store::Half => store!("strh w9, [x10]", value, address),
+        Store::Word => store!("str w9, [x10]", value, address),
+        Store::Double => store!("str x9, [x10]", value, address),
+        Store::Release => store!("stlr w9, [x10]", value, address),
+        Store::Zero => store!("str wzr, [x10]", value, address),
+    }
+}
+
+/// What an access without syndrome left: registers as they were afterwards, and the fault.
+#[derive(Clone, Copy, Debug)]
+pub struct IndexedResult {
+    /// The (first) target register; [`UNTOUCHED`] before.
+    pub value: u64,
+    /// The second target register of a pair; [`UNTOUCHED`] before.
+    pub second: u64,
+    /// The base register, which pre- and post-indexing move by 4.
+    pub base: u64,
+    /// The fault, if it faulted.
+    pub fault: Option<Fault>,
+}
+
+/// Loads from `address` (`address + 4` for [`Indexed::LoadPre`]) by an access without a valid syndrome.
+pub fn load_indexed(kind: Indexed, address: u64) -> IndexedResult {
+    check(address);
+    let (mut value, mut second, mut base) = (UNTOUCHED, UNTOUCHED, address);
+    // SAFETY: loads change no memory.
+    let ((), fault) = catch(|| unsafe {
+        match kind {
+            Indexed::LoadPost => {
+                asm!("ldr w9, [x10], #4", inout("x9") value, inout("x10") base, options(nostack));
+            }
+            Indexed::LoadPre => {
+                asm!("ldr w9, [x10, #4]!", inout("x9") value, inout("x10") base, options(nostack));
+            }
+            Indexed::LoadPair => {
+                asm!("ldp w9, w11, [x10]", inout("x9") value, inout("x11") second, inout("x10") base,
+                    options(nostack));
+            }
+        }
+    });
+    IndexedResult { value, second, base, fault }
+}
+
+/// Stores `value` at `address` by `str w, [x], #4`. Returns the base register afterwards, and the fault.
+pub fn store_indexed(address: u64, value: u32) -> (u64, Option<Fault>) {
+    check(address);
+    let mut base = address;
+    // SAFETY: as for `store`.
+    let ((), fault) = catch(|| unsafe {
+        asm!("str w9, [x10], #4", in("x9") u64::from(value), inout("x10") base, options(nostack));
+    });
+    (base, fault)
+}
+
+/// Calls `address`, where no code is. Returns the fault that brought the CPU back.
+pub fn fetch(address: u64) -> Option<Fault> {
+    check(address);
+    // SAFETY: there is no instruction outside RAM; the fault handler returns to x30, as if from the call. The
+    // caller-saved registers are given up nevertheless.
+    let ((), fault) = catch(|| unsafe {
+        asm!("blr {}", in(reg) address, clobber_abi("C"), options(nostack));
+    });
+    fault
+}
+
+/// `DC CIVAC` of `address`.
+pub fn clean_invalidate(address: u64) -> Option<Fault> {
+    check(address);
+    // SAFETY: cleaning and invalidating keeps what memory holds.
+    let ((), fault) = catch(|| unsafe { asm!("dc civac, {}", in(reg) address, options(nostack)) });
+    fault
+}
+
+/// `LDXR`, `STXR` of a word at `address`: the fault, if any.
+pub fn exclusive(address: u64) -> Option<Fault> {
+    check(address);
+    // SAFETY: as for `store`.
+    let ((), fault) = catch(|| unsafe {
+        asm!("ldxr w9, [x10]", "stxr w11, w9, [x10]", out("x9") _, out("x11") _, in("x10") address,
+            options(nostack));
+    });
+    fault
+}

@@ -1,0 +1,65 @@
+//! Programs for tests from outside the machine: an echo driven by receive interrupts, and a machine that restarts.
+
+use core::sync::atomic::{AtomicBool, Ordering};
+
+use arrayvec::ArrayVec;
+use runtime::console::{self, RECEIVE_TIMEOUT, RX, register};
+use runtime::gic::{self, Interrupt};
+use runtime::{cpu, interrupts, machine, power, println};
+use spin::Mutex;
+
+static INPUT: Mutex<ArrayVec<u8, 256>> = Mutex::new(ArrayVec::new_const());
+static OVERFLOW: AtomicBool = AtomicBool::new(false);
+
+/// Says every line that is typed again, as `echo: <line>`, until a line says `off`. Input comes by interrupt alone.
+pub fn echo() {
+    interrupts::set_handler(receive);
+    let uart = console::uart();
+    uart.write32(register::IMSC, RX | RECEIVE_TIMEOUT);
+    gic::enable(machine().uart.intid);
+    println!("echo: ready");
+    let mut line = ArrayVec::<u8, 256>::new();
+    loop {
+        let byte = next_byte();
+        if byte != b'\r' && byte != b'\n' {
+            // A longer line loses its end.
+            let _ = line.try_push(byte);
+            continue;
+        }
+        println!("echo: {}", core::str::from_utf8(&line).unwrap_or("(not UTF-8)"));
+        if line.as_slice() == b"off" {
+            return;
+        }
+        line.clear();
+    }
+}
+
+/// Waits for a byte; the interrupt handler brings it. IRQs stay masked between looking and sleeping, so that none
+/// comes in between: a pending one ends WFI nevertheless.
+fn next_byte() -> u8 {
+    loop {
+        assert!(!OVERFLOW.load(Ordering::Relaxed), "more input than fits");
+        if let Some(byte) = INPUT.lock().pop_at(0) {
+            return byte;
+        }
+        cpu::wait_for_interrupt();
+        cpu::unmask_irqs();
+        cpu::mask_irqs();
+    }
+}
+
+fn receive(interrupt: Interrupt) {
+    assert!(interrupt.intid() == machine().uart.intid, "interrupt {} was not asked for", interrupt.intid());
+    let mut input = INPUT.lock();
+    while let Some(byte) = console::read_byte() {
+        if input.try_push(byte).is_err() {
+            OVERFLOW.store(true, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Restarts the machine, over and over: nothing in it could count the rounds.
+pub fn reboot() -> ! {
+    println!("reboot: SYSTEM_RESET");
+    power::reset()
+}

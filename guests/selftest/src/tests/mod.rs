@@ -1,0 +1,17 @@
+//! The cases, by area.
+
+mod cache;
+mod fault;
+mod feature;
+mod gic;
+mod gic_delivery;
+mod mmu;
+mod psci;
+mod psci_calls;
+mod rtc;
+mod sgi;
+mod sgi_cpus;
+mod smccc;
+mod sysreg;
+mod timer;
+mod uart;

@@ -1,0 +1,77 @@
+//! SMCCC: version, discovery, and Hanok's own service.
+
+use abi::{FunctionId, hanok, smccc};
+use runtime::call::call3;
+use runtime::{hypervisor, machine};
+
+use crate::framework::{Outcome, check, check_eq, needs_hanok, on_every_cpu, tests};
+
+tests! {
+    "smccc.version" => version,
+    "smccc.arch-features" => arch_features,
+    "smccc.workarounds" => workarounds,
+    "smccc.vendor-uid" => vendor_uid,
+    "smccc.vendor-revision" => vendor_revision,
+}
+
+fn call(function: FunctionId, argument: u64) -> i64 {
+    call3(machine().conduit, function, [argument, 0, 0])
+}
+
+fn features_of(function: FunctionId) -> i64 {
+    call(smccc::ARCH_FEATURES, u64::from(function.as_u32()))
+}
+
+fn version() -> Outcome {
+    needs_hanok()?;
+    let version = call(smccc::VERSION, 0);
+    check!(
+        (0x1_0001..=0x1_ffff).contains(&version),
+        "SMCCC_VERSION should be 1.1 or later, got {version:#x}"
+    );
+    let features = call(abi::psci::FEATURES, u64::from(smccc::VERSION.as_u32()));
+    check_eq!(features, 0, "PSCI_FEATURES of SMCCC_VERSION, by which its presence is known");
+    Ok(())
+}
+
+fn arch_features() -> Outcome {
+    needs_hanok()?;
+    for function in [smccc::VERSION, smccc::ARCH_FEATURES] {
+        check_eq!(features_of(function), 0, "ARCH_FEATURES of {:#x}", function.as_u32());
+    }
+    for function in [0x8000_ffff, 0x8000_0003, 0x8400_0000, 0, u32::MAX] {
+        let status = features_of(FunctionId::from_u32(function));
+        check_eq!(status, smccc::NOT_SUPPORTED, "ARCH_FEATURES of {function:#x}");
+    }
+    Ok(())
+}
+
+fn workarounds() -> Outcome {
+    needs_hanok()?;
+    on_every_cpu(|| {
+        for function in [smccc::ARCH_WORKAROUND_1, smccc::ARCH_WORKAROUND_2, smccc::ARCH_WORKAROUND_3] {
+            let id = function.as_u32();
+            match features_of(function) {
+                smccc::WORKAROUND_NEEDED | smccc::WORKAROUND_CALLABLE => {
+                    let status = call(function, 1);
+                    check!(status != smccc::NOT_SUPPORTED, "{id:#x} is announced, and should be there");
+                }
+                smccc::NOT_SUPPORTED | smccc::NOT_REQUIRED => {}
+                other => check!(false, "ARCH_FEATURES of {id:#x}: -2 to 1, got {other}"),
+            }
+        }
+        Ok(())
+    })
+}
+
+fn vendor_uid() -> Outcome {
+    needs_hanok()?;
+    check_eq!(hypervisor::uid(), hanok::UID, "UID");
+    Ok(())
+}
+
+fn vendor_revision() -> Outcome {
+    needs_hanok()?;
+    check_eq!(call(hanok::REVISION, 0), i64::from(hanok::REVISION_MAJOR), "revision");
+    Ok(())
+}

@@ -1,0 +1,15 @@
+//! Numbers of the calls between a guest and Hanok: SMCCC function identifiers, their arguments and their results.
+//!
+//! Shared by the hypervisor and by guests, so there are constants and small newtypes here, and no behaviour. Which of
+//! these calls Hanok answers is decided in `vmm::smccc` and listed in `docs/hypercalls.md`.
+#![no_std]
+#![forbid(unsafe_code)]
+
+mod function_id;
+pub mod hanok;
+pub mod psci;
+pub mod pv_time;
+pub mod smccc;
+pub mod trng;
+
+pub use function_id::{FunctionId, Owner};

@@ -1,0 +1,23 @@
+//! True Random Number Generator firmware interface (Arm DEN0098).
+
+use crate::{FunctionId, Owner};
+
+/// `TRNG_VERSION`.
+pub const VERSION: FunctionId = FunctionId::fast32(Owner::STANDARD_SECURE, 0x50);
+/// `TRNG_FEATURES` (function identifier).
+pub const FEATURES: FunctionId = FunctionId::fast32(Owner::STANDARD_SECURE, 0x51);
+/// `TRNG_GET_UUID`.
+pub const GET_UUID: FunctionId = FunctionId::fast32(Owner::STANDARD_SECURE, 0x52);
+/// `TRNG_RND` (bits wanted), 32-bit convention.
+pub const RND_32: FunctionId = FunctionId::fast32(Owner::STANDARD_SECURE, 0x53);
+/// `TRNG_RND` (bits wanted), 64-bit convention.
+pub const RND_64: FunctionId = FunctionId::fast64(Owner::STANDARD_SECURE, 0x53);
+
+/// The call did what it was asked.
+pub const SUCCESS: i64 = 0;
+/// The function isn't offered.
+pub const NOT_SUPPORTED: i64 = -1;
+/// An argument is out of its range.
+pub const INVALID_PARAMETERS: i64 = -2;
+/// No entropy is to be had now.
+pub const NO_ENTROPY: i64 = -3;

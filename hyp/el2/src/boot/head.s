@@ -1,0 +1,138 @@
+// The image's first bytes: the arm64 Linux Image header (Documentation/arch/arm64/booting.rst in the kernel), and the
+// way from there to Rust. Entered with the MMU off and x0 = the board's device tree, or nothing of use.
+
+.section .head, "ax"
+.global _start
+_start:
+    b       boot_cpu_start              // code0
+    .long   0                           // code1
+    .quad   0                           // text_offset: anywhere
+    .quad   __image_size                // with everything that isn't in the file
+    .quad   0b1010                      // flags: little-endian, 4 KiB pages, anywhere in memory
+    .quad   0
+    .quad   0
+    .quad   0
+    .ascii  "ARM\x64"
+    .long   0
+
+.section .text.boot, "ax"
+boot_cpu_start:
+    msr     daifset, #0xf
+    msr     spsel, #1
+    mov     x19, x0
+
+    adrp    x1, __bss_start
+    add     x1, x1, :lo12:__bss_start
+    adrp    x2, __bss_end
+    add     x2, x2, :lo12:__bss_end
+0:  cmp     x1, x2
+    b.hs    1f
+    stp     xzr, xzr, [x1], #16
+    b       0b
+
+    // Relocate: every entry is R_AARCH64_RELATIVE, *(base + offset) = base + addend (the image's maker checks it).
+1:  adrp    x20, __image_start
+    adrp    x1, __rela_start
+    add     x1, x1, :lo12:__rela_start
+    adrp    x2, __rela_end
+    add     x2, x2, :lo12:__rela_end
+2:  cmp     x1, x2
+    b.hs    3f
+    ldp     x3, x4, [x1], #16
+    ldr     x5, [x1], #8
+    add     x5, x5, x20
+    str     x5, [x20, x3]
+    b       2b
+
+3:  adrp    x1, __boot_stack_top
+    mov     sp, x1
+    mov     x29, xzr
+    mov     x30, xzr
+    mov     x1, #0                      // Unbootable::WrongExceptionLevel
+    mrs     x2, CurrentEL
+    cmp     x2, #(2 << 2)
+    b.ne    4f
+
+    // EL1 is AArch64 and EL2 has a translation regime of its own: E2H is 0, or this CPU cannot be used. The rest of
+    // HCR_EL2 is set when a guest is built.
+    mov     x1, #1                      // Unbootable::OnlyVhe
+    mov     x2, #(1 << 31)
+    msr     hcr_el2, x2
+    isb
+    mrs     x2, hcr_el2
+    tbnz    x2, #34, 4f
+
+    // The first map is made with the MMU off: it and the relocations are in memory, and no stale line may hide them.
+    mov     x0, x19
+    bl      make_early_map
+    mov     x20, x0                     // the root table, or 0 where the tree is of no use
+    mov     x1, #2                      // Unbootable::NoDeviceTree
+    cbz     x0, 4f
+    adrp    x0, __image_start
+    adrp    x1, __image_end
+    bl      invalidate_to_poc
+    mov     x0, x20
+    bl      enable_mmu
+    mov     x0, x19
+    b       boot_main
+4:  mov     x0, x19
+    b       unbootable
+
+// Turns MMU and caches on (or changes the map: it is turned off in between, so that no address is ever translated
+// by two maps at once). x0: the root table, which translates the running code to where it is.
+.global enable_mmu
+enable_mmu:
+    mrs     x1, sctlr_el2
+    bic     x1, x1, #1                  // M
+    msr     sctlr_el2, x1
+    isb
+    tlbi    alle2
+    dsb     nsh
+    adrp    x2, EL2_TRANSLATION
+    add     x2, x2, :lo12:EL2_TRANSLATION
+    ldp     x3, x4, [x2]
+    ldr     x5, [x2, #16]
+    msr     mair_el2, x3
+    msr     tcr_el2, x4
+    msr     ttbr0_el2, x0
+    ic      iallu
+    dsb     nsh
+    isb
+    msr     sctlr_el2, x5
+    isb
+    ret
+
+// Invalidates data cache lines by address to the point of coherency. x0: start, x1: end; a line that straddles either
+// is cleaned too, so that a neighbour loses nothing.
+.global invalidate_to_poc
+invalidate_to_poc:
+    mrs     x3, ctr_el0
+    ubfx    x3, x3, #16, #4
+    mov     x4, #4
+    lsl     x4, x4, x3                  // bytes in the smallest line
+    sub     x5, x4, #1
+    tst     x0, x5
+    bic     x0, x0, x5
+    b.eq    0f
+    dc      civac, x0
+    add     x0, x0, x4
+0:  cmp     x0, x1
+    b.hs    1f
+    dc      ivac, x0
+    add     x0, x0, x4
+    b       0b
+1:  dsb     sy
+    ret
+
+// Where a secondary CPU enters, by PSCI's CPU_ON, with the MMU off. x0: its SecondaryStart.
+.global secondary_start
+secondary_start:
+    msr     daifset, #0xf
+    mov     x19, x0
+    ldp     x0, x20, [x19]              // root table; stack
+    bl      enable_mmu
+    mov     sp, x20
+    mov     x29, xzr
+    mov     x30, xzr
+    ldr     x0, [x19, #16]
+    b       secondary_main

@@ -1,0 +1,182 @@
+//! From the first instruction to running guests.
+//!
+//! `head.s` relocates the image, has [`early_map`] make a map of the image and the device tree, turns the MMU on and
+//! comes here. The order from then on: console, board, memory, the full map, interrupt controller, other CPUs, VMs.
+//! Whatever goes wrong before the console is up ends in [`unbootable`], which works with the MMU off.
+
+use core::arch::global_asm;
+use core::fmt::Write;
+use core::ptr::NonNull;
+use core::{ptr, slice};
+
+use platform::tree::{Board, Psci, Shape, Uart, UartKind, blob_size, check};
+use platform::uart;
+
+use crate::{bundle, console, crash, gic, image, logging, memory, mmu, percpu, random, smp, vm};
+
+mod early_map;
+
+global_asm!(include_str!("head.s"));
+
+/// The size of the tree at this address, or `None` where there is none. Reads the header only.
+fn tree_size(tree: u64) -> Option<u64> {
+    // x0 = 0 or 0x100 is what QEMU and firmware without a tree leave there; a tree is 8-byte aligned.
+    if tree < 0x1000 || !tree.is_multiple_of(8) {
+        return None;
+    }
+    // SAFETY: the boot protocol gives the address of a tree in RAM in x0. That it is one is checked by its magic number;
+    // that it can be read at all cannot be checked, and at worst faults to vectors that firmware left.
+    let header = unsafe { slice::from_raw_parts(ptr::with_exposed_provenance(tree as usize), 40) };
+    blob_size(header).ok().map(|size| size as u64)
+}
+
+/// The tree's blob.
+///
+/// # Safety
+/// `tree` is the address of a blob of `size` bytes, mapped, and nothing else refers to it.
+unsafe fn tree_blob(tree: u64, size: u64) -> &'static mut [u8] {
+    // SAFETY: the caller's promise.
+    unsafe { slice::from_raw_parts_mut(ptr::with_exposed_provenance_mut(tree as usize), size as usize) }
+}
+
+/// Why the image can't even start.
+#[repr(u64)]
+enum Unbootable {
+    WrongExceptionLevel = 0,
+    OnlyVhe = 1,
+    NoDeviceTree = 2,
+}
+
+/// Says on the board's UART, where the tree names one, why nothing will happen; and stops. Runs with the MMU off at
+/// whatever exception level the image was entered: no locks, no log.
+#[unsafe(no_mangle)]
+extern "C" fn unbootable(tree: u64, reason: u64) -> ! {
+    if let Some(size) = tree_size(tree)
+        // SAFETY: nothing else runs or has looked at the tree.
+        && let Some(uart) = console_of(unsafe { tree_blob(tree, size) })
+    {
+        // SAFETY: the tree says that the UART is there; with the MMU off all memory is device memory.
+        let mut out = Polled(unsafe { open(&uart) });
+        let _ = match reason {
+            r if r == Unbootable::WrongExceptionLevel as u64 => out.write_str(
+                "\nhanok: entered below EL2, where no hypervisor can run. Start the image at EL2: on QEMU with \
+                 -M virt,virtualization=on; on a board, by firmware that enters its payload at EL2.\n",
+            ),
+            r if r == Unbootable::OnlyVhe as u64 => out.write_str(
+                "\nhanok: HCR_EL2.E2H cannot be cleared on this CPU. Hanok runs at EL2 without the Virtualization \
+                 Host Extensions, so this CPU cannot be used.\n",
+            ),
+            _ => out.write_str("\nhanok: the device tree is too large or lies where it can't be mapped.\n"),
+        };
+    }
+    crash::halt()
+}
+
+fn console_of(blob: &mut [u8]) -> Option<Uart> {
+    let mut shape = Shape::default();
+    check(blob, &mut shape).ok()?;
+    Board::console_of(blob, &shape)
+}
+
+/// # Safety
+/// The UART is there, reachable at its physical address, and nobody else drives it.
+unsafe fn open(uart: &Uart) -> uart::Uart {
+    let base = NonNull::new(uart.registers.start.as_u64() as *mut u8).unwrap_or(NonNull::dangling());
+    match uart.kind {
+        // SAFETY: the caller's promise.
+        UartKind::Pl011 => unsafe { uart::Uart::new(base, uart.clock) },
+    }
+}
+
+/// A UART that is written to before there is a console.
+struct Polled(uart::Uart);
+
+impl Write for Polled {
+    fn write_str(&mut self, text: &str) -> core::fmt::Result {
+        for byte in text.bytes() {
+            if byte == b'\n' {
+                self.0.send(b'\r');
+            }
+            self.0.send(byte);
+        }
+        Ok(())
+    }
+}
+
+/// The boot CPU, with the MMU on and the first map in place.
+#[unsafe(no_mangle)]
+extern "C" fn boot_main(tree: u64) -> ! {
+    memory::init_heap();
+    percpu::init_boot_cpu();
+    let size = tree_size(tree).unwrap_or(0);
+    // SAFETY: the first map has the tree, and nothing else has looked at it since.
+    let blob = unsafe { tree_blob(tree, size) };
+    let mut shape = Shape::default();
+    let checked = check(blob, &mut shape);
+    let blob: &'static [u8] = blob;
+    if checked.is_ok()
+        && let Some(uart) = Board::console_of(blob, &shape)
+    {
+        let page = uart.registers.start.as_u64();
+        if early_map::add_device_page(page).is_some() {
+            // SAFETY: just mapped, and EL2 is the only one that runs.
+            console::init(unsafe { open(&uart) });
+        }
+    }
+    let board = checked
+        .map_err(|error| error.to_string_in())
+        .and_then(|()| Board::read(blob, &shape).map_err(|error| error.to_string_in()));
+    match board {
+        Ok(board) => start(board, tree, size),
+        Err(text) => fatal(format_args!("{text}")),
+    }
+}
+
+/// An error's message, kept beyond the error.
+trait Message: core::fmt::Display {
+    fn to_string_in(&self) -> arrayvec::ArrayString<256> {
+        let mut text = arrayvec::ArrayString::new();
+        let _ = write!(text, "{self}");
+        text
+    }
+}
+
+impl<T: core::fmt::Display> Message for T {}
+
+/// Stops the boot with a message that a person can act on.
+fn fatal(reason: core::fmt::Arguments<'_>) -> ! {
+    log::error!("cannot start: {reason}");
+    crash::halt()
+}
+
+fn start(board: Board<'static>, tree: u64, tree_size: u64) -> ! {
+    logging::init(board.bootargs);
+    log::info!(
+        "Hanok {} on {}, {} CPU{}, entered at {:#x}",
+        env!("CARGO_PKG_VERSION"),
+        if board.model.is_empty() { "an unnamed board" } else { board.model },
+        board.cpus.len(),
+        if board.cpus.len() == 1 { "" } else { "s" },
+        image::layout().start,
+    );
+    if let Err(error) = memory::init(&board, tree, tree_size) {
+        fatal(format_args!("{error}"));
+    }
+    if let Err(error) = percpu::plan(&board) {
+        fatal(format_args!("stacks: {error}"));
+    }
+    if let Err(error) = mmu::init(&board) {
+        fatal(format_args!("{error}"));
+    }
+    if let Err(error) = gic::init(&board) {
+        fatal(format_args!("{error}"));
+    }
+    smp::init_cpu(board.psci == Some(Psci::Smc));
+    smp::start_all(&board);
+    random::init(&board);
+    let bundle = bundle::find(&board);
+    vm::build_all(&board, bundle);
+    console::start(&board);
+    vm::start_all();
+    crate::run::enter()
+}

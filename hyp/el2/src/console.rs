@@ -1,0 +1,245 @@
+//! The board's console: EL2's log and the guests' output to one UART, and its input to the guest in focus.
+//!
+//! While guests run, only CPU 0 touches the UART. Output waits in rings (each VM's UART, each CPU's log) until CPU 0
+//! fetches it, a bounded piece at a time; a full ring holds back the guest that fills it, as a slow line would. The first
+//! VM has the focus: its output goes out as it comes, and it gets the input. Other VMs' output goes out line by line,
+//! with their names.
+
+use alloc::vec::Vec;
+use core::sync::atomic::{AtomicBool, Ordering};
+
+use arrayvec::ArrayVec;
+use platform::gic::Trigger;
+use platform::tree::Board;
+use platform::uart::Uart;
+use spin::Mutex;
+
+use crate::percpu::{self, request, this_cpu};
+use crate::{gic, logging, vm};
+
+/// Bytes that one call of [`service`] sends at most.
+const BUDGET: usize = 256;
+/// Bytes fetched from a source at a time.
+const CHUNK: usize = logging::MESSAGE;
+/// Longest line of a VM out of focus that stays whole.
+const LINE: usize = 200;
+
+struct Console {
+    uart: Option<Uart>,
+    /// Fetched, and not sent yet; from `sent` on.
+    staged: ArrayVec<u8, { CHUNK + 2 }>,
+    sent: usize,
+    /// The last byte that was staged ended a line.
+    at_line_start: bool,
+    /// Came from the board, and the guest in focus has no room for it.
+    input: Option<u8>,
+    /// Lines of the VMs out of focus, as far as they have come.
+    lines: Vec<ArrayVec<u8, LINE>>,
+    next: usize,
+}
+
+static CONSOLE: Mutex<Console> = Mutex::new(Console {
+    uart: None,
+    staged: ArrayVec::new_const(),
+    sent: 0,
+    at_line_start: true,
+    input: None,
+    lines: Vec::new(),
+    next: 0,
+});
+
+/// The board is to be turned off when everything has been sent.
+static POWER_OFF: AtomicBool = AtomicBool::new(false);
+
+/// Gives the console its UART.
+pub fn init(uart: Uart) {
+    CONSOLE.lock().uart = Some(uart);
+}
+
+/// Sends at once, waiting for the UART: before guests run.
+pub fn write_now(bytes: &[u8]) {
+    if let Some(uart) = &mut CONSOLE.lock().uart {
+        for byte in bytes {
+            uart.send(*byte);
+        }
+    }
+}
+
+/// Sends at once, whoever holds the console: in a crash.
+pub fn write_in_crash(text: &str) {
+    // Another CPU may hold the lock, and is being stopped; its own output may be torn.
+    for _ in 0..1_000_000 {
+        if let Some(mut console) = CONSOLE.try_lock() {
+            if let Some(uart) = &mut console.uart {
+                send_text(uart, text);
+            }
+            return;
+        }
+        core::hint::spin_loop();
+    }
+    // SAFETY: EL2 has crashed. The holder of the lock is halted or is this very CPU, and will never go on.
+    unsafe { CONSOLE.force_unlock() };
+    if let Some(mut console) = CONSOLE.try_lock()
+        && let Some(uart) = &mut console.uart
+    {
+        send_text(uart, text);
+    }
+}
+
+fn send_text(uart: &mut Uart, text: &str) {
+    for byte in text.bytes() {
+        if byte == b'\n' {
+            uart.send(b'\r');
+        }
+        uart.send(byte);
+    }
+}
+
+/// From now on guests run: the UART's interrupts come to CPU 0, and nobody waits for it any more.
+pub fn start(board: &Board<'_>) {
+    let mut console = CONSOLE.lock();
+    console.lines.resize_with(vm::all().count(), ArrayVec::new);
+    let Some(uart) = &mut console.uart else { return };
+    uart.start_receiving();
+    drop(console);
+    if let Some(intid) = board.uart.and_then(|uart| uart.interrupt) {
+        gic::take_spi(intid, Trigger::Level);
+    }
+    logging::defer();
+}
+
+/// Something waits to go out, or there is room for input again: makes CPU 0 see to it.
+pub fn wake() {
+    if this_cpu().index == 0 {
+        service();
+    } else if let Some(cpu) = percpu::get(0) {
+        cpu.request(request::CONSOLE);
+    }
+}
+
+/// Turns the board off when everything has been sent.
+pub fn request_power_off() {
+    POWER_OFF.store(true, Ordering::Release);
+    wake();
+}
+
+/// Takes input and sends output, as much as there is room for. On CPU 0.
+pub fn service() {
+    // This may be called where it is at work already: a byte that goes to a guest may make a message. What that says is
+    // seen to by the call that is at work.
+    let Some(mut console) = CONSOLE.try_lock() else { return };
+    let receiving = console.receive();
+    let all_sent = console.send();
+    if let Some(uart) = &mut console.uart {
+        uart.set_interrupts(receiving, !all_sent);
+    }
+    drop(console);
+    if all_sent && POWER_OFF.load(Ordering::Acquire) {
+        // The last byte may still be on the wire, which outlives the CPU.
+        if platform::power::system_off().is_err() {
+            crate::crash::halt();
+        }
+    }
+}
+
+impl Console {
+    /// Hands input to the VM in focus. False: it has no room, so the board's UART keeps what else comes.
+    fn receive(&mut self) -> bool {
+        let Some(uart) = &mut self.uart else { return false };
+        let focus = vm::all().next();
+        for _ in 0..BUDGET {
+            let Some(byte) = self.input.take().or_else(|| uart.receive()) else { return true };
+            if let Some(vm) = focus
+                && !vm.receive(byte)
+            {
+                self.input = Some(byte);
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Sends what waits. True: nothing is left.
+    fn send(&mut self) -> bool {
+        for _ in 0..BUDGET {
+            if self.sent == self.staged.len() && !self.stage() {
+                return true;
+            }
+            let (Some(uart), Some(byte)) = (&mut self.uart, self.staged.get(self.sent)) else { return true };
+            if !uart.try_send(*byte) {
+                return false;
+            }
+            self.sent += 1;
+        }
+        false
+    }
+
+    /// Fetches the next piece from whoever has one: first the log, then the VMs in turn.
+    fn stage(&mut self) -> bool {
+        self.staged.clear();
+        self.sent = 0;
+        let mut chunk = [0; CHUNK];
+        for cpu in percpu::all() {
+            let count = cpu.log.take(&mut chunk);
+            if count > 0 {
+                self.begin_line();
+                self.put(&chunk[..count]);
+                return true;
+            }
+        }
+        let vms = vm::all().count();
+        for turn in 0..vms {
+            let index = (self.next + turn) % vms;
+            let Some(vm) = vm::all().nth(index) else { continue };
+            // A line that is cut and its name must fit.
+            let room = if index == 0 { CHUNK } else { LINE };
+            let count = vm.drain(&mut chunk[..room]);
+            if count == 0 {
+                continue;
+            }
+            self.next = (index + 1) % vms;
+            if index == 0 {
+                self.put(&chunk[..count]);
+            } else {
+                self.gather(index, &vm.name, &chunk[..count]);
+            }
+            return true;
+        }
+        false
+    }
+
+    /// What starts a line of its own must not be appended to somebody's half line.
+    fn begin_line(&mut self) {
+        if !self.at_line_start {
+            self.put(b"\r\n");
+        }
+    }
+
+    fn put(&mut self, bytes: &[u8]) {
+        // Room was made sure of by whoever cut the piece.
+        let room = self.staged.remaining_capacity().min(bytes.len());
+        let _ = self.staged.try_extend_from_slice(&bytes[..room]);
+        if let Some(last) = bytes.last() {
+            self.at_line_start = *last == b'\n';
+        }
+    }
+
+    /// Adds to the line of a VM out of focus, and puts it out when it is whole.
+    fn gather(&mut self, index: usize, name: &str, bytes: &[u8]) {
+        for byte in bytes {
+            let Some(line) = self.lines.get_mut(index) else { return };
+            if *byte != b'\r' && *byte != b'\n' {
+                let _ = line.try_push(*byte);
+            }
+            if *byte == b'\n' || line.is_full() {
+                let line = core::mem::take(line);
+                self.begin_line();
+                self.put(b"[");
+                self.put(name.as_bytes());
+                self.put(b"] ");
+                self.put(&line);
+                self.put(b"\r\n");
+            }
+        }
+    }
+}

@@ -1,0 +1,307 @@
+//! What EL2 controls on a CPU: which of a guest's instructions and registers trap, and where interrupts go.
+//!
+//! Every register is written whole, each field for a reason given here; nothing is inherited from firmware. Those that
+//! exist only with a feature are written where ID registers show it. References: Arm ARM D24.2 by register name.
+
+use aarch64_cpu::asm::barrier;
+use aarch64_cpu::registers::*;
+use tock_registers::interfaces::{Readable, Writeable};
+
+use vmm::smccc::{Mitigations, Workaround};
+
+use crate::sysreg::{read_sysreg, write_sysreg};
+
+/// MPIDR_EL1's affinity fields.
+const AFFINITY: u64 = 0xff_00ff_ffff;
+
+/// This CPU's affinity, without the bits of MPIDR_EL1 that are none.
+pub fn mpidr() -> u64 {
+    MPIDR_EL1.get() & AFFINITY
+}
+
+/// The ID register of an index (`vmm::idregs`), as this CPU has it.
+pub fn id_register(index: u8) -> u64 {
+    macro_rules! read_all {
+        ($($index:literal: $name:literal,)*) => {
+            match index {
+                $($index => read_sysreg!($name),)*
+                _ => 0,
+            }
+        };
+    }
+    read_all! {
+        8: "S3_0_C0_C1_0",
+        9: "S3_0_C0_C1_1",
+        10: "S3_0_C0_C1_2",
+        11: "S3_0_C0_C1_3",
+        12: "S3_0_C0_C1_4",
+        13: "S3_0_C0_C1_5",
+        14: "S3_0_C0_C1_6",
+        15: "S3_0_C0_C1_7",
+        16: "S3_0_C0_C2_0",
+        17: "S3_0_C0_C2_1",
+        18: "S3_0_C0_C2_2",
+        19: "S3_0_C0_C2_3",
+        20: "S3_0_C0_C2_4",
+        21: "S3_0_C0_C2_5",
+        22: "S3_0_C0_C2_6",
+        23: "S3_0_C0_C2_7",
+        24: "S3_0_C0_C3_0",
+        25: "S3_0_C0_C3_1",
+        26: "S3_0_C0_C3_2",
+        27: "S3_0_C0_C3_3",
+        28: "S3_0_C0_C3_4",
+        29: "S3_0_C0_C3_5",
+        30: "S3_0_C0_C3_6",
+        31: "S3_0_C0_C3_7",
+        32: "S3_0_C0_C4_0",
+        33: "S3_0_C0_C4_1",
+        34: "S3_0_C0_C4_2",
+        35: "S3_0_C0_C4_3",
+        36: "S3_0_C0_C4_4",
+        37: "S3_0_C0_C4_5",
+        38: "S3_0_C0_C4_6",
+        39: "S3_0_C0_C4_7",
+        40: "S3_0_C0_C5_0",
+        41: "S3_0_C0_C5_1",
+        42: "S3_0_C0_C5_2",
+        43: "S3_0_C0_C5_3",
+        44: "S3_0_C0_C5_4",
+        45: "S3_0_C0_C5_5",
+        46: "S3_0_C0_C5_6",
+        47: "S3_0_C0_C5_7",
+        48: "S3_0_C0_C6_0",
+        49: "S3_0_C0_C6_1",
+        50: "S3_0_C0_C6_2",
+        51: "S3_0_C0_C6_3",
+        52: "S3_0_C0_C6_4",
+        53: "S3_0_C0_C6_5",
+        54: "S3_0_C0_C6_6",
+        55: "S3_0_C0_C6_7",
+        56: "S3_0_C0_C7_0",
+        57: "S3_0_C0_C7_1",
+        58: "S3_0_C0_C7_2",
+        59: "S3_0_C0_C7_3",
+        60: "S3_0_C0_C7_4",
+        61: "S3_0_C0_C7_5",
+        62: "S3_0_C0_C7_6",
+        63: "S3_0_C0_C7_7",
+    }
+}
+
+/// Features of the CPUs that change how EL2 sets things up. Read from each CPU's own ID registers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Features {
+    /// Bits of a physical address, at most 48.
+    pub pa_bits: u8,
+    /// FEAT_S2FWB: stage 2 decides about cacheability alone.
+    pub forced_write_back: bool,
+    /// FEAT_PAuth.
+    pub pointer_authentication: bool,
+    /// FEAT_RNG: random numbers by RNDR.
+    pub random: bool,
+}
+
+impl Features {
+    /// Of the CPU that this runs on.
+    pub fn read() -> Self {
+        let isar1 = read_sysreg!("ID_AA64ISAR1_EL1");
+        let isar2 = read_sysreg!("S3_0_C0_C6_2");
+        // APA, API, GPA, GPI; APA3, GPA3.
+        let authentication = isar1 >> 4 & 0xff | isar1 >> 24 & 0xff | isar2 >> 8 & 0xff;
+        Self {
+            pa_bits: stage2::pa_bits(read_sysreg!("ID_AA64MMFR0_EL1") & 0xf),
+            forced_write_back: id::fwb() != 0,
+            pointer_authentication: authentication != 0,
+            random: read_sysreg!("ID_AA64ISAR0_EL1") >> 60 & 0xf != 0,
+        }
+    }
+}
+
+/// The four-bit field of an ID register's value that starts at bit `shift`.
+const fn field(value: u64, shift: u32) -> u64 {
+    value >> shift & 0xf
+}
+
+/// Fields of ID registers that say which of EL2's registers there are.
+mod id {
+    use super::field;
+    use crate::sysreg::read_sysreg;
+
+    macro_rules! fields {
+        ($($name:ident: $register:literal, $shift:literal;)*) => {
+            $(pub fn $name() -> u64 { field(read_sysreg!($register), $shift) })*
+        };
+    }
+    fields! {
+        fwb: "S3_0_C0_C7_2", 40; // ID_AA64MMFR2_EL1
+        hcx: "ID_AA64MMFR1_EL1", 40;
+        fgt: "ID_AA64MMFR0_EL1", 56;
+        ecv: "ID_AA64MMFR0_EL1", 60;
+        mpam: "ID_AA64PFR0_EL1", 40;
+        amu: "ID_AA64PFR0_EL1", 44;
+        mpam_frac: "ID_AA64PFR1_EL1", 16;
+        pmu: "ID_AA64DFR0_EL1", 8;
+        profiling: "ID_AA64DFR0_EL1", 32;
+        trace_filter: "ID_AA64DFR0_EL1", 40;
+    }
+}
+
+/// HCR_EL2 bits that are changed while guests run.
+pub mod hcr {
+    /// TVM: writes to stage 1's control registers trap, to see when a guest turns its caches on or off.
+    pub const TVM: u64 = 1 << 26;
+}
+
+/// HCR_EL2 while a guest runs.
+pub fn guest_hcr(features: &Features) -> u64 {
+    const VM: u64 = 1 << 0; // stage 2 translates
+    const SWIO: u64 = 1 << 1; // invalidation by set and way cleans too: a guest can't undo another's writes
+    const PTW: u64 = 1 << 2; // a table walk that reaches device memory faults, so that no walk reads a device
+    const FMO: u64 = 1 << 3; // FIQ, IRQ and SError come to EL2; guests get virtual ones
+    const IMO: u64 = 1 << 4;
+    const AMO: u64 = 1 << 5;
+    const FB: u64 = 1 << 9; // TLB and I-cache maintenance of a guest reaches its vCPUs on other CPUs
+    const BSU_INNER: u64 = 1 << 10; // barriers too
+    const TID1: u64 = 1 << 16; // REVIDR, AIDR, SMIDR
+    const TID3: u64 = 1 << 18; // ID registers: shown as idregs has them
+    const TSC: u64 = 1 << 19; // SMC: none reaches firmware
+    const TIDCP: u64 = 1 << 20; // IMPLEMENTATION DEFINED registers
+    const TACR: u64 = 1 << 21; // ACTLR_EL1
+    const TSW: u64 = 1 << 22; // cache maintenance by set and way
+    const RW: u64 = 1 << 31; // EL1 is AArch64
+    const TLOR: u64 = 1 << 35; // limited ordering regions, which are not shown
+    const TERR: u64 = 1 << 36; // RAS error records, which are not shown
+    const TEA: u64 = 1 << 37; // external aborts come to EL2 first
+    const APK: u64 = 1 << 40; // pointer authentication: keys and instructions don't trap
+    const API: u64 = 1 << 41;
+    const FWB: u64 = 1 << 46; // stage 2 decides about cacheability
+    const TID5: u64 = 1 << 58; // GMID_EL1: memory tagging is not shown
+    // Zero: TWI, TWE (a pinned vCPU sleeps on its CPU), TID0, TID2, TID4 (cache identification is the CPU's own),
+    // TPCP, TPU, TOCU, TICAB, TTLB (maintenance by address is the guest's), DC, TGE, TDZ, HCD (HVC is a call), TRVM,
+    // CD, ID, E2H (one regime for EL2, as on CPUs without VHE), NV, AT, FIEN, EnSCXT (CSV2_2 is not shown),
+    // ATA (memory tagging traps), VI, VF, VSE (virtual interrupts come from list registers).
+    let mut value = VM | SWIO | PTW | FMO | IMO | AMO | FB | BSU_INNER | TID1 | TID3 | TSC | TIDCP | TACR;
+    value |= TSW | RW | TLOR | TERR | TEA | TID5;
+    if features.pointer_authentication {
+        value |= APK | API;
+    }
+    if features.forced_write_back {
+        value |= FWB;
+    }
+    value
+}
+
+/// What firmware says of the mitigations on this CPU, for its guests. `by_smc`: SMC reaches a PSCI firmware; elsewhere it
+/// may be UNDEFINED, and nothing is known.
+pub fn mitigations(by_smc: bool) -> Mitigations {
+    use platform::power::{Availability, Mitigation, availability};
+    let ask = |mitigation| match by_smc.then(|| availability(mitigation)) {
+        Some(Availability::Needed) => Workaround::Needed,
+        Some(Availability::NotNeeded) => Workaround::NotNeeded,
+        Some(Availability::Unknown) | None => Workaround::NotSupported,
+    };
+    Mitigations {
+        workaround_1: ask(Mitigation::Workaround1),
+        workaround_2: ask(Mitigation::Workaround2 { enable: true }),
+        workaround_3: ask(Mitigation::Workaround3),
+    }
+}
+
+/// Sets every control register of EL2 on this CPU but those that depend on the VM that runs: HCR_EL2, VTCR_EL2,
+/// VTTBR_EL2, VPIDR_EL2 and VMPIDR_EL2 are written when a vCPU is loaded.
+pub fn init() {
+    trap_features();
+    trap_debug();
+    give_timers();
+    fine_grained();
+    partitioning();
+    barrier::isb(barrier::SY);
+}
+
+fn trap_features() {
+    // CPTR_EL2 with E2H 0. RES1: 13, 9, 7:0. TZ (8): SVE; TSM (12): SME; TTA (20): trace; TAM (30): activity monitors.
+    // TFP (10) 0: FP and SIMD are the guest's. TCPAC (31) 0: so is CPACR_EL1.
+    const RES1: u64 = 1 << 13 | 1 << 9 | 0xff;
+    CPTR_EL2.set(RES1 | 1 << 8 | 1 << 12 | 1 << 20 | 1 << 30);
+    // HSTR_EL2 traps AArch32 registers of EL1, which is AArch64 here.
+    write_sysreg!("HSTR_EL2", 0);
+    // ACTLR_EL2 and HACR_EL2 are IMPLEMENTATION DEFINED; where they mean anything, zero denies EL1 the CPU's knobs.
+    ACTLR_EL2.set(0);
+    write_sysreg!("HACR_EL2", 0);
+    if id::hcx() != 0 {
+        // HCRX_EL2: its enables (LS64, MOPS, TCR2, SCTLR2, FPMR, PTE stage-1 extensions …) are all off, for none of
+        // them is shown; its traps are for SME and TLB invalidation of features that aren't shown either.
+        write_sysreg!("S3_4_C1_C2_2", 0);
+    }
+}
+
+fn trap_debug() {
+    // MDCR_EL2. TPMCR (5), TPM (6): the PMU is not shown. TDOSA (10): OS lock and power registers are emulated.
+    // TDRA (11): so is the debug ROM's address. TPMS (14), E2PB (13:12) 0: statistical profiling is not shown.
+    // HPMD (17), HCCD (23): no event is counted at EL2. TTRF (19): trace filters. E2TB (25:24) 0: trace buffer.
+    // TDCC (27): the debug channel belongs to the board's debugger. Zero: TDA, TDE (breakpoints, watchpoints and
+    // single-step are the guest's own and never stop EL2), HPME.
+    let mut value = 1 << 5 | 1 << 6 | 1 << 10 | 1 << 11 | 1 << 14 | 1 << 17 | 1 << 19 | 1 << 23 | 1 << 27;
+    let pmu = id::pmu();
+    if pmu != 0 && pmu != 0xf {
+        // HPMN: all counters on the guest's side, the value that changes nothing; below the number there are, EL2
+        // would hold counters, and 0 is not allowed without FEAT_HPMN0.
+        value |= read_sysreg!("PMCR_EL0") >> 11 & 0x1f;
+    }
+    MDCR_EL2.set(value);
+    if id::profiling() != 0 {
+        write_sysreg!("S3_4_C9_C9_0", 0); // PMSCR_EL2: no profiling at EL2
+    }
+    if id::trace_filter() != 0 {
+        write_sysreg!("S3_4_C1_C2_1", 0); // TRFCR_EL2: no trace of EL2
+    }
+}
+
+fn give_timers() {
+    // CNTHCTL_EL2 with E2H 0: EL1PCTEN, EL1PCEN: guests use the physical counter and timer. No event stream of EL2's,
+    // and none of the traps of FEAT_ECV.
+    CNTHCTL_EL2.set(0b11);
+    // Virtual time is physical time.
+    CNTVOFF_EL2.set(0);
+    if id::ecv() >= 2 {
+        write_sysreg!("S3_4_C14_C0_6", 0); // CNTPOFF_EL2
+    }
+    // EL2's own timer is armed when something is due.
+    write_sysreg!("CNTHP_CTL_EL2", 0);
+}
+
+fn fine_grained() {
+    if id::fgt() == 0 {
+        return;
+    }
+    // Zero: nothing traps that the coarse controls let pass, and the bits of newer features, which are enables, are
+    // off: their registers trap and are UNDEFINED.
+    write_sysreg!("S3_4_C1_C1_4", 0); // HFGRTR_EL2
+    write_sysreg!("S3_4_C1_C1_5", 0); // HFGWTR_EL2
+    write_sysreg!("S3_4_C1_C1_6", 0); // HFGITR_EL2
+    write_sysreg!("S3_4_C3_C1_4", 0); // HDFGRTR_EL2
+    write_sysreg!("S3_4_C3_C1_5", 0); // HDFGWTR_EL2
+    if id::amu() != 0 {
+        write_sysreg!("S3_4_C3_C1_6", 0); // HAFGRTR_EL2
+    }
+    if id::fgt() >= 2 {
+        write_sysreg!("S3_4_C3_C1_2", 0); // HFGRTR2_EL2
+        write_sysreg!("S3_4_C3_C1_3", 0); // HFGWTR2_EL2
+        write_sysreg!("S3_4_C3_C1_7", 0); // HFGITR2_EL2
+        write_sysreg!("S3_4_C3_C1_0", 0); // HDFGRTR2_EL2
+        write_sysreg!("S3_4_C3_C1_1", 0); // HDFGWTR2_EL2
+    }
+}
+
+fn partitioning() {
+    if id::mpam() == 0 && id::mpam_frac() == 0 {
+        return;
+    }
+    // MPAM2_EL2: partition 0 for EL2; TRAPMPAM0EL1, TRAPMPAM1EL1 (48, 49): guests don't see MPAM.
+    write_sysreg!("S3_4_C10_C5_0", 1 << 48 | 1 << 49);
+    // MPAMHCR_EL2 exists where MPAMIDR_EL1.HAS_HCR says so: no virtual partitions.
+    if read_sysreg!("S3_0_C10_C4_4") & 1 << 17 != 0 {
+        write_sysreg!("S3_4_C10_C4_0", 0);
+    }
+}

@@ -1,0 +1,122 @@
+//! What happens when EL2 itself fails: a report that a person can read, and a stop of the board.
+
+use core::arch::global_asm;
+use core::fmt::{self, Write};
+use core::panic::PanicInfo;
+use core::sync::atomic::{AtomicBool, Ordering};
+
+use aarch64_cpu::registers::{ELR_EL2, ESR_EL2, FAR_EL2, HPFAR_EL2, SPSR_EL2};
+use tock_registers::interfaces::Readable;
+use vmm::esr::Esr;
+
+use crate::percpu::{self, request, this_cpu};
+use crate::{console, image};
+
+global_asm!(include_str!("vectors.s"));
+
+/// The registers at an exception of EL2's own, as `vectors.s` leaves them.
+#[repr(C)]
+struct Registers {
+    x: [u64; 31],
+    sp: u64,
+}
+
+static CRASHED: AtomicBool = AtomicBool::new(false);
+
+/// Stops this CPU for ever.
+pub fn halt() -> ! {
+    loop {
+        aarch64_cpu::asm::wfi();
+    }
+}
+
+/// The console, whoever else may be writing to it: the others are stopped or will be.
+struct Report;
+
+impl Write for Report {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        console::write_in_crash(text);
+        Ok(())
+    }
+}
+
+/// Takes the console for a report; a second failure, here or on another CPU, just stops.
+fn begin() -> Report {
+    if CRASHED.swap(true, Ordering::Relaxed) {
+        halt();
+    }
+    for cpu in percpu::all().filter(|cpu| !core::ptr::eq(*cpu, this_cpu())) {
+        cpu.request(request::HALT);
+    }
+    Report
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn crash_report(kind: u64, registers: &Registers) -> ! {
+    let kind = match kind {
+        0 => "synchronous exception",
+        1 => "IRQ",
+        2 => "FIQ",
+        _ => "SError",
+    };
+    let mut report = begin();
+    let (elr, base) = (ELR_EL2.get(), image::layout().start);
+    let _ = writeln!(report, "\nhanok: EL2 crashed on CPU {}: {kind}", this_cpu().index);
+    let _ = writeln!(report, "  {:?}", Esr(ESR_EL2.get()));
+    let _ = writeln!(
+        report,
+        "  pc {elr:#018x} (image + {:#x}), sp {:#018x}",
+        elr.wrapping_sub(base),
+        registers.sp
+    );
+    let _ = writeln!(
+        report,
+        "  far {:#018x}, hpfar {:#018x}, spsr {:#010x}",
+        FAR_EL2.get(),
+        HPFAR_EL2.get(),
+        SPSR_EL2.get()
+    );
+    for (row, values) in registers.x.chunks(4).enumerate() {
+        let _ = write!(report, " ");
+        for (column, value) in values.iter().enumerate() {
+            let _ = write!(report, " x{:<2} {value:016x}", row * 4 + column);
+        }
+        let _ = writeln!(report);
+    }
+    backtrace(&mut report, registers.x[29]);
+    end(&mut report)
+}
+
+#[panic_handler]
+fn panic(info: &PanicInfo<'_>) -> ! {
+    let mut report = begin();
+    let _ = writeln!(report, "\nhanok: EL2 {info}");
+    let frame: u64;
+    // SAFETY: reads the frame pointer.
+    unsafe { core::arch::asm!("mov {}, x29", out(reg) frame, options(nomem, nostack)) };
+    backtrace(&mut report, frame);
+    end(&mut report)
+}
+
+/// Follows the frame records (AAPCS64 6.4.6) as long as they lie in the memory that EL2's stacks are in, and climb.
+fn backtrace(report: &mut Report, mut frame: u64) {
+    let base = image::layout().start;
+    let _ = writeln!(report, "  stack, as offsets into the image (addr2line -e hanok.elf):");
+    for _ in 0..32 {
+        if !frame.is_multiple_of(16) || !percpu::is_on_a_stack(frame) {
+            break;
+        }
+        // SAFETY: the record lies on a stack, which is mapped; what it holds is only printed and checked.
+        let [next, return_address] = unsafe { *(frame as *const [u64; 2]) };
+        let _ = writeln!(report, "    {:#x}", return_address.wrapping_sub(base));
+        if next <= frame {
+            break;
+        }
+        frame = next;
+    }
+}
+
+fn end(report: &mut Report) -> ! {
+    let _ = writeln!(report, "hanok: all CPUs are stopped; reset the board");
+    halt()
+}

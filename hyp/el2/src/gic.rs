@@ -1,0 +1,430 @@
+//! The board's interrupt controller: set up, EL2's own interrupts, and the list registers and physical lines as the
+//! `vgic` crate wants them.
+//!
+//! GICv2 and GICv3 differ in how everything is reached, so there is one [`CpuGic`] with two kinds, matched where it is
+//! used; code that runs on most exits matches once and is compiled for each.
+
+use core::sync::atomic::{AtomicU8, Ordering};
+
+use alloc::vec::Vec;
+use platform::gic::{Trigger, v2, v3};
+use platform::tree::{Board, Gic, Timer};
+use spin::Once;
+use vgic::{CpuInterface, Line, ListRegister, ListRegisters, Maintenance, Model, Physical};
+
+use crate::percpu::{self, PerCpu, own, this_cpu};
+
+/// The SGI that makes a CPU look at its requests.
+pub const KICK: u32 = 0;
+
+/// What an acknowledged interrupt is, and what ends it.
+#[derive(Clone, Copy, Debug)]
+pub struct Acknowledged {
+    /// Its INTID; 1020 and above: none.
+    pub intid: u32,
+    /// What EOIR and DIR want back.
+    token: u32,
+}
+
+/// INTIDs of EL2's interrupts and of those that guests' timers raise.
+#[derive(Clone, Copy, Debug)]
+pub struct Lines {
+    /// Maintenance of list registers.
+    pub maintenance: u32,
+    /// The generic timer's.
+    pub timer: Timer,
+    /// The console UART's.
+    pub uart: Option<u32>,
+}
+
+enum Distributor {
+    V2(v2::Distributor),
+    V3(v3::Distributor),
+}
+
+struct Controller {
+    distributor: Distributor,
+    lines: Lines,
+    board: Gic,
+    /// GICv3: of each CPU, by its number.
+    redistributors: Vec<Once<v3::Redistributor>>,
+    /// GICv2: of each CPU, its bit in target masks.
+    targets: Vec<AtomicU8>,
+}
+
+static CONTROLLER: Once<Controller> = Once::new();
+
+/// The interrupt controller as the CPU that runs sees it.
+#[derive(Clone, Copy)]
+pub enum CpuGic {
+    /// GICv2.
+    V2(v2::Interface),
+    /// GICv3.
+    V3(v3::Interface),
+}
+
+/// What the board lacks.
+#[derive(Debug, thiserror::Error)]
+pub enum GicError {
+    /// Neither kind of GIC, or no timer.
+    #[error("the device tree has no interrupt controller or timer")]
+    Missing,
+    /// GICv3's system registers can't be used.
+    #[error("the CPU interface's system registers are not available (ICC_SRE_EL2.SRE can't be set)")]
+    NoSystemRegisters,
+}
+
+/// Sets the distributor up, all lines off. By the boot CPU, with the full map in place.
+///
+/// # Errors
+/// The board can't be used.
+pub fn init(board: &Board<'_>) -> Result<(), GicError> {
+    let (Some(gic), Some(timer)) = (&board.gic, board.timer) else { return Err(GicError::Missing) };
+    let (distributor, maintenance) = match gic {
+        Gic::V2 { gicd, maintenance, .. } => {
+            // SAFETY: the tree says that a GICv2's distributor is there, and EL2 maps it as device memory for ever.
+            let distributor = unsafe { v2::Distributor::new(gicd.start.as_u64() as usize) };
+            distributor.init();
+            (Distributor::V2(distributor), *maintenance)
+        }
+        Gic::V3 { gicd, maintenance, .. } => {
+            // SAFETY: as above, of a GICv3.
+            let distributor = unsafe { v3::Distributor::new(gicd.start.as_u64() as usize) };
+            distributor.init();
+            (Distributor::V3(distributor), *maintenance)
+        }
+    };
+    let lines = Lines { maintenance, timer, uart: board.uart.and_then(|uart| uart.interrupt) };
+    CONTROLLER.call_once(|| Controller {
+        distributor,
+        lines,
+        board: gic.clone(),
+        redistributors: percpu::all().map(|_| Once::new()).collect(),
+        targets: percpu::all().map(|_| AtomicU8::new(0)).collect(),
+    });
+    Ok(())
+}
+
+/// Sets up what the CPU that runs has of its own, with EL2's interrupts on.
+pub fn init_cpu() {
+    let Some(controller) = CONTROLLER.get() else { return };
+    let cpu = this_cpu();
+    let gic = match (&controller.board, &controller.distributor) {
+        (Gic::V2 { gicc, gich, .. }, Distributor::V2(distributor)) => {
+            distributor.init_private();
+            if let Some(target) = controller.targets.get(cpu.index) {
+                target.store(distributor.own_target(), Ordering::Relaxed);
+            }
+            let (gicc, gich) = (gicc.start.as_u64() as usize, gich.start.as_u64() as usize);
+            // SAFETY: the tree says that a GICv2's interfaces are there, and EL2 maps them as device memory for ever.
+            CpuGic::V2(unsafe { v2::Interface::init(gicc, gich) })
+        }
+        (Gic::V3 { redistributors, stride, .. }, _) => {
+            // SAFETY: the tree says that these are redistributors, and EL2 maps them as device memory for ever.
+            let found = unsafe { v3::Redistributor::find(redistributors, *stride, cpu.mpidr) };
+            match (found, controller.redistributors.get(cpu.index)) {
+                (Some(redistributor), Some(slot)) => slot.call_once(|| redistributor).init(),
+                _ => log::warn!("CPU {}: no redistributor: it gets no interrupts", cpu.index),
+            }
+            CpuGic::V3(v3::Interface::init())
+        }
+        _ => return,
+    };
+    own().gic.set(Some(gic));
+    for intid in [KICK, controller.lines.maintenance, controller.lines.timer.hypervisor] {
+        controller.set_private_enabled(cpu.index, intid, true);
+    }
+}
+
+/// EL2's interrupts and the timers'.
+pub fn lines() -> Option<&'static Lines> {
+    CONTROLLER.get().map(|controller| &controller.lines)
+}
+
+/// The architecture version, which guests see too.
+pub fn model() -> Model {
+    match CONTROLLER.get().map(|controller| &controller.distributor) {
+        Some(Distributor::V2(_)) => Model::V2,
+        _ => Model::V3,
+    }
+}
+
+/// Sends an SPI of EL2's own to the CPU that runs, and turns it on.
+pub fn take_spi(intid: u32, trigger: Trigger) {
+    let Some(controller) = CONTROLLER.get() else { return };
+    let cpu = this_cpu();
+    match &controller.distributor {
+        Distributor::V2(distributor) => {
+            distributor.route(intid, distributor.own_target(), trigger);
+            distributor.set_enabled(intid, true);
+        }
+        Distributor::V3(distributor) => {
+            distributor.route(intid, cpu.mpidr, trigger);
+            distributor.set_enabled(intid, true);
+        }
+    }
+}
+
+/// Makes another CPU exit from its guest, or wake.
+pub fn kick(target: &PerCpu) {
+    let Some(controller) = CONTROLLER.get() else { return };
+    // What the kick is about must be seen by the CPU that takes it.
+    aarch64_cpu::asm::barrier::dsb(aarch64_cpu::asm::barrier::ISHST);
+    match (&controller.distributor, own().gic.get()) {
+        (Distributor::V2(distributor), _) => {
+            let mask = controller.targets.get(target.index).map_or(0, |mask| mask.load(Ordering::Relaxed));
+            distributor.send_sgi(mask, KICK);
+        }
+        (Distributor::V3(_), Some(CpuGic::V3(interface))) => interface.send_sgi(target.mpidr, KICK),
+        _ => {}
+    }
+}
+
+impl Controller {
+    fn set_private_enabled(&self, cpu: usize, intid: u32, enabled: bool) {
+        match &self.distributor {
+            Distributor::V2(distributor) => distributor.set_enabled(intid, enabled),
+            Distributor::V3(_) => {
+                if let Some(redistributor) = self.redistributors.get(cpu).and_then(Once::get) {
+                    redistributor.set_enabled(intid, enabled);
+                }
+            }
+        }
+    }
+
+    fn set_private_active(&self, cpu: usize, intid: u32, active: bool) {
+        let mask = 1u32.wrapping_shl(intid);
+        match &self.distributor {
+            Distributor::V2(distributor) => distributor.set_private_active(mask, active),
+            Distributor::V3(_) => {
+                if let Some(redistributor) = self.redistributors.get(cpu).and_then(Once::get) {
+                    redistributor.set_active(mask, active);
+                }
+            }
+        }
+    }
+
+    fn is_private_pending(&self, cpu: usize, intid: u32) -> bool {
+        let pending = match &self.distributor {
+            Distributor::V2(distributor) => distributor.private_pending(),
+            Distributor::V3(_) => match self.redistributors.get(cpu).and_then(Once::get) {
+                Some(redistributor) => redistributor.pending(),
+                None => 0,
+            },
+        };
+        pending & 1u32.wrapping_shl(intid) != 0
+    }
+
+    fn set_private_pending(&self, cpu: usize, intid: u32, pending: bool) {
+        let mask = 1u32.wrapping_shl(intid);
+        match &self.distributor {
+            Distributor::V2(distributor) => distributor.set_private_pending(mask, pending),
+            Distributor::V3(_) => {
+                if let Some(redistributor) = self.redistributors.get(cpu).and_then(Once::get) {
+                    redistributor.set_pending(mask, pending);
+                }
+            }
+        }
+    }
+}
+
+impl CpuGic {
+    /// Acknowledges the highest pending interrupt.
+    #[inline]
+    pub fn acknowledge(&self) -> Acknowledged {
+        let token = match self {
+            Self::V2(interface) => interface.acknowledge(),
+            Self::V3(interface) => interface.acknowledge(),
+        };
+        let intid = if matches!(self, Self::V2(_)) { token & 0x3ff } else { token };
+        Acknowledged { intid, token }
+    }
+
+    /// Ends its priority; it stays active.
+    #[inline]
+    pub fn drop_priority(&self, interrupt: Acknowledged) {
+        match self {
+            Self::V2(interface) => interface.drop_priority(interrupt.token),
+            Self::V3(interface) => interface.drop_priority(interrupt.token),
+        }
+    }
+
+    /// Deactivates it.
+    #[inline]
+    pub fn deactivate(&self, interrupt: Acknowledged) {
+        match self {
+            Self::V2(interface) => interface.deactivate(interrupt.token),
+            Self::V3(interface) => interface.deactivate(interrupt.token),
+        }
+    }
+
+    /// Gives a vCPU that starts a virtual CPU interface as after reset, and turns it on.
+    pub fn reset_virtual(&mut self) {
+        match self {
+            Self::V2(interface) => {
+                interface.set_vmcr(0);
+                interface.clear_active_priorities();
+                interface.set_control(HCR_EN);
+            }
+            Self::V3(interface) => {
+                interface.set_vmcr(0);
+                interface.clear_active_priorities();
+                interface.set_control(HCR_EN);
+                // System registers, which the guest can't turn off: SRE, DFB, DIB.
+                crate::sysreg::write_sysreg!("ICC_SRE_EL1", 0b111);
+            }
+        }
+    }
+
+    /// Turns the virtual CPU interface off.
+    pub fn stop_virtual(&mut self) {
+        match self {
+            Self::V2(interface) => interface.set_control(0),
+            Self::V3(interface) => interface.set_control(0),
+        }
+    }
+}
+
+/// ICH_HCR_EL2.En, GICH_HCR.En.
+const HCR_EN: u32 = 1;
+/// EOIcount in both.
+const EOI_COUNT: u32 = 0x1f << 27;
+/// The reasons for maintenance that GICH_HCR has: bits 7:1.
+const GICH_REASONS: u32 = 0xfe;
+
+/// The GICv2 of the CPU that runs, for the vGIC.
+pub struct HardwareV2<'a>(pub v2::Interface, &'a Controller);
+/// The GICv3 of the CPU that runs, for the vGIC.
+pub struct HardwareV3<'a>(pub v3::Interface, &'a Controller);
+
+impl ListRegisters for HardwareV3<'_> {
+    #[inline]
+    fn count(&self) -> usize {
+        self.0.count()
+    }
+    #[inline]
+    fn read(&mut self, n: usize) -> ListRegister {
+        ListRegister::from_ich(self.0.read_lr(n))
+    }
+    #[inline]
+    fn write(&mut self, n: usize, value: ListRegister) {
+        self.0.write_lr(n, value.to_ich());
+    }
+    #[inline]
+    fn empty(&mut self) -> u32 {
+        self.0.empty()
+    }
+    #[inline]
+    fn ended(&mut self) -> u32 {
+        self.0.ended()
+    }
+    fn take_eoi_count(&mut self) -> u32 {
+        let control = self.0.control();
+        self.0.set_control(control & !EOI_COUNT);
+        control >> 27
+    }
+    fn set_maintenance(&mut self, reasons: Maintenance) {
+        let count = self.0.control() & EOI_COUNT;
+        self.0.set_control(count | reasons.bits() | HCR_EN);
+    }
+    fn interface(&mut self) -> CpuInterface {
+        CpuInterface::from_ich_vmcr(self.0.vmcr())
+    }
+}
+
+impl ListRegisters for HardwareV2<'_> {
+    #[inline]
+    fn count(&self) -> usize {
+        self.0.count()
+    }
+    #[inline]
+    fn read(&mut self, n: usize) -> ListRegister {
+        ListRegister::from_gich(self.0.read_lr(n))
+    }
+    #[inline]
+    fn write(&mut self, n: usize, value: ListRegister) {
+        self.0.write_lr(n, value.to_gich());
+    }
+    #[inline]
+    fn empty(&mut self) -> u32 {
+        self.0.empty()
+    }
+    #[inline]
+    fn ended(&mut self) -> u32 {
+        self.0.ended()
+    }
+    fn take_eoi_count(&mut self) -> u32 {
+        let control = self.0.control();
+        self.0.set_control(control & !EOI_COUNT);
+        control >> 27
+    }
+    fn set_maintenance(&mut self, reasons: Maintenance) {
+        let count = self.0.control() & EOI_COUNT;
+        self.0.set_control(count | reasons.bits() & GICH_REASONS | HCR_EN);
+    }
+    fn interface(&mut self) -> CpuInterface {
+        CpuInterface::from_gich_vmcr(self.0.vmcr())
+    }
+}
+
+/// The CPU on which a private line's vCPU is loaded: only those that are loaded are asked about.
+fn cpu_of(line: Line) -> usize {
+    let vm = own().vcpu.get().map(|vcpu| vcpu.vm);
+    let placed = vm.and_then(|vm| vm.cpus.get(usize::from(line.vcpu.0)).copied());
+    placed.unwrap_or(this_cpu().index)
+}
+
+macro_rules! physical {
+    ($hardware:ident) => {
+        /// Lines that are mapped to physical ones. All are private so far (the timers'): SPIs of passed-through
+        /// devices aren't handed out, so nothing is done for them.
+        impl Physical for $hardware<'_> {
+            fn set_enabled(&mut self, line: Line, enabled: bool) {
+                self.1.set_private_enabled(cpu_of(line), u32::from(line.physical.0), enabled);
+            }
+            fn set_active(&mut self, line: Line, active: bool) {
+                self.1.set_private_active(cpu_of(line), u32::from(line.physical.0), active);
+            }
+            fn set_pending(&mut self, line: Line, pending: bool) {
+                self.1.set_private_pending(cpu_of(line), u32::from(line.physical.0), pending);
+            }
+            fn is_pending(&mut self, line: Line) -> bool {
+                self.1.is_private_pending(cpu_of(line), u32::from(line.physical.0))
+            }
+            fn set_edge(&mut self, _: Line, _: bool) {}
+            fn set_target(&mut self, _: Line) {}
+        }
+    };
+}
+physical!(HardwareV2);
+physical!(HardwareV3);
+
+/// Runs `$body` with `$hardware` as the vGIC's view of the CPU that runs: compiled once for each kind of GIC.
+macro_rules! with_hardware {
+    (|$hardware:ident| $body:expr) => {
+        match $crate::gic::hardware() {
+            Some($crate::gic::Hardware::V2(mut $hardware)) => Some($body),
+            Some($crate::gic::Hardware::V3(mut $hardware)) => Some($body),
+            None => None,
+        }
+    };
+}
+pub(crate) use with_hardware;
+
+/// Either kind.
+pub enum Hardware {
+    /// GICv2.
+    V2(HardwareV2<'static>),
+    /// GICv3.
+    V3(HardwareV3<'static>),
+}
+
+/// The vGIC's view of the CPU that runs.
+#[inline]
+pub fn hardware() -> Option<Hardware> {
+    let controller = CONTROLLER.get()?;
+    Some(match own().gic.get()? {
+        CpuGic::V2(interface) => Hardware::V2(HardwareV2(interface, controller)),
+        CpuGic::V3(interface) => Hardware::V3(HardwareV3(interface, controller)),
+    })
+}

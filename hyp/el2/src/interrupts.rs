@@ -1,0 +1,88 @@
+//! Physical interrupts: EL2's own, and those that it hands to the guest that owns them.
+
+use vgic::{IntId, Kicks};
+
+use crate::gic::{self, Acknowledged, CpuGic, Lines, with_hardware};
+use crate::percpu::{own, request, this_cpu};
+use crate::vcpu::Vcpu;
+use crate::{console, crash, timer, vm};
+
+/// Takes the interrupt that made a guest exit, or woke this CPU, if there is one. One at a time: another one that waits
+/// brings the guest back at once.
+pub fn take() {
+    let (Some(gic), Some(lines)) = (own().gic.get(), gic::lines()) else { return };
+    let interrupt = gic.acknowledge();
+    if interrupt.intid >= platform::gic::SPECIAL {
+        return;
+    }
+    gic.drop_priority(interrupt);
+    let vcpu = own().vcpu.get().filter(|vcpu| vcpu.is_loaded());
+    let guests = match interrupt.intid {
+        intid if intid == lines.timer.virtual_ => Some(IntId::VIRTUAL_TIMER),
+        intid if intid == lines.timer.physical => Some(IntId::PHYSICAL_TIMER),
+        _ => None,
+    };
+    match (guests, vcpu) {
+        // Stays active: the guest's own EOI deactivates it.
+        (Some(intid), Some(vcpu)) => inject(vcpu, intid),
+        (Some(_), None) => gic.deactivate(interrupt),
+        (None, _) => take_own(gic, lines, interrupt, vcpu),
+    }
+}
+
+fn inject(vcpu: &'static Vcpu, intid: IntId) {
+    let kicks = with_hardware!(|hardware| {
+        let mut vgic = vcpu.vm.vgic.lock();
+        let kicks = vgic.inject_mapped(vcpu.id, intid, &mut hardware);
+        kicks.without(vcpu.id) | vgic.sync(vcpu.id, &mut hardware)
+    });
+    vcpu.vm.kick(kicks.unwrap_or(Kicks::NONE));
+}
+
+fn take_own(gic: CpuGic, lines: &Lines, interrupt: Acknowledged, vcpu: Option<&'static Vcpu>) {
+    match interrupt.intid {
+        gic::KICK => {
+            gic.deactivate(interrupt);
+            serve_requests();
+        }
+        intid if intid == lines.maintenance => {
+            if let Some(vcpu) = vcpu {
+                let kicks =
+                    with_hardware!(|hardware| vcpu.vm.vgic.lock().maintenance(vcpu.id, &mut hardware));
+                vcpu.vm.kick(kicks.unwrap_or(Kicks::NONE));
+            }
+            gic.deactivate(interrupt);
+        }
+        intid if intid == lines.timer.hypervisor => {
+            timer::arm(None);
+            if let Some(vcpu) = own().vcpu.get() {
+                vcpu.vm.tick(timer::now());
+            }
+            gic.deactivate(interrupt);
+        }
+        intid if Some(intid) == lines.uart => {
+            console::service();
+            gic.deactivate(interrupt);
+        }
+        intid => {
+            gic.deactivate(interrupt);
+            log::debug!("interrupt {intid} on CPU {} is nobody's", this_cpu().index);
+        }
+    }
+}
+
+/// Does what other CPUs have asked of this one.
+pub fn serve_requests() {
+    let requests = this_cpu().take_requests();
+    if requests & request::HALT != 0 {
+        crash::halt();
+    }
+    if requests & request::CONSOLE != 0 {
+        console::service();
+    }
+    if requests & request::SYNC != 0
+        && let Some(vcpu) = own().vcpu.get().filter(|vcpu| vcpu.is_loaded())
+    {
+        vm::sync(vcpu);
+    }
+}

@@ -1,0 +1,34 @@
+//! Hanok's EL2 image: a micro-hypervisor for ARMv8-A.
+//!
+//! This crate is where logic meets the machine: it boots, owns the CPUs' EL2 registers, keeps the maps, takes exceptions
+//! and wires the pure crates (`stage2`, `vgic`, `vmm`) to the board (`platform`). `docs/architecture.md` shows the way
+//! through it.
+#![no_std]
+#![no_main]
+#![deny(clippy::unwrap_used, clippy::expect_used, clippy::todo, clippy::unimplemented)]
+
+extern crate alloc;
+
+mod boot;
+mod bundle;
+mod cache;
+mod console;
+mod cpu;
+mod crash;
+mod exit;
+mod gic;
+mod guest_memory;
+mod image;
+mod interrupts;
+mod logging;
+mod memory;
+mod mmu;
+mod percpu;
+mod random;
+mod run;
+mod smp;
+mod sysreg;
+mod tables;
+mod timer;
+mod vcpu;
+mod vm;

@@ -1,0 +1,255 @@
+//! EL2's memory: its heap, the frames of the board's RAM, and the ledger of who owns which page.
+//!
+//! Frames come from a buddy allocator and are handed out at boot and when a VM is built, never on an exit.
+
+use alloc::vec::Vec;
+use core::cell::UnsafeCell;
+
+use buddy_system_allocator::{FrameAllocator, LockedHeap};
+use platform::tree::{Board, Range};
+use spin::Mutex;
+use stage2::{Inventory, Kind, LedgerError, PAGE_SIZE, Pa, PaRange, Run, Transfer, VmId};
+
+use crate::image;
+
+const HEAP_BYTES: usize = 1 << 20;
+
+#[repr(C, align(4096))]
+struct HeapSpace(UnsafeCell<[u8; HEAP_BYTES]>);
+
+// SAFETY: only the allocator refers to it, and that has a lock.
+unsafe impl Sync for HeapSpace {}
+
+static HEAP_SPACE: HeapSpace = HeapSpace(UnsafeCell::new([0; HEAP_BYTES]));
+
+#[global_allocator]
+static HEAP: LockedHeap<32> = LockedHeap::empty();
+
+/// The free frames, by number.
+struct Frames {
+    allocator: FrameAllocator<33>,
+    /// How many are free.
+    free: u64,
+}
+
+static FRAMES: Mutex<Frames> = Mutex::new(Frames { allocator: FrameAllocator::new(), free: 0 });
+
+impl Frames {
+    fn take(&mut self, pages: u64) -> Option<Pa> {
+        let frame = self.allocator.alloc(pages as usize)?;
+        self.free -= pages;
+        Some(Pa::new(frame as u64 * PAGE_SIZE))
+    }
+
+    fn give_back(&mut self, run: PaRange) {
+        let pages = run.size() / PAGE_SIZE;
+        self.allocator.dealloc((run.start().as_u64() / PAGE_SIZE) as usize, pages as usize);
+        self.free += pages;
+    }
+
+    fn short(&self, pages: u64) -> FrameError {
+        let kib = PAGE_SIZE >> 10;
+        FrameError::Short { wanted: pages * kib, free: self.free * kib }
+    }
+}
+
+/// The ledger of all physical pages; its storage bounds the runs that it can tell apart.
+pub type Ledger = stage2::Ledger<Vec<Run>>;
+
+/// Room for the board's own runs and some for each VM: RAM in power-of-two pieces, tables, devices.
+const LEDGER_RUNS: usize = 4096;
+
+static LEDGER: Mutex<Option<Ledger>> = Mutex::new(None);
+
+/// Gives the heap its space. Once, by the boot CPU.
+pub fn init_heap() {
+    // SAFETY: the space is static, and nothing but the allocator uses it.
+    unsafe { HEAP.lock().init(HEAP_SPACE.0.get() as usize, HEAP_BYTES) };
+}
+
+/// Bytes of the heap that are in use.
+pub fn heap_used() -> usize {
+    HEAP.lock().stats_alloc_actual()
+}
+
+/// Why memory can't be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum MemoryError {
+    /// The tree's memory doesn't hold what has been loaded.
+    #[error("the image at {image:#x} is not in the memory that the device tree describes")]
+    ImageOutside {
+        /// Where the image starts.
+        image: u64,
+    },
+    /// The tree describes memory that the ledger can't hold, or twice.
+    #[error("the device tree's memory: {0}")]
+    Ledger(#[from] LedgerError),
+}
+
+/// Why a VM can't have memory.
+#[derive(Debug, thiserror::Error)]
+pub enum FrameError {
+    /// Not enough is left.
+    #[error("{wanted} KiB of memory are wanted and {free} KiB are free")]
+    Short {
+        /// KiB that were asked for.
+        wanted: u64,
+        /// KiB that were left.
+        free: u64,
+    },
+    /// The ledger refused.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+}
+
+/// Whole pages that hold a range.
+fn pages(range: &Range) -> (u64, u64) {
+    let start = range.start.as_u64() & !(PAGE_SIZE - 1);
+    (start, range.end().saturating_add(PAGE_SIZE - 1) & !(PAGE_SIZE - 1))
+}
+
+/// Takes what is in use out of the board's RAM and puts the rest at the frame allocator's disposal.
+///
+/// # Errors
+/// When the tree and what was loaded contradict each other.
+pub fn init(board: &Board<'_>, tree: u64, tree_size: u64) -> Result<(), MemoryError> {
+    let image = image::layout();
+    let holds = |bank: &Range| bank.start.as_u64() <= image.start && image.end <= bank.end();
+    if !board.memory.iter().any(holds) {
+        return Err(MemoryError::ImageOutside { image: image.start });
+    }
+    let tree = Range { start: Pa::new(tree), size: tree_size };
+    let image_range = Range { start: Pa::new(image.start), size: image.end - image.start };
+    let mut taken: Vec<(u64, u64)> = [tree, image_range].iter().chain(&board.initrd).map(pages).collect();
+    taken.extend(board.reserved.iter().map(|reserved| pages(&reserved.range)));
+    taken.sort_unstable();
+
+    let mut frames = FRAMES.lock();
+    let mut inventory = Inventory::new(alloc::vec![Run::default(); LEDGER_RUNS])?;
+    let mut total = 0;
+    for bank in &board.memory {
+        // A bank's broken first and last page are of no use.
+        let mut free = bank.start.as_u64().next_multiple_of(PAGE_SIZE);
+        let end = bank.end() & !(PAGE_SIZE - 1);
+        for (from, to) in taken.iter().copied().filter(|(from, _)| *from < end) {
+            total += add_free(&mut frames, &mut inventory, free, from.min(end))?;
+            free = free.max(to);
+        }
+        total += add_free(&mut frames, &mut inventory, free, end)?;
+    }
+    if let Some(platform::tree::Gic::V2 { gicv, .. }) = &board.gic {
+        // The guest's CPU interface: 8 KiB, whatever the tree says of what lies behind.
+        inventory.declare(PaRange::new(gicv.start, GICV_BYTES)?, Kind::Banked)?;
+    }
+    let image_pages = PaRange::new(Pa::new(image.start), image.end - image.start)?;
+    inventory.declare(image_pages, Kind::Hypervisor)?;
+    *LEDGER.lock() = Some(inventory.finish());
+    log::info!("{} MiB of RAM free", total >> 20);
+    Ok(())
+}
+
+/// Size of a GICv2's virtual CPU interface.
+pub const GICV_BYTES: u64 = 0x2000;
+
+fn add_free(
+    frames: &mut Frames,
+    inventory: &mut Inventory<Vec<Run>>,
+    start: u64,
+    end: u64,
+) -> Result<u64, LedgerError> {
+    if end <= start {
+        return Ok(0);
+    }
+    inventory.declare(PaRange::new(Pa::new(start), end - start)?, Kind::Unscrubbed)?;
+    frames.allocator.add_frame((start / PAGE_SIZE) as usize, (end / PAGE_SIZE) as usize);
+    frames.free += (end - start) / PAGE_SIZE;
+    Ok(end - start)
+}
+
+/// Works on the ledger. Only at boot and when VMs are built: exits don't change who owns what.
+pub fn with_ledger<T>(work: impl FnOnce(&mut Ledger) -> T) -> Option<T> {
+    LEDGER.lock().as_mut().map(work)
+}
+
+/// Frames for EL2's own use: `pages` of them side by side, a power of two, aligned to their size, written down as the
+/// hypervisor's. They hold whatever they held; nobody but EL2 will read it.
+///
+/// # Errors
+/// None are left.
+pub fn claim(pages: usize) -> Result<Pa, FrameError> {
+    let mut frames = FRAMES.lock();
+    let pa = frames.take(pages as u64).ok_or(frames.short(pages as u64))?;
+    drop(frames);
+    let range = PaRange::new(pa, pages as u64 * PAGE_SIZE)?;
+    let transferred = with_ledger(|ledger| {
+        ledger.transfer(range, Transfer::Scrubbed)?;
+        ledger.transfer(range, Transfer::Claim)
+    });
+    transferred.unwrap_or(Ok(()))?;
+    Ok(pa)
+}
+
+/// A VM's RAM: `size` bytes (a multiple of 2 MiB) in power-of-two runs, the largest first, each aligned to its size;
+/// zeroed and written down as the VM's.
+///
+/// # Errors
+/// Not enough is left; nothing is taken then.
+pub fn donate(vm: VmId, size: u64) -> Result<Vec<PaRange>, FrameError> {
+    let runs = allocate_runs(size)?;
+    for run in &runs {
+        crate::cache::zero(*run);
+        let donated = with_ledger(|ledger| {
+            ledger.transfer(*run, Transfer::Scrubbed)?;
+            ledger.transfer(*run, Transfer::Donate(vm))
+        });
+        donated.unwrap_or(Ok(()))?;
+    }
+    Ok(runs)
+}
+
+/// Gives back what `donate` gave and the VM no longer maps.
+///
+/// # Errors
+/// The ledger says that it isn't so.
+pub fn reclaim(vm: VmId, runs: &[PaRange]) -> Result<(), FrameError> {
+    for run in runs {
+        with_ledger(|ledger| ledger.transfer(*run, Transfer::Reclaim(vm))).unwrap_or(Ok(()))?;
+        FRAMES.lock().give_back(*run);
+    }
+    Ok(())
+}
+
+fn allocate_runs(size: u64) -> Result<Vec<PaRange>, FrameError> {
+    let mut frames = FRAMES.lock();
+    let short = frames.short(size / PAGE_SIZE);
+    let mut runs = Vec::new();
+    let mut left = size / PAGE_SIZE;
+    // The largest power of two that is wanted first; where memory is broken up, two halves do as well.
+    let mut piece = 1u64 << left.max(1).ilog2();
+    while left > 0 {
+        piece = piece.min(1 << left.ilog2());
+        match frames.take(piece) {
+            Some(start) => {
+                runs.push(PaRange::new(start, piece * PAGE_SIZE)?);
+                left -= piece;
+            }
+            None if piece > 1 => piece /= 2,
+            None => {
+                runs.into_iter().for_each(|run| frames.give_back(run));
+                return Err(short);
+            }
+        }
+    }
+    Ok(runs)
+}
+
+/// Whether a range lies in the board's RAM, so that EL2 maps it.
+pub fn is_ram(board: &Board<'_>, range: Range) -> bool {
+    let within = |bank: &Range| bank.start.as_u64() <= range.start.as_u64() && range.end() <= bank.end();
+    let barred = |reserved: &platform::tree::Reserved| {
+        reserved.no_map
+            && reserved.range.start.as_u64() < range.end()
+            && range.start.as_u64() < reserved.range.end()
+    };
+    board.memory.iter().any(within) && !board.reserved.iter().any(barred)
+}

@@ -1,0 +1,123 @@
+//! EL2's own map: everything at its physical address, nothing writable and executable at once, a hole below every
+//! stack. Guest RAM is Normal write-back and never executable; `no-map` regions are left out.
+//!
+//! The tables are built by `aarch64-paging` while the first map is in use, and do not change once they are.
+
+use aarch64_paging::descriptor::El23Attributes;
+use aarch64_paging::idmap::IdMap;
+use aarch64_paging::paging::{El2, MemoryRegion};
+use alloc::vec::Vec;
+use platform::tree::{Board, Gic, Range};
+use spin::Once;
+use stage2::PAGE_SIZE;
+
+use crate::{image, percpu};
+
+/// The map, kept for ever; its root is what every CPU's TTBR0_EL2 holds.
+static MAP: Once<IdMap<El2>> = Once::new();
+
+/// Read-only, whatever else. AP[1] is RES1 in a regime with one privilege level.
+const NORMAL: El23Attributes = El23Attributes::VALID
+    .union(El23Attributes::ATTRIBUTE_INDEX_1)
+    .union(El23Attributes::INNER_SHAREABLE)
+    .union(El23Attributes::ACCESSED)
+    .union(El23Attributes::USER_RES1);
+const TEXT: El23Attributes = NORMAL.union(El23Attributes::READ_ONLY);
+const RODATA: El23Attributes = TEXT.union(El23Attributes::XN);
+const DATA: El23Attributes = NORMAL.union(El23Attributes::XN);
+const DEVICE: El23Attributes = El23Attributes::VALID
+    .union(El23Attributes::ATTRIBUTE_INDEX_0)
+    .union(El23Attributes::ACCESSED)
+    .union(El23Attributes::USER_RES1)
+    .union(El23Attributes::XN);
+
+/// Level of the root table: 48 bits.
+const ROOT_LEVEL: usize = 0;
+
+/// Why EL2 can't be mapped.
+#[derive(Debug, thiserror::Error)]
+#[error("mapping {start:#x} to {end:#x} for EL2: {reason}")]
+pub struct MmuError {
+    start: u64,
+    end: u64,
+    reason: aarch64_paging::MapError,
+}
+
+fn map(map: &mut IdMap<El2>, start: u64, end: u64, flags: El23Attributes) -> Result<(), MmuError> {
+    if start >= end {
+        return Ok(());
+    }
+    map.map_range(&MemoryRegion::new(start as usize, end as usize), flags).map_err(|reason| MmuError {
+        start,
+        end,
+        reason,
+    })
+}
+
+/// Builds the full map and makes the boot CPU use it.
+///
+/// # Errors
+/// The tree describes memory or devices beyond 48 bits.
+pub fn init(board: &Board<'_>) -> Result<(), MmuError> {
+    let image = image::layout();
+    // Holes in what would else be data, lowest first: the image, which has rights of its own, no-map regions, guards.
+    let mut holes: Vec<(u64, u64)> = Vec::new();
+    holes.push((image.start, image.end));
+    let reserved = board.reserved.iter().filter(|reserved| reserved.no_map);
+    holes.extend(reserved.map(|reserved| whole_pages(&reserved.range)));
+    holes.extend(percpu::guards().map(|guard| (guard, guard + PAGE_SIZE)));
+    holes.sort_unstable();
+
+    let mut tables = IdMap::new(ROOT_LEVEL, El2);
+    for bank in &board.memory {
+        let (mut at, end) = whole_pages(bank);
+        for (from, to) in holes.iter().copied().filter(|(from, _)| *from < end) {
+            map(&mut tables, at, from.min(end), DATA)?;
+            at = at.max(to);
+        }
+        map(&mut tables, at, end, DATA)?;
+    }
+    map(&mut tables, image.start, image.text_end, TEXT)?;
+    map(&mut tables, image.text_end, image.data_start, RODATA)?;
+    map(&mut tables, image.data_start, image.guard, DATA)?;
+    map(&mut tables, image.guard + PAGE_SIZE, image.end, DATA)?;
+    for device in devices(board) {
+        let (start, end) = whole_pages(&device);
+        map(&mut tables, start, end, DEVICE)?;
+    }
+    let tables = MAP.call_once(|| tables);
+    crate::cache::sync();
+    unsafe extern "C" {
+        fn enable_mmu(root: u64);
+    }
+    // SAFETY: the new map translates everything that the first one did, to the same place and with the same rights, and
+    // the whole of RAM and EL2's devices besides; it lives for ever. enable_mmu changes no register that Rust relies on.
+    unsafe { enable_mmu(tables.root_address().0 as u64) };
+    Ok(())
+}
+
+/// The root table, for other CPUs.
+pub fn root() -> u64 {
+    MAP.get().map_or(0, |map| map.root_address().0 as u64)
+}
+
+fn whole_pages(range: &Range) -> (u64, u64) {
+    let start = range.start.as_u64() & !(PAGE_SIZE - 1);
+    (start, range.end().next_multiple_of(PAGE_SIZE))
+}
+
+/// The registers that EL2 itself uses.
+fn devices(board: &Board<'_>) -> Vec<Range> {
+    let mut devices: Vec<Range> = Vec::new();
+    devices.extend(board.uart.map(|uart| uart.registers));
+    devices.extend(board.rtc);
+    match &board.gic {
+        Some(Gic::V2 { gicd, gicc, gich, .. }) => devices.extend([*gicd, *gicc, *gich]),
+        Some(Gic::V3 { gicd, redistributors, .. }) => {
+            devices.push(*gicd);
+            devices.extend(redistributors);
+        }
+        None => {}
+    }
+    devices
+}

@@ -1,0 +1,115 @@
+//! Bringing up the board's other CPUs.
+
+use core::cell::UnsafeCell;
+use core::sync::atomic::{AtomicBool, Ordering};
+
+use platform::tree::{Board, EnableMethod, Psci};
+
+use crate::percpu::{self, PerCpu, own};
+use crate::{cache, cpu, gic, mmu, run, timer};
+
+/// What a CPU finds on its way in; `head.s` reads it with caches off.
+#[repr(C, align(64))]
+struct SecondaryStart {
+    root: u64,
+    stack: u64,
+    cpu: *const PerCpu,
+}
+
+/// Places for all CPUs, written by the boot CPU before it starts the CPU that reads it.
+struct Starts(UnsafeCell<[SecondaryStart; platform::tree::MAX_CPUS]>);
+
+// SAFETY: each element is written once by the boot CPU, before the one CPU that reads it runs.
+unsafe impl Sync for Starts {}
+
+static STARTS: Starts = Starts(UnsafeCell::new(
+    [const { SecondaryStart { root: 0, stack: 0, cpu: core::ptr::null() } }; platform::tree::MAX_CPUS],
+));
+
+/// How long a CPU may take to come up, in seconds.
+const PATIENCE: u64 = 1;
+
+/// SMC reaches a PSCI firmware; elsewhere it may be UNDEFINED.
+static BY_SMC: AtomicBool = AtomicBool::new(false);
+
+/// Sets up what the CPU that runs has of its own.
+pub fn init_cpu(by_smc: bool) {
+    BY_SMC.store(by_smc, Ordering::Relaxed);
+    cpu::init();
+    own().mitigations.set(cpu::mitigations(by_smc));
+    gic::init_cpu();
+}
+
+/// Starts all CPUs but the one that runs, and waits for each. One that doesn't come is left out, with a message.
+pub fn start_all(board: &Board<'_>) {
+    for target in percpu::all().skip(1) {
+        let method = board.cpus.iter().find(|cpu| cpu.mpidr == target.mpidr).map(|cpu| cpu.enable_method);
+        let started = match (method, board.psci) {
+            (Some(EnableMethod::Psci), Some(Psci::Smc)) => start_by_psci(target),
+            (Some(EnableMethod::Psci), Some(Psci::Hvc)) => {
+                Err("the tree says that PSCI is called by HVC, which is EL2's own")
+            }
+            (Some(EnableMethod::Psci), None) => Err("the tree has no PSCI node"),
+            (Some(EnableMethod::SpinTable(_)), _) => Err("it waits in a spin table, and only PSCI is used"),
+            _ => Err("the tree names no way to start it"),
+        };
+        match started.and_then(|()| wait_for(target)) {
+            Ok(()) => {}
+            Err(reason) => log::warn!("CPU {} ({:#x}) is left out: {reason}", target.index, target.mpidr),
+        }
+    }
+}
+
+/// Writes down what the CPU needs, and makes it readable with caches off. Returns its address.
+fn prepare(target: &'static PerCpu) -> Option<u64> {
+    let start = SecondaryStart {
+        root: mmu::root(),
+        stack: percpu::stack_top(target.index)?,
+        cpu: core::ptr::from_ref(target),
+    };
+    // SAFETY: the element is this CPU's alone, which doesn't run yet.
+    let slot = unsafe { (*STARTS.0.get()).get_mut(target.index)? };
+    *slot = start;
+    let address = core::ptr::from_ref(slot) as u64;
+    cache::clean(address, address + size_of::<SecondaryStart>() as u64);
+    cache::sync();
+    Some(address)
+}
+
+fn entry() -> u64 {
+    unsafe extern "C" {
+        fn secondary_start();
+    }
+    secondary_start as *const () as u64
+}
+
+fn start_by_psci(target: &'static PerCpu) -> Result<(), &'static str> {
+    let argument = prepare(target).ok_or("no stack")?;
+    platform::power::cpu_on(target.mpidr, entry(), argument).map_err(|_| "PSCI refuses to start it")
+}
+
+fn wait_for(target: &PerCpu) -> Result<(), &'static str> {
+    let deadline = timer::now() + PATIENCE * timer::frequency();
+    while !target.online.load(Ordering::Acquire) {
+        if timer::now() > deadline {
+            return Err("it was started and has not come up within a second");
+        }
+        core::hint::spin_loop();
+    }
+    Ok(())
+}
+
+/// A secondary CPU, with the full map and on its own stack.
+#[unsafe(no_mangle)]
+extern "C" fn secondary_main(cpu: &'static PerCpu) -> ! {
+    cpu.adopt();
+    percpu::set_vectors();
+    init_cpu(BY_SMC.load(Ordering::Relaxed));
+    cpu.online.store(true, Ordering::Release);
+    // It waits for a kick, which comes when the VMs are there.
+    while !crate::vm::started() {
+        aarch64_cpu::asm::wfi();
+        crate::interrupts::take();
+    }
+    run::enter()
+}

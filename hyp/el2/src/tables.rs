@@ -1,0 +1,138 @@
+//! Stage-2 tables as the `stage2` crate reaches them: frames of a reserve that is set aside when the VM is built, EL2's
+//! map of them, and the TLB instructions.
+
+use alloc::vec::Vec;
+use core::arch::asm;
+use core::sync::atomic::{AtomicU64, Ordering};
+
+use aarch64_cpu::asm::barrier;
+use aarch64_cpu::registers::VTTBR_EL2;
+use stage2::{Environment, Invalidation, PAGE_SIZE, Pa, PaRange, VmId};
+use tock_registers::interfaces::{Readable, Writeable};
+
+use crate::cache;
+use crate::memory::{FrameError, claim};
+
+/// A VM's frames for tables.
+pub struct Tables {
+    /// For start tables side by side.
+    start: Option<(Pa, usize)>,
+    /// One by one.
+    reserve: Vec<Pa>,
+}
+
+impl Tables {
+    /// Sets aside `start` frames side by side and `single` more.
+    ///
+    /// # Errors
+    /// There aren't that many.
+    pub fn new(start: usize, single: usize) -> Result<Self, FrameError> {
+        let first = claim(start)?;
+        let mut reserve = Vec::with_capacity(single);
+        for _ in 0..single {
+            reserve.push(claim(1)?);
+        }
+        Ok(Self { start: Some((first, start)), reserve })
+    }
+
+    /// Frames that are left.
+    pub fn left(&self) -> usize {
+        self.reserve.len()
+    }
+}
+
+/// A descriptor, as the walkers see it: naturally aligned and written at once.
+fn descriptor(table: Pa, index: usize) -> *const AtomicU64 {
+    (table.as_u64() as *const AtomicU64).wrapping_add(index & 511)
+}
+
+fn zero(pa: Pa, frames: usize) {
+    if let Ok(range) = PaRange::new(pa, frames as u64 * PAGE_SIZE) {
+        cache::zero(range);
+    }
+}
+
+impl Environment for Tables {
+    fn allocate(&mut self, tables: usize) -> Option<Pa> {
+        let pa = match self.start {
+            Some((pa, frames)) if frames == tables => {
+                self.start = None;
+                pa
+            }
+            _ if tables == 1 => self.reserve.pop()?,
+            _ => return None,
+        };
+        zero(pa, tables);
+        Some(pa)
+    }
+
+    fn free(&mut self, table: Pa, tables: usize) {
+        if tables == 1 {
+            self.reserve.push(table);
+        } else {
+            self.start = Some((table, tables));
+        }
+    }
+
+    fn read(&self, table: Pa, index: usize) -> u64 {
+        // SAFETY: tables are frames that this reserve gave out, which EL2 maps; an index is below 512.
+        unsafe { (*descriptor(table, index)).load(Ordering::Relaxed) }
+    }
+
+    fn write(&mut self, table: Pa, index: usize, value: u64) {
+        // SAFETY: as above.
+        unsafe { (*descriptor(table, index)).store(value, Ordering::Relaxed) }
+    }
+
+    fn order(&mut self) {
+        barrier::dmb(barrier::ISHST);
+    }
+
+    fn publish(&mut self) {
+        barrier::dsb(barrier::ISHST);
+        barrier::isb(barrier::SY);
+    }
+
+    fn invalidate(&mut self, vm: VmId, what: Invalidation) {
+        if what.count() > Invalidation::MANY {
+            return self.invalidate_vm(vm);
+        }
+        with_vmid(vm, || {
+            for entry in 0..what.count() {
+                let page = what.ipa.as_u64().wrapping_add(entry.wrapping_mul(what.stride)) >> 12;
+                // SAFETY: TLB invalidation loses nothing but time.
+                unsafe {
+                    if what.tables {
+                        asm!("tlbi ipas2e1is, {}", in(reg) page, options(nostack));
+                    } else {
+                        asm!("tlbi ipas2le1is, {}", in(reg) page, options(nostack));
+                    }
+                }
+            }
+            barrier::dsb(barrier::ISH);
+            // Stage-1 entries hold combined translations, which can't be named by IPA.
+            // SAFETY: as above.
+            unsafe { asm!("tlbi vmalle1is", options(nostack)) };
+        });
+    }
+
+    fn invalidate_vm(&mut self, vm: VmId) {
+        with_vmid(vm, || {
+            // SAFETY: TLB invalidation loses nothing but time.
+            unsafe { asm!("tlbi vmalls12e1is", options(nostack)) };
+        });
+    }
+}
+
+/// TLB maintenance by VMID is about the VMID in VTTBR_EL2.
+fn with_vmid(vm: VmId, invalidate: impl FnOnce()) {
+    barrier::dsb(barrier::ISHST);
+    let before = VTTBR_EL2.get();
+    // No base: nothing walks it, for EL2 runs, with HCR_EL2 as it was for the guest but no guest running.
+    VTTBR_EL2.set(u64::from(vm.vmid()) << 48 | before & 0xffff_ffff_ffff);
+    barrier::isb(barrier::SY);
+    invalidate();
+    barrier::dsb(barrier::ISH);
+    VTTBR_EL2.set(before);
+    barrier::isb(barrier::SY);
+}

@@ -1,0 +1,116 @@
+// EL2's exception vectors (Arm ARM D1.3.1.1), the way into the handlers and back to the guest.
+//
+// While a guest runs, SP_EL2 is where this CPU's stack was when it was entered; an exit puts the guest's general-purpose
+// registers there as a Frame (exit.rs). ELR_EL2 and SPSR_EL2 stay in their registers: EL2 runs with interrupts masked, so
+// nothing overwrites them but a crash.
+
+.macro exit_to handler
+    .balign 0x80
+    sub     sp, sp, #256
+    stp     x0, x1, [sp, #0]
+    stp     x2, x3, [sp, #16]
+    stp     x4, x5, [sp, #32]
+    stp     x6, x7, [sp, #48]
+    stp     x8, x9, [sp, #64]
+    stp     x10, x11, [sp, #80]
+    stp     x12, x13, [sp, #96]
+    stp     x14, x15, [sp, #112]
+    stp     x16, x17, [sp, #128]
+    stp     x18, x19, [sp, #144]
+    stp     x20, x21, [sp, #160]
+    stp     x22, x23, [sp, #176]
+    stp     x24, x25, [sp, #192]
+    stp     x26, x27, [sp, #208]
+    stp     x28, x29, [sp, #224]
+    stp     x30, xzr, [sp, #240]
+    mov     x0, sp
+    mov     x29, xzr
+    bl      \handler
+    b       return_to_guest
+.endm
+
+// An exception of EL2's own: there is no way back. The report runs on a stack of its own, for this one may be used up.
+// SP_EL0 and TPIDR_EL0, which are the guest's, hold x0 and sp meanwhile.
+.macro crash_with kind
+    .balign 0x80
+    msr     sp_el0, x0
+    mov     x0, sp
+    msr     tpidr_el0, x0
+    mrs     x0, tpidr_el2
+    ldr     x0, [x0]                    // PerCpu::crash_stack_top
+    mov     sp, x0
+    mov     x0, #\kind
+    b       crash_entry
+.endm
+
+.section .text.vectors, "ax"
+.balign 0x800
+.global vectors
+vectors:
+    crash_with 0                        // synchronous, with SP_EL0
+    crash_with 1                        // IRQ
+    crash_with 2                        // FIQ
+    crash_with 3                        // SError
+    crash_with 0                        // synchronous, with SP_EL2
+    crash_with 1
+    crash_with 2
+    crash_with 3
+    exit_to handle_sync                 // a guest in AArch64
+    exit_to handle_irq
+    exit_to handle_irq
+    exit_to handle_serror
+    exit_to handle_sync                 // a guest's EL0 in AArch32
+    exit_to handle_irq
+    exit_to handle_irq
+    exit_to handle_serror
+
+.balign 0x80
+crash_entry:
+    sub     sp, sp, #272
+    stp     x2, x3, [sp, #16]
+    stp     x4, x5, [sp, #32]
+    stp     x6, x7, [sp, #48]
+    stp     x8, x9, [sp, #64]
+    stp     x10, x11, [sp, #80]
+    stp     x12, x13, [sp, #96]
+    stp     x14, x15, [sp, #112]
+    stp     x16, x17, [sp, #128]
+    stp     x18, x19, [sp, #144]
+    stp     x20, x21, [sp, #160]
+    stp     x22, x23, [sp, #176]
+    stp     x24, x25, [sp, #192]
+    stp     x26, x27, [sp, #208]
+    stp     x28, x29, [sp, #224]
+    mrs     x2, sp_el0
+    stp     x2, x1, [sp, #0]
+    mrs     x2, tpidr_el0
+    stp     x30, x2, [sp, #240]
+    mov     x1, sp
+    bl      crash_report
+
+// x0: a Frame on this CPU's stack.
+.global enter_guest
+enter_guest:
+    mov     sp, x0
+return_to_guest:
+    ldp     x2, x3, [sp, #16]
+    ldp     x4, x5, [sp, #32]
+    ldp     x6, x7, [sp, #48]
+    ldp     x8, x9, [sp, #64]
+    ldp     x10, x11, [sp, #80]
+    ldp     x12, x13, [sp, #96]
+    ldp     x14, x15, [sp, #112]
+    ldp     x16, x17, [sp, #128]
+    ldp     x18, x19, [sp, #144]
+    ldp     x20, x21, [sp, #160]
+    ldp     x22, x23, [sp, #176]
+    ldp     x24, x25, [sp, #192]
+    ldp     x26, x27, [sp, #208]
+    ldp     x28, x29, [sp, #224]
+    ldr     x30, [sp, #240]
+    ldp     x0, x1, [sp, #0]
+    add     sp, sp, #256
+    eret
+    // Nothing is executed behind an ERET, not even speculatively.
+    dsb     nsh
+    isb

@@ -1,0 +1,357 @@
+//! Building VMs from the bundle, at boot: CPUs, memory, tables, devices, payload.
+
+use alloc::boxed::Box;
+use alloc::string::ToString;
+use alloc::vec::Vec;
+use core::num::NonZeroU32;
+use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU64};
+
+use platform::tree::{Board, Gic};
+use spin::Mutex;
+use spin::mutex::TicketMutex;
+use stage2::{Format, Geometry, Ipa, PaRange, Permissions, Stage2, Use, VmId};
+use vgic::{Config, IntId, Model, PhysicalIntId, VcpuId, Vgic};
+use vmm::affinity::{vcpu_affinity, vcpu_mpidr};
+use vmm::devices::{Device, MmioMap, Pl011, Pl031};
+use vmm::guest_tree::{self, GicVersion, GuestTree};
+use vmm::idregs::{GicInterface, IdRegisters};
+use vmm::layout::{Region, VIRT};
+use vmm::manifest::{Bundle, VmConfig};
+use vmm::payload::{self, FlashBank, LoadPlan};
+use vmm::psci::PowerStates;
+
+use super::load::Reload;
+use super::{Phase, VMS, Vm};
+use crate::cpu::{self, Features};
+use crate::logging::Budget;
+use crate::memory::{self, FrameError};
+use crate::percpu;
+use crate::tables::Tables;
+use crate::vcpu::Vcpu;
+use crate::{gic, timer};
+
+/// Why a VM is left out.
+#[derive(Debug, thiserror::Error)]
+enum BuildError {
+    #[error("cpus: {wanted} CPUs are wanted and {free} of the board's {all} are free")]
+    Cpus { wanted: usize, free: usize, all: usize },
+    #[error("cpu-affinity: CPU {cpu} is {why}")]
+    Affinity { cpu: u32, why: &'static str },
+    #[error("memory: {0}")]
+    Memory(FrameError),
+    #[error("memory for its tables: {0}")]
+    Tables(FrameError),
+    #[error(transparent)]
+    Payload(#[from] vmm::payload::PayloadError),
+    #[error("stage 2: {0}")]
+    Stage2(#[from] stage2::Error),
+    #[error("interrupt controller: {0}")]
+    Vgic(#[from] vgic::BuildError),
+    #[error("interrupt controller: {0}")]
+    Line(#[from] vgic::MapError),
+    #[error("cpus: {0}")]
+    Power(#[from] vmm::psci::VcpuCountError),
+    #[error("devices: {0}")]
+    Devices(#[from] vmm::devices::MmioMapError),
+    #[error(transparent)]
+    Load(#[from] crate::guest_memory::NoMemory),
+}
+
+/// Builds every VM of the bundle that can be; says of the others why not.
+pub fn build_all(board: &Board<'_>, bundle: Option<Bundle<'static>>) {
+    let mut vms: Vec<&'static Vm> = Vec::new();
+    let mut builder = Builder::new(board);
+    for config in bundle.into_iter().flat_map(|bundle| bundle.vms) {
+        let config = match config {
+            Ok(config) => config,
+            Err(error) => {
+                log::error!("left out: {error}");
+                continue;
+            }
+        };
+        match builder.build(&config, vms.len()) {
+            Ok(vm) => vms.push(vm),
+            Err(error) => log::error!("left out: /{}: {error}", config.name),
+        }
+    }
+    VMS.call_once(|| vms);
+    log::debug!("{} KiB of EL2's heap are in use", memory::heap_used() >> 10);
+}
+
+struct Builder<'a> {
+    board: &'a Board<'a>,
+    features: Features,
+    ids: IdRegisters,
+    wall_clock: u32,
+    /// CPUs that no vCPU is pinned to.
+    free: Vec<usize>,
+}
+
+/// What a VM sees beside its memory.
+struct Machine {
+    mmio: MmioMap,
+    vgic: Vgic,
+    power: PowerStates,
+}
+
+/// Read, write, execute: a VM's RAM.
+const RAM: Permissions = Permissions { read: true, write: true, execute: true };
+const FLASH: Permissions = Permissions { read: true, write: false, execute: true };
+const DEVICE: Permissions = Permissions { read: true, write: true, execute: false };
+
+impl<'a> Builder<'a> {
+    fn new(board: &'a Board<'a>) -> Self {
+        let interface =
+            if gic::model() == Model::V3 { GicInterface::SystemRegisters } else { GicInterface::Memory };
+        Self {
+            board,
+            features: Features::read(),
+            ids: IdRegisters::read(cpu::id_register).for_guests(interface),
+            wall_clock: wall_clock(board),
+            free: percpu::all().filter(|cpu| cpu.is_online()).map(|cpu| cpu.index).collect(),
+        }
+    }
+
+    fn build(&mut self, config: &VmConfig<'static>, slot: usize) -> Result<&'static Vm, BuildError> {
+        let id = VmId::new(slot as u8).ok_or(BuildError::Memory(FrameError::Short { wanted: 0, free: 0 }))?;
+        let cpus = self.choose_cpus(config)?;
+        let affinities: Vec<u64> = (0..cpus.len() as u8).map(|vcpu| vcpu_mpidr(VcpuId(vcpu))).collect();
+        let mut tree = GuestTree {
+            layout: &VIRT,
+            memory: config.memory,
+            affinities: Box::leak(affinities.into_boxed_slice()),
+            gic: if gic::model() == Model::V3 { GicVersion::V3 } else { GicVersion::V2 },
+            bootargs: config.bootargs,
+            initrd: None,
+            // The real ones are made when it is loaded; these are for its size.
+            seeds: crate::random::seeds(),
+        };
+        let plan = payload::plan(config, &VIRT, guest_tree::size(&tree))?;
+        plan.check_granule(self.ids.get(vmm::idregs::MMFR0))?;
+        tree.initrd = plan.initrd.clone();
+        let machine = self.machine(config, cpus.len())?;
+
+        let ram = memory::donate(id, config.memory).map_err(BuildError::Memory)?;
+        let built = self.address_space(id, config, &plan, &ram);
+        let (stage2, tables) = match built {
+            Ok(space) => space,
+            Err(error) => {
+                if let Err(error) = memory::reclaim(id, &ram) {
+                    log::error!("/{}: its memory is lost: {error}", config.name);
+                }
+                return Err(error);
+            }
+        };
+        let vm: &'static Vm = Box::leak(Box::new(Vm {
+            id,
+            name: config.name.to_string(),
+            cpus: cpus.clone().into_boxed_slice(),
+            hcr: cpu::guest_hcr(&self.features),
+            vtcr: stage2.geometry().vtcr().bits(),
+            vttbr: stage2.vttbr(),
+            ids: self.ids.clone(),
+            mmio: machine.mmio,
+            vgic: TicketMutex::new(machine.vgic),
+            power: TicketMutex::new(machine.power),
+            uart: TicketMutex::new(Pl011::new()),
+            rtc: TicketMutex::new(Pl031::new(self.wall_clock, timer::now(), frequency())),
+            input_waits: AtomicBool::new(false),
+            loaded: AtomicU64::new(0),
+            phase: AtomicU8::new(Phase::Running as u8),
+            ram,
+            space: Mutex::new((stage2, tables)),
+            reload: Mutex::new(Reload::new(plan, tree)),
+            messages: Budget::new(),
+        }));
+        self.load(vm)?;
+        for (vcpu, cpu) in cpus.iter().enumerate() {
+            let vcpu: &'static Vcpu = Box::leak(Box::new(Vcpu::new(vm, VcpuId(vcpu as u8))));
+            if let Some(cpu) = percpu::get(*cpu) {
+                cpu.assigned.call_once(|| vcpu);
+            }
+        }
+        self.free.retain(|cpu| !cpus.contains(cpu));
+        describe(vm, config);
+        Ok(vm)
+    }
+
+    /// The CPUs that the manifest names, or the first free ones; the boot CPU, which has the board's housekeeping to do,
+    /// last.
+    fn choose_cpus(&self, config: &VmConfig<'_>) -> Result<Vec<usize>, BuildError> {
+        let wanted = config.cpus as usize;
+        let short = BuildError::Cpus { wanted, free: self.free.len(), all: percpu::all().count() };
+        let Some(named) = &config.cpu_affinity else {
+            let mut free = self.free.clone();
+            free.sort_by_key(|cpu| (*cpu == 0, *cpu));
+            let mut chosen: Vec<usize> = free.get(..wanted).ok_or(short)?.to_vec();
+            chosen.sort_unstable();
+            return Ok(chosen);
+        };
+        let mut chosen = Vec::new();
+        for cpu in named {
+            let index = *cpu as usize;
+            let why = match percpu::get(index) {
+                None => "not there",
+                Some(state) if !state.is_online() => "not running",
+                Some(_) if chosen.contains(&index) => "named twice",
+                Some(_) if !self.free.contains(&index) => "another VM's",
+                Some(_) => {
+                    chosen.push(index);
+                    continue;
+                }
+            };
+            return Err(BuildError::Affinity { cpu: *cpu, why });
+        }
+        Ok(chosen)
+    }
+
+    fn machine(&self, config: &VmConfig<'_>, vcpus: usize) -> Result<Machine, BuildError> {
+        let affinities: Vec<_> = (0..vcpus as u8).map(|vcpu| vcpu_affinity(VcpuId(vcpu))).collect();
+        let model = gic::model();
+        let mut vgic = Vgic::new(&Config { model, affinities: &affinities, spis: Config::DEFAULT_SPIS })?;
+        if let Some(timer) = self.board.timer {
+            vgic.map_line(IntId::VIRTUAL_TIMER, PhysicalIntId(timer.virtual_ as u16))?;
+            vgic.map_line(IntId::PHYSICAL_TIMER, PhysicalIntId(timer.physical as u16))?;
+        }
+        let mut regions = Vec::from([
+            (Region { base: VIRT.gicd.base, size: vgic.distributor_size() }, Device::Gicd),
+            (VIRT.uart.registers, Device::Uart),
+            (VIRT.rtc.registers, Device::Rtc),
+        ]);
+        if model == Model::V3 {
+            let size = 0x2_0000 * vcpus as u64;
+            regions.push((Region { base: VIRT.gicr.base, size }, Device::Gicr));
+        }
+        let ram = Region { base: VIRT.ram.base, size: config.memory };
+        // Firmware may start its CPUs from flash as well.
+        let executable = [ram, VIRT.flash[0]];
+        let has_flash = matches!(config.payload, vmm::manifest::Payload::Firmware(_));
+        let executable = &executable[..if has_flash { 2 } else { 1 }];
+        Ok(Machine { mmio: MmioMap::new(&regions)?, vgic, power: PowerStates::new(vcpus as u8, executable)? })
+    }
+
+    fn address_space(
+        &self,
+        id: VmId,
+        config: &VmConfig<'_>,
+        plan: &LoadPlan<'_>,
+        ram: &[PaRange],
+    ) -> Result<(Stage2, Tables), BuildError> {
+        let geometry = Geometry::new(ipa_bits(config, &self.features), self.features.pa_bits)?;
+        let format = if self.features.forced_write_back { Format::ForcedWriteBack } else { Format::Combined };
+        // Level 2 for each GiB, level 3 for what is no multiple of 2 MiB, and the levels above.
+        let frames = 8 + 2 * ram.len() + (config.memory >> 30) as usize;
+        let mut tables = Tables::new(geometry.start_tables(), frames).map_err(BuildError::Tables)?;
+        let mut stage2 = Stage2::new(&mut tables, id, geometry, format)?;
+        let mut at = VIRT.ram.base;
+        for run in ram {
+            map(&mut stage2, &mut tables, at, *run, Use::Ram, RAM)?;
+            at = Ipa::new(at.as_u64() + run.size());
+        }
+        if let Some(Gic::V2 { gicv, .. }) = &self.board.gic {
+            let pages = PaRange::new(gicv.start, memory::GICV_BYTES).map_err(stage2::Error::from)?;
+            map(&mut stage2, &mut tables, VIRT.gicc.base, pages, Use::Banked, DEVICE)?;
+        }
+        if let Some(flash) = &plan.flash {
+            for bank in &flash.banks {
+                self.flash_bank(id, &mut stage2, &mut tables, bank)?;
+            }
+        }
+        log::debug!("/{}: {} of {frames} frames for tables are left", config.name, tables.left());
+        Ok((stage2, tables))
+    }
+
+    /// What the bank holds gets frames of its own; what is erased, one frame for all of it.
+    fn flash_bank(
+        &self,
+        id: VmId,
+        stage2: &mut Stage2,
+        tables: &mut Tables,
+        bank: &FlashBank<'_>,
+    ) -> Result<(), BuildError> {
+        let mut at = bank.base;
+        if bank.backed > 0 {
+            for run in memory::donate(id, bank.backed).map_err(BuildError::Memory)? {
+                map(stage2, tables, at, run, Use::Ram, FLASH)?;
+                at = Ipa::new(at.as_u64() + run.size());
+            }
+        }
+        let erased = memory::donate(id, payload::FLASH_UNIT).map_err(BuildError::Memory)?;
+        for run in &erased {
+            // SAFETY: the pages have just become this VM's, which doesn't run yet; EL2 maps them as Normal memory.
+            unsafe { core::ptr::write_bytes(run.start().as_u64() as *mut u8, 0xff, run.size() as usize) };
+            crate::cache::clean(run.start().as_u64(), run.end().as_u64());
+        }
+        let end = bank.base.as_u64() + bank.backed + bank.erased;
+        while at.as_u64() < end {
+            for run in &erased {
+                map(stage2, tables, at, *run, Use::Ram, FLASH)?;
+                at = Ipa::new(at.as_u64() + run.size());
+            }
+        }
+        Ok(())
+    }
+
+    fn load(&self, vm: &'static Vm) -> Result<(), BuildError> {
+        let space = vm.space.lock();
+        let (stage2, tables) = &*space;
+        let mut reload = vm.reload.lock();
+        reload.run(vm, stage2, tables)?;
+        vm.power.lock().boot(reload.start());
+        Ok(())
+    }
+}
+
+/// Every mapping goes through the ledger.
+fn map(
+    stage2: &mut Stage2,
+    tables: &mut Tables,
+    at: Ipa,
+    pages: PaRange,
+    usage: Use,
+    permissions: Permissions,
+) -> Result<(), BuildError> {
+    memory::with_ledger(|ledger| ledger.map(stage2, tables, at, (pages, usage), permissions))
+        .unwrap_or(Ok(()))?;
+    Ok(())
+}
+
+/// As many bits as RAM needs, at least 40 (with which all CPUs have tables that start at level 1), or as many as there are.
+fn ipa_bits(config: &VmConfig<'_>, features: &Features) -> u8 {
+    let end = VIRT.ram.base.as_u64().saturating_add(config.memory);
+    let needed = (64 - (end.saturating_sub(1)).leading_zeros()) as u8;
+    needed.max(40).min(features.pa_bits)
+}
+
+fn frequency() -> NonZeroU32 {
+    u32::try_from(timer::frequency()).ok().and_then(NonZeroU32::new).unwrap_or(NonZeroU32::MIN)
+}
+
+/// Seconds since 1970, by the board's clock; 0 where it has none.
+fn wall_clock(board: &Board<'_>) -> u32 {
+    match board.rtc {
+        // SAFETY: the tree says that a PL031 is there, and EL2 maps it as device memory.
+        Some(rtc) => unsafe { platform::rtc::read_pl031(rtc.start.as_u64() as usize) },
+        None => {
+            log::warn!("the board has no clock (PL031): guests' clocks start at 1970");
+            0
+        }
+    }
+}
+
+fn describe(vm: &Vm, config: &VmConfig<'_>) {
+    let cpus: Vec<_> = vm.cpus.iter().map(ToString::to_string).collect();
+    log::info!(
+        "{}: {} vCPU{} on CPU {}, {} MiB",
+        vm.name,
+        vm.cpus.len(),
+        if vm.cpus.len() == 1 { "" } else { "s" },
+        cpus.join(", "),
+        config.memory >> 20
+    );
+    let mut at = VIRT.ram.base.as_u64();
+    for run in &vm.ram {
+        log::debug!("{}: RAM {at:#x} is at {:#x}, {} MiB", vm.name, run.start().as_u64(), run.size() >> 20);
+        at += run.size();
+    }
+}

@@ -1,0 +1,110 @@
+//! Loading a VM: copying its payload and its device tree to where the plan says, a piece at a time.
+//!
+//! At boot the pieces follow each other at once; when a VM starts afresh they come between interrupts, so that nothing
+//! else on that CPU waits for them.
+
+use alloc::vec::Vec;
+use core::sync::atomic::{AtomicU64, Ordering};
+
+use stage2::{Ipa, Stage2};
+use vmm::guest_tree::{self, GuestTree};
+use vmm::payload::LoadPlan;
+use vmm::psci::Start;
+
+use super::Vm;
+use crate::guest_memory::{self, NoMemory, Source};
+use crate::tables::Tables;
+use crate::{cache, random};
+
+/// Bytes that are copied at a time.
+const PIECE: u64 = 64 << 10;
+
+/// What a VM is loaded from, and how far that has come.
+pub struct Reload {
+    plan: LoadPlan<'static>,
+    tree: GuestTree<'static>,
+    blob: Vec<u8>,
+    /// Which of [`Self::items`] is being copied, and how much of it has been.
+    item: usize,
+    offset: u64,
+    /// How far cleaning what the guest itself left in caches has come; an offset into RAM.
+    cleaned: AtomicU64,
+    /// The payload was read once and found good; it can't become bad, but if it does, the VM isn't started.
+    failed: Option<NoMemory>,
+}
+
+impl Reload {
+    /// Nothing is loaded yet.
+    pub fn new(plan: LoadPlan<'static>, tree: GuestTree<'static>) -> Self {
+        Self { plan, tree, blob: Vec::new(), item: 0, offset: 0, cleaned: AtomicU64::new(0), failed: None }
+    }
+
+    /// How vCPU 0 starts.
+    pub fn start(&self) -> Start {
+        Start { entry: self.plan.entry, context: self.plan.dtb.as_u64() }
+    }
+
+    /// What goes where, in order: for each segment its bytes and the zeros behind them, the flash banks, the tree.
+    fn item(&self, index: usize) -> Option<(Ipa, Source<'_>)> {
+        let segments = self.plan.segments.len() * 2;
+        if let Some(segment) = self.plan.segments.get(index / 2).filter(|_| index < segments) {
+            let end = Ipa::new(segment.ipa.as_u64() + segment.bytes.len() as u64);
+            return Some(match index % 2 {
+                0 => (segment.ipa, Source::Bytes(segment.bytes)),
+                _ => (end, Source::Fill(0, segment.zero_after)),
+            });
+        }
+        let index = index - segments;
+        let banks = self.plan.flash.as_ref().map_or(&[][..], |flash| &flash.banks);
+        if let Some(bank) = banks.get(index / 2) {
+            let size = bank.bytes.len() as u64;
+            return Some(match index % 2 {
+                0 => (bank.base, Source::Bytes(bank.bytes)),
+                _ => (Ipa::new(bank.base.as_u64() + size), Source::Fill(0xff, bank.backed - size)),
+            });
+        }
+        (index == banks.len() * 2).then_some((self.plan.dtb, Source::Bytes(&self.blob)))
+    }
+
+    /// Does a piece. Returns whether all is loaded; the next call begins anew.
+    pub fn step(&mut self, vm: &Vm, stage2: &Stage2, tables: &Tables) -> bool {
+        if self.item == 0 && self.offset == 0 && self.blob.is_empty() {
+            // What the guest has in its caches must not come down on what is loaded now.
+            if !vm.clean_some(&self.cleaned) {
+                return false;
+            }
+            self.tree.seeds = random::seeds();
+            self.blob = guest_tree::build(&self.tree);
+        }
+        let Some((ipa, source)) = self.item(self.item) else {
+            cache::sync();
+            self.item = 0;
+            self.blob = Vec::new();
+            return true;
+        };
+        if self.offset >= source.size() {
+            self.item += 1;
+            self.offset = 0;
+            return false;
+        }
+        match guest_memory::write(stage2, tables, ipa, source, self.offset, PIECE) {
+            Ok(written) => self.offset += written,
+            Err(error) => {
+                self.failed = Some(error);
+                self.item += 1;
+                self.offset = 0;
+            }
+        }
+        false
+    }
+
+    /// Loads everything.
+    ///
+    /// # Errors
+    /// The plan names memory that the VM doesn't have.
+    pub fn run(&mut self, vm: &Vm, stage2: &Stage2, tables: &Tables) -> Result<(), NoMemory> {
+        while !self.step(vm, stage2, tables) {}
+        self.cleaned.store(0, Ordering::Relaxed);
+        self.failed.map_or(Ok(()), Err)
+    }
+}

@@ -1,0 +1,382 @@
+//! Virtual machines: what each one is made of, its life from start to end, and its devices' lines.
+//!
+//! VMs are built at boot ([`build`]) and live for ever; a VM that has stopped keeps its memory. What several CPUs touch is
+//! behind locks of that VM, taken in this order: a device, then the vGIC. No lock is shared between VMs.
+
+mod build;
+mod load;
+
+use alloc::boxed::Box;
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+
+use aarch64_cpu::registers::{ELR_EL2, FAR_EL2, HPFAR_EL2, SPSR_EL2};
+use spin::mutex::TicketMutex;
+use spin::{Mutex, Once};
+use stage2::{PaRange, Stage2, VmId};
+use tock_registers::interfaces::Readable;
+use vgic::{IntId, Kicks, VcpuId, Vgic};
+use vmm::devices::{Line, MmioMap, Pl011, Pl031};
+use vmm::esr::Esr;
+use vmm::idregs::IdRegisters;
+use vmm::layout::VIRT;
+use vmm::psci::PowerStates;
+
+use crate::exit::Frame;
+use crate::gic::with_hardware;
+use crate::logging::Budget;
+use crate::percpu::{self, own, request, this_cpu};
+use crate::tables::Tables;
+use crate::vcpu::Vcpu;
+use crate::{cache, console, timer};
+
+pub use build::build_all;
+use load::Reload;
+
+/// A virtual machine.
+pub struct Vm {
+    /// Its slot, which its VMID follows from.
+    pub id: VmId,
+    /// Its node's name in the bundle.
+    pub name: String,
+    /// The physical CPU of each vCPU.
+    pub cpus: Box<[usize]>,
+    /// HCR_EL2 of its vCPUs at their start.
+    pub hcr: u64,
+    /// VTCR_EL2.
+    pub vtcr: u64,
+    /// VTTBR_EL2.
+    pub vttbr: u64,
+    /// The ID registers that it sees.
+    pub ids: IdRegisters,
+    /// Its emulated devices by address.
+    pub mmio: MmioMap,
+    /// Its interrupt controller.
+    pub vgic: TicketMutex<Vgic>,
+    /// Which of its vCPUs are on.
+    pub power: TicketMutex<PowerStates>,
+    uart: TicketMutex<Pl011>,
+    rtc: TicketMutex<Pl031>,
+    /// A byte for its console waits because its UART had no room.
+    input_waits: AtomicBool,
+    /// Which of its vCPUs are loaded on their CPUs, one bit each.
+    pub loaded: AtomicU64,
+    phase: AtomicU8,
+    /// Its RAM, in the order of guest addresses.
+    ram: Vec<PaRange>,
+    space: Mutex<(Stage2, Tables)>,
+    /// What is loaded into it, and how far that has come.
+    reload: Mutex<Reload>,
+    /// How many messages it may still provoke.
+    messages: Budget,
+}
+
+/// Where a VM is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Phase {
+    /// Its vCPUs run, as far as they are on.
+    Running,
+    /// It asked for a reset; its vCPUs are leaving, or it is being loaded again.
+    Restarting,
+    /// It turned itself off; its vCPUs are leaving.
+    TurningOff,
+    /// It crashed; its vCPUs are leaving.
+    Crashing,
+    /// No vCPU runs, and none will.
+    Stopped,
+}
+
+/// Why EL2 stops a VM.
+#[derive(Clone, Copy, Debug)]
+pub struct Crash {
+    /// In words.
+    pub what: &'static str,
+    /// The syndrome.
+    pub esr: Esr,
+}
+
+static VMS: Once<Vec<&'static Vm>> = Once::new();
+static STARTED: AtomicBool = AtomicBool::new(false);
+
+/// All VMs that could be built.
+pub fn all() -> impl Iterator<Item = &'static Vm> {
+    VMS.get().into_iter().flatten().copied()
+}
+
+/// Whether the VMs are there, and CPUs may look for their vCPUs.
+pub fn started() -> bool {
+    STARTED.load(Ordering::Acquire)
+}
+
+/// Lets all CPUs look for their vCPUs. With nothing to run, the board is turned off.
+pub fn start_all() {
+    STARTED.store(true, Ordering::Release);
+    for cpu in percpu::all().skip(1) {
+        cpu.request(request::SYNC);
+    }
+    if all().next().is_none() {
+        board_off("there is no VM to run");
+    }
+}
+
+/// Brings a loaded vCPU's interrupts up to date, on its CPU.
+pub fn sync(vcpu: &'static Vcpu) {
+    let kicks = with_hardware!(|hardware| vcpu.vm.vgic.lock().sync(vcpu.id, &mut hardware));
+    vcpu.vm.kick(kicks.unwrap_or(Kicks::NONE).without(vcpu.id));
+}
+
+/// Does the next step of what the VM of this CPU's vCPU is stopping for, if that is this CPU's to do: that of vCPU 0.
+/// Returns whether there may be more to do at once.
+pub fn advance(vcpu: &'static Vcpu) -> bool {
+    let vm = vcpu.vm;
+    if vcpu.id != VcpuId(0) || vm.loaded.load(Ordering::SeqCst) != 0 {
+        return false;
+    }
+    match vm.phase() {
+        Phase::Running | Phase::Stopped => false,
+        Phase::Restarting => {
+            vm.restart_some();
+            true
+        }
+        Phase::TurningOff | Phase::Crashing => {
+            vm.finish();
+            true
+        }
+    }
+}
+
+/// Turns the board off, once everything that was said is out.
+fn board_off(why: &str) {
+    log::info!("{why}: turning the board off");
+    console::request_power_off();
+}
+
+impl Vm {
+    /// Where it is in its life.
+    #[inline]
+    pub fn phase(&self) -> Phase {
+        match self.phase.load(Ordering::SeqCst) {
+            0 => Phase::Running,
+            1 => Phase::Restarting,
+            2 => Phase::TurningOff,
+            3 => Phase::Crashing,
+            _ => Phase::Stopped,
+        }
+    }
+
+    /// Makes the CPUs of these vCPUs see to their interrupts; the one that runs at once.
+    pub fn kick(&self, kicks: Kicks) {
+        if kicks.is_empty() {
+            return;
+        }
+        for vcpu in kicks {
+            self.wake_or_sync(vcpu);
+        }
+    }
+
+    fn wake_or_sync(&self, vcpu: VcpuId) {
+        let own = own().vcpu.get().filter(|own| own.id == vcpu && core::ptr::eq(own.vm, self));
+        match own.filter(|own| own.is_loaded()) {
+            Some(own) => {
+                // What a vCPU's own sync asks of itself has been done by it; so this ends.
+                let kicks = with_hardware!(|hardware| self.vgic.lock().sync(own.id, &mut hardware));
+                let others = kicks.unwrap_or(Kicks::NONE).without(vcpu);
+                for other in others {
+                    self.wake(other);
+                }
+            }
+            None => self.wake(vcpu),
+        }
+    }
+
+    /// Makes the CPU of a vCPU look what it has to do.
+    pub fn wake(&self, vcpu: VcpuId) {
+        if let Some(cpu) = self.cpus.get(usize::from(vcpu.0)).copied().and_then(percpu::get) {
+            cpu.request(request::SYNC);
+        }
+    }
+
+    /// Starts stopping it: its vCPUs leave, and then `phase` tells what becomes of it. Only of a running VM.
+    pub fn stop(&self, phase: Phase) {
+        let swapped = self.phase.compare_exchange(
+            Phase::Running as u8,
+            phase as u8,
+            Ordering::SeqCst,
+            Ordering::SeqCst,
+        );
+        if swapped.is_ok() {
+            for vcpu in 0..self.cpus.len() as u8 {
+                self.wake(VcpuId(vcpu));
+            }
+        }
+    }
+
+    /// Stops it with a report of what its vCPU was at.
+    pub fn crash(&self, vcpu: &Vcpu, frame: &Frame, crash: Crash) {
+        self.stop(Phase::Crashing);
+        log::error!("{}: vCPU {}: {}: {:?}", self.name, vcpu.id.0, crash.what, crash.esr);
+        log::error!(
+            "{}:   pc {:#x} pstate {:#x} far {:#x} hpfar {:#x}",
+            self.name,
+            ELR_EL2.get(),
+            SPSR_EL2.get(),
+            FAR_EL2.get(),
+            HPFAR_EL2.get()
+        );
+        for (row, values) in frame.registers().chunks(4).enumerate() {
+            log::error!("{}:   x{}.. {values:016x?}", self.name, row * 4);
+        }
+    }
+
+    /// All vCPUs have left: it stays off.
+    fn finish(&self) {
+        let how = if self.phase() == Phase::Crashing { "crashed" } else { "turned itself off" };
+        self.power.lock().stop();
+        self.phase.store(Phase::Stopped as u8, Ordering::SeqCst);
+        log::info!("{} {how}", self.name);
+        if all().all(|vm| vm.phase() == Phase::Stopped) {
+            board_off("no VM is left");
+        }
+    }
+
+    /// All vCPUs have left: loads it afresh, a piece at each call, and lets vCPU 0 start when that is done.
+    fn restart_some(&self) {
+        let mut space = self.space.lock();
+        let (stage2, tables) = &mut *space;
+        let mut reload = self.reload.lock();
+        if !reload.step(self, stage2, tables) {
+            return;
+        }
+        with_hardware!(|hardware| self.vgic.lock().reset(&mut hardware));
+        let uart = self.uart.lock().reset();
+        self.apply(VIRT.uart.intid(), uart);
+        let rtc = self.rtc.lock().reset(timer::now());
+        self.apply(VIRT.rtc.intid(), rtc);
+        self.power.lock().boot(reload.start());
+        log::info!("{} starts afresh", self.name);
+        self.phase.store(Phase::Running as u8, Ordering::SeqCst);
+    }
+
+    /// Cleans a piece of its memory to the point of coherency, from `cursor` (an offset into RAM) on. Returns whether all
+    /// is done; the cursor is then back at the start.
+    pub fn clean_some(&self, cursor: &AtomicU64) -> bool {
+        /// Bytes at a time: with the shortest lines, 4,096 of them.
+        const PIECE: u64 = 128 << 10;
+        let mut skip = cursor.load(Ordering::Relaxed);
+        for run in &self.ram {
+            if skip < run.size() {
+                let start = run.start().as_u64() + skip;
+                let end = run.end().as_u64().min(start + PIECE);
+                cache::clean(start, end);
+                cursor.fetch_add(end - start, Ordering::Relaxed);
+                return false;
+            }
+            skip -= run.size();
+        }
+        cursor.store(0, Ordering::Relaxed);
+        aarch64_cpu::asm::barrier::dsb(aarch64_cpu::asm::barrier::SY);
+        true
+    }
+
+    /// Tells the vGIC what became of a device's line. The device is still locked, so that changes keep their order.
+    fn apply(&self, intid: u32, line: Line) {
+        if let Some(level) = line.level() {
+            let kicks = self.vgic.lock().set_level(VcpuId(0), IntId(intid as u16), level);
+            self.kick(kicks);
+        }
+    }
+
+    /// The guest reads a register of its console.
+    pub fn uart_read(&self, offset: u32) -> u32 {
+        let mut uart = self.uart.lock();
+        let (value, line) = uart.read(offset);
+        self.apply(VIRT.uart.intid(), line);
+        let room = uart.can_receive();
+        drop(uart);
+        if room && self.input_waits.swap(false, Ordering::Relaxed) {
+            console::wake();
+        }
+        value
+    }
+
+    /// The guest writes a register of its console.
+    pub fn uart_write(&self, offset: u32, value: u32) {
+        let mut uart = self.uart.lock();
+        let line = uart.write(offset, value);
+        self.apply(VIRT.uart.intid(), line);
+        let output = uart.pending_output() != 0;
+        drop(uart);
+        if output {
+            console::wake();
+        }
+    }
+
+    /// Offers a byte to its console. False: there is no room; [`console::wake`] is called when there is.
+    pub fn receive(&self, byte: u8) -> bool {
+        let mut uart = self.uart.lock();
+        let Some(line) = uart.receive(byte) else {
+            self.input_waits.store(true, Ordering::Relaxed);
+            return false;
+        };
+        self.apply(VIRT.uart.intid(), line);
+        true
+    }
+
+    /// Fetches output of its console.
+    pub fn drain(&self, out: &mut [u8]) -> usize {
+        let mut uart = self.uart.lock();
+        if uart.pending_output() == 0 {
+            return 0;
+        }
+        let (count, line) = uart.drain(out);
+        self.apply(VIRT.uart.intid(), line);
+        count
+    }
+
+    /// The guest reads its clock.
+    pub fn rtc_read(&self, offset: u32, now: u64) -> u32 {
+        let mut rtc = self.rtc.lock();
+        let (value, line) = rtc.read(offset, now);
+        self.apply(VIRT.rtc.intid(), line);
+        value
+    }
+
+    /// The guest writes its clock, whose alarm is seen to by the CPU of vCPU 0.
+    pub fn rtc_write(&self, offset: u32, value: u32, now: u64) {
+        let mut rtc = self.rtc.lock();
+        let line = rtc.write(offset, value, now);
+        self.apply(VIRT.rtc.intid(), line);
+        let deadline = rtc.next_deadline();
+        drop(rtc);
+        if self.cpus.first() == Some(&this_cpu().index) {
+            timer::arm(deadline);
+        } else if deadline.is_some() {
+            self.wake(VcpuId(0));
+        }
+    }
+
+    /// EL2's timer has come, or a deadline may have changed: sees to the alarm. On the CPU of vCPU 0.
+    pub fn tick(&self, now: u64) {
+        if self.cpus.first() != Some(&this_cpu().index) {
+            return;
+        }
+        let mut rtc = self.rtc.lock();
+        let line = rtc.tick(now);
+        self.apply(VIRT.rtc.intid(), line);
+        timer::arm(rtc.next_deadline());
+    }
+
+    /// Whether a message that this VM provokes may be made now.
+    pub fn may_log(&self) -> bool {
+        match self.messages.take() {
+            Some(0) => true,
+            Some(suppressed) => {
+                log::warn!("{}: {suppressed} messages were suppressed", self.name);
+                true
+            }
+            None => false,
+        }
+    }
+}

@@ -1,0 +1,82 @@
+//! Break-before-make as predicates over two descriptors of one table entry (Arm ARM D8.16.1).
+//!
+//! Every change to a live entry asks here what it takes. What does the breaking is in `edit`.
+
+use crate::descriptor::{Descriptor, VALID};
+use crate::geometry::Level;
+
+/// The bits of a leaf that may change under a running walker: S2AP (7:6), AF (10), DBM (51), XN (54:53) and software's
+/// (58:55). Output address, memory type, shareability, size and the contiguous hint may not.
+const CHANGEABLE: u64 = 3 << 6 | 1 << 10 | 1 << 51 | 3 << 53 | 0xf << 55;
+
+/// Whether going from `old` to `new` in an entry of `level` needs the entry invalid, and the TLBs free of it, in between.
+pub const fn needs_break(old: u64, new: u64, level: Level) -> bool {
+    let same_kind = match (Descriptor::decode(old, level), Descriptor::decode(new, level)) {
+        (Descriptor::Invalid, _) | (_, Descriptor::Invalid) => return false,
+        (Descriptor::Table(_), Descriptor::Table(_)) => return old != new,
+        (Descriptor::Leaf(_), Descriptor::Leaf(_)) => true,
+        _ => false,
+    };
+    !same_kind || (old ^ new) & !CHANGEABLE != 0
+}
+
+/// Whether going from `old` to `new` leaves something in the TLBs that must go: everything but a change from an invalid
+/// entry, which is never cached, and a change that is none.
+pub const fn needs_invalidation(old: u64, new: u64) -> bool {
+    old & VALID != 0 && old != new
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::addr::Pa;
+    use crate::descriptor::{Attributes, Format, Leaf, Permissions, table_entry, with_permissions};
+    use crate::grant::Use;
+
+    fn leaf(pa: u64, usage: Use, format: Format) -> u64 {
+        let attributes = Attributes { permissions: Permissions::ALL, usage, may_write: true };
+        Leaf { pa: Pa::new(pa), attributes }.encode(format, Level::Two)
+    }
+
+    #[test]
+    fn what_needs_a_break() {
+        let ram = leaf(0x4000_0000, Use::Ram, Format::Combined);
+        let moved = leaf(0x4020_0000, Use::Ram, Format::Combined);
+        let device = leaf(0x4000_0000, Use::Device, Format::Combined);
+        let forced = leaf(0x4000_0000, Use::Ram, Format::ForcedWriteBack);
+        let table = table_entry(Pa::new(0x5000_0000));
+        let other = table_entry(Pa::new(0x5000_1000));
+        for (old, new) in [
+            (ram, moved),
+            (ram, device),
+            (ram, forced),
+            (ram, table),
+            (table, ram),
+            (table, other),
+            (ram, ram | 1 << 52),
+        ] {
+            assert!(needs_break(old, new, Level::Two), "{old:#x} to {new:#x}");
+            assert!(needs_invalidation(old, new));
+        }
+    }
+
+    #[test]
+    fn what_does_not() {
+        let ram = leaf(0x4000_0000, Use::Ram, Format::Combined);
+        let table = table_entry(Pa::new(0x5000_0000));
+        let read_only = with_permissions(ram, Permissions::READ);
+        for (old, new, invalidation) in [
+            (0, ram, false),
+            (0, table, false),
+            (ram & !1, ram, false),
+            (ram, ram, false),
+            (ram, 0, true),
+            (table, 0, true),
+            (ram, read_only, true),
+            (read_only, ram, true),
+        ] {
+            assert!(!needs_break(old, new, Level::Two), "{old:#x} to {new:#x}");
+            assert_eq!(needs_invalidation(old, new), invalidation, "{old:#x} to {new:#x}");
+        }
+    }
+}

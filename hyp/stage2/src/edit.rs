@@ -1,0 +1,323 @@
+//! Changes to tables, each correct for running walkers by itself: filling, splitting, merging, clearing. Which of them
+//! an operation is made of, and what may be refused, is decided in `table`.
+//!
+//! A table is linked only when its content is in memory, unlinked before it is emptied, and freed only after the
+//! invalidation. While a block is split or merged its addresses fault for a moment (break-before-make).
+
+use crate::addr::{Ipa, Pa};
+use crate::bbm::{needs_break, needs_invalidation};
+use crate::descriptor::{self, Attributes, Descriptor, Format, Leaf, VALID};
+use crate::environment::{Environment, Invalidation};
+use crate::error::Error;
+use crate::grant::{Collector, Grant};
+use crate::vm::VmId;
+use crate::walk::{Node, Slot, Span, find};
+
+/// The stale translations that an operation gathers, to be dropped at once.
+pub(crate) struct Stale {
+    from: u64,
+    to: u64,
+    stride: u64,
+    tables: bool,
+}
+
+impl Stale {
+    pub(crate) const NONE: Self = Self { from: u64::MAX, to: 0, stride: u64::MAX, tables: false };
+
+    /// One more entry that changed.
+    pub(crate) fn add(&mut self, slot: Slot) {
+        self.from = self.from.min(slot.ipa.as_u64());
+        self.to = self.to.max(slot.end());
+        self.stride = self.stride.min(slot.level.span());
+    }
+
+    /// Drops them from the TLBs, if there are any. `from` and `to` are multiples of `stride`, for every entry that was
+    /// added is at least that large and aligned to itself.
+    pub(crate) fn invalidate<E: Environment>(self, env: &mut E, vm: VmId) {
+        let Self { from, to, stride, tables } = self;
+        if from < to {
+            let ipa = Ipa::new(from);
+            env.invalidate(vm, Invalidation { ipa, size: to.wrapping_sub(from), stride, tables });
+        }
+    }
+}
+
+/// Writes one entry, with break-before-make where the change needs it. `stride` and `tables` say what the old entry may
+/// have left in the TLBs.
+fn replace<E: Environment>(env: &mut E, vm: VmId, slot: Slot, new: u64, stride: u64, tables: bool) {
+    let old = slot.read(env);
+    let stale = Invalidation { ipa: slot.ipa, size: slot.level.span(), stride, tables };
+    if needs_break(old, new, slot.level) {
+        slot.write(env, 0);
+        env.invalidate(vm, stale);
+        slot.write(env, new);
+    } else {
+        slot.write(env, new);
+        if needs_invalidation(old, new) {
+            env.invalidate(vm, stale);
+        }
+    }
+    env.publish();
+}
+
+/// What to map: `span` to physical memory from `pa` on, all with the same attributes.
+pub(crate) struct Fill {
+    pub(crate) span: Span,
+    pub(crate) pa: u64,
+    pub(crate) attributes: Attributes,
+    pub(crate) format: Format,
+}
+
+impl Fill {
+    /// The leaf for `slot`, if one of its size fits there.
+    fn leaf(&self, slot: Slot) -> Option<u64> {
+        let offset = slot.ipa.as_u64().wrapping_sub(self.span.from);
+        let pa = Pa::new(self.pa.wrapping_add(offset));
+        let fits = slot.is_within(self.span) && descriptor::fits_block(slot.ipa, pa, slot.level);
+        fits.then(|| Leaf { pa, attributes: self.attributes }.encode(self.format, slot.level))
+    }
+}
+
+/// Makes the entries for `fill`, which meets nothing that is mapped, by the largest blocks that fit. Stops where frames
+/// end, with what is made left for `clear`. The caller publishes.
+pub(crate) fn fill<E: Environment>(env: &mut E, node: Node, fill_with: &Fill) -> Result<(), Error> {
+    for slot in node.slots(fill_with.span) {
+        if let Some(child) = child_of(env, slot) {
+            fill(env, child, fill_with)?;
+        } else if let Some(leaf) = fill_with.leaf(slot) {
+            slot.write(env, leaf);
+        } else {
+            let child = link_empty(env, slot)?;
+            fill(env, child, fill_with)?;
+        }
+    }
+    Ok(())
+}
+
+/// The node that `slot` leads to, if it does.
+fn child_of<E: Environment>(env: &E, slot: Slot) -> Option<Node> {
+    match Descriptor::decode(slot.read(env), slot.level) {
+        Descriptor::Table(table) => slot.child(table),
+        Descriptor::Invalid | Descriptor::Leaf(_) => None,
+    }
+}
+
+/// A new empty table in an entry that has nothing.
+fn link_empty<E: Environment>(env: &mut E, slot: Slot) -> Result<Node, Error> {
+    let (child, table) = allocate_below(env, slot)?;
+    env.order();
+    slot.write(env, descriptor::table_entry(table));
+    Ok(child)
+}
+
+/// A frame for the table below `slot`.
+fn allocate_below<E: Environment>(env: &mut E, slot: Slot) -> Result<(Node, Pa), Error> {
+    let refused = Error::OutOfFrames { tables: 1 };
+    // A page has nothing below it; asking is as hopeless as having no frame.
+    if slot.level.next().is_none() {
+        return Err(refused);
+    }
+    let table = env.allocate(1).ok_or(refused)?;
+    let child = slot.child(table).ok_or(refused)?;
+    Ok((child, table))
+}
+
+/// Splits blocks until none reaches across `ipa`.
+///
+/// On error some are split: the same addresses translate the same way, and `merge` makes the blocks whole again.
+pub(crate) fn split_at<E: Environment>(env: &mut E, vm: VmId, root: Node, ipa: u64) -> Result<(), Error> {
+    if ipa >= root.span().to {
+        return Ok(());
+    }
+    loop {
+        let (slot, raw) = find(env, root, ipa);
+        // Each turn goes one level down, and a page starts at its own address.
+        if raw & VALID == 0 || slot.ipa.as_u64() == ipa {
+            return Ok(());
+        }
+        split(env, vm, slot, raw)?;
+    }
+}
+
+/// Puts a table of 512 equal parts in the place of a block.
+fn split<E: Environment>(env: &mut E, vm: VmId, slot: Slot, raw: u64) -> Result<(), Error> {
+    let (child, table) = allocate_below(env, slot)?;
+    let mut part = descriptor::first_part(raw, child.level);
+    for entry in child.all_slots() {
+        entry.write(env, part);
+        part = part.wrapping_add(child.level.span());
+    }
+    // No `order` here: a block never becomes a table without a break, and its invalidation orders the parts too.
+    replace(env, vm, slot, descriptor::table_entry(table), slot.level.span(), false);
+    Ok(())
+}
+
+/// Puts a block in the place of every table that meets `span` and says no more than a block would, lowest level first.
+pub(crate) fn merge<E: Environment>(env: &mut E, vm: VmId, node: Node, span: Span) {
+    for slot in node.slots(span) {
+        let Some(child) = child_of(env, slot) else { continue };
+        merge(env, vm, child, span);
+        if let Some(block) = as_block(env, slot, child) {
+            replace(env, vm, slot, block, child.level.span(), true);
+            env.free(child.table, 1);
+        }
+    }
+}
+
+/// The block that says the same as all of `child`, the table below `slot`, if there is one.
+fn as_block<E: Environment>(env: &E, slot: Slot, child: Node) -> Option<u64> {
+    let first = child.slot(0).read(env);
+    let Descriptor::Leaf(leaf) = Descriptor::decode(first, child.level) else { return None };
+    if !descriptor::fits_block(slot.ipa, leaf.pa, slot.level) {
+        return None;
+    }
+    let mut expected = first;
+    for entry in child.all_slots() {
+        if entry.read(env) != expected {
+            return None;
+        }
+        expected = expected.wrapping_add(child.level.span());
+    }
+    Some(descriptor::whole(first))
+}
+
+/// Makes every leaf in `span` invalid, and every table there that is empty then. None of the leaves reaches out of `span`.
+///
+/// What was there stays readable behind the cleared valid bit, for `sweep` to collect once the TLBs are free of it.
+pub(crate) fn hide<E: Environment>(env: &mut E, node: Node, span: Span, stale: &mut Stale) {
+    for slot in node.slots(span) {
+        let raw = slot.read(env);
+        match Descriptor::decode(raw, slot.level) {
+            Descriptor::Invalid => continue,
+            Descriptor::Leaf(_) => {}
+            Descriptor::Table(table) => {
+                let Some(child) = slot.child(table) else { continue };
+                hide(env, child, span, stale);
+                if !slot.is_within(span) && !is_empty(env, child) {
+                    continue;
+                }
+                stale.tables = true;
+            }
+        }
+        slot.write(env, raw & !VALID);
+        stale.add(slot);
+    }
+}
+
+fn is_empty<E: Environment>(env: &E, node: Node) -> bool {
+    node.all_slots().all(|slot| slot.read(env) & VALID == 0)
+}
+
+/// After `hide` and the invalidation: wipes the hidden entries, frees the hidden tables, and hands out the leaves.
+pub(crate) fn sweep<E, F>(env: &mut E, node: Node, span: Span, taken: &mut Collector<F>)
+where
+    E: Environment,
+    F: FnMut(Grant),
+{
+    for slot in node.slots(span) {
+        let raw = slot.read(env);
+        if raw == 0 {
+            continue;
+        }
+        let hidden = raw & VALID == 0;
+        match Descriptor::decode(raw | VALID, slot.level) {
+            Descriptor::Leaf(leaf) if hidden => taken.add(leaf, slot.level.span()),
+            Descriptor::Table(table) => {
+                let Some(child) = slot.child(table) else { continue };
+                sweep(env, child, span, taken);
+                if !hidden {
+                    continue;
+                }
+                env.free(table, 1);
+            }
+            Descriptor::Invalid | Descriptor::Leaf(_) => continue,
+        }
+        slot.write(env, 0);
+    }
+}
+
+/// Takes out whatever is mapped in `span` and hands it out; no leaf reaches out of `span`.
+pub(crate) fn clear<E, F>(env: &mut E, vm: VmId, root: Node, span: Span, taken: F)
+where
+    E: Environment,
+    F: FnMut(Grant),
+{
+    let mut stale = Stale::NONE;
+    hide(env, root, span, &mut stale);
+    stale.invalidate(env, vm);
+    let mut collector = Collector::new(vm, taken);
+    sweep(env, root, span, &mut collector);
+    collector.finish();
+}
+
+/// Cuts the whole tree off its root, then frees its tables and hands out its leaves; the start tables stay, all zero.
+pub(crate) fn clear_all<E, F>(env: &mut E, vm: VmId, root: Node, taken: F)
+where
+    E: Environment,
+    F: FnMut(Grant),
+{
+    for slot in root.all_slots() {
+        let raw = slot.read(env);
+        if raw & VALID != 0 {
+            slot.write(env, raw & !VALID);
+        }
+    }
+    env.invalidate_vm(vm);
+    let mut collector = Collector::new(vm, taken);
+    for slot in root.all_slots() {
+        let raw = slot.read(env);
+        if raw == 0 {
+            continue;
+        }
+        drain(env, slot, raw | VALID, &mut collector);
+        slot.write(env, 0);
+    }
+    collector.finish();
+}
+
+/// Frees all tables below an entry that no walker reaches any more.
+fn drain<E, F>(env: &mut E, slot: Slot, raw: u64, taken: &mut Collector<F>)
+where
+    E: Environment,
+    F: FnMut(Grant),
+{
+    match Descriptor::decode(raw, slot.level) {
+        Descriptor::Invalid => {}
+        Descriptor::Leaf(leaf) => taken.add(leaf, slot.level.span()),
+        Descriptor::Table(table) => {
+            let Some(child) = slot.child(table) else { return };
+            for entry in child.all_slots() {
+                let below = entry.read(env);
+                drain(env, entry, below, taken);
+            }
+            env.free(table, 1);
+        }
+    }
+}
+
+/// Changes the permissions of every leaf in `span`; no leaf reaches out of `span`.
+pub(crate) fn set_permissions<E: Environment>(
+    env: &mut E,
+    node: Node,
+    span: Span,
+    permissions: descriptor::Permissions,
+    stale: &mut Stale,
+) {
+    for slot in node.slots(span) {
+        let raw = slot.read(env);
+        match Descriptor::decode(raw, slot.level) {
+            Descriptor::Invalid => {}
+            Descriptor::Table(table) => {
+                let Some(child) = slot.child(table) else { continue };
+                set_permissions(env, child, span, permissions, stale);
+            }
+            Descriptor::Leaf(_) => {
+                let new = descriptor::with_permissions(raw, permissions);
+                if needs_invalidation(raw, new) {
+                    slot.write(env, new);
+                    stale.add(slot);
+                }
+            }
+        }
+    }
+}

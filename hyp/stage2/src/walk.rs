@@ -1,0 +1,135 @@
+//! Moving through tables: nodes, the slots in them, and visits to every leaf and hole of a range. Reads only.
+
+use core::ops::ControlFlow;
+
+use crate::addr::{Ipa, PAGE_SHIFT, Pa};
+use crate::descriptor::{Descriptor, Leaf};
+use crate::environment::Environment;
+use crate::geometry::{ENTRIES, Geometry, INDEX_BITS, Level};
+
+/// A range of intermediate physical addresses, `from` below `to`, both multiples of a page.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Span {
+    pub(crate) from: u64,
+    pub(crate) to: u64,
+}
+
+/// A table, or the start tables side by side, with the address that its first entry translates.
+#[derive(Clone, Copy)]
+pub(crate) struct Node {
+    pub(crate) table: Pa,
+    pub(crate) level: Level,
+    base: u64,
+    entries: u64,
+}
+
+/// One entry: where it lies and what it spans.
+#[derive(Clone, Copy)]
+pub(crate) struct Slot {
+    table: Pa,
+    index: usize,
+    pub(crate) level: Level,
+    pub(crate) ipa: Ipa,
+}
+
+impl Node {
+    pub(crate) const fn root(table: Pa, geometry: Geometry) -> Self {
+        let entries = ENTRIES.wrapping_mul(geometry.start_tables() as u64);
+        Self { table, level: geometry.start_level(), base: 0, entries }
+    }
+
+    /// All that the node translates.
+    pub(crate) const fn span(self) -> Span {
+        Span { from: self.base, to: self.base.wrapping_add(self.entries.wrapping_shl(self.level.shift())) }
+    }
+
+    /// Entry `number`, counted over tables that lie side by side.
+    pub(crate) const fn slot(self, number: u64) -> Slot {
+        let table = self.table.as_u64().wrapping_add((number >> INDEX_BITS).wrapping_shl(PAGE_SHIFT));
+        Slot {
+            table: Pa::new(table),
+            index: (number & (ENTRIES - 1)) as usize,
+            level: self.level,
+            ipa: Ipa::new(self.base.wrapping_add(number.wrapping_shl(self.level.shift()))),
+        }
+    }
+
+    /// The entry that translates `ipa`, which lies within the node.
+    pub(crate) const fn slot_of(self, ipa: u64) -> Slot {
+        self.slot(ipa.wrapping_sub(self.base).wrapping_shr(self.level.shift()))
+    }
+
+    /// The entries that translate any of `span`.
+    pub(crate) fn slots(self, span: Span) -> impl Iterator<Item = Slot> {
+        let own = self.span();
+        let (from, to) = (span.from.max(own.from), span.to.min(own.to));
+        let shift = self.level.shift();
+        let first = from.wrapping_sub(self.base).wrapping_shr(shift);
+        let end =
+            to.wrapping_sub(self.base).wrapping_add(self.level.span().wrapping_sub(1)).wrapping_shr(shift);
+        (first..end).map(move |number| self.slot(number))
+    }
+
+    /// All entries.
+    pub(crate) fn all_slots(self) -> impl Iterator<Item = Slot> {
+        (0..self.entries).map(move |number| self.slot(number))
+    }
+}
+
+impl Slot {
+    pub(crate) fn read<E: Environment>(self, env: &E) -> u64 {
+        env.read(self.table, self.index)
+    }
+
+    pub(crate) fn write<E: Environment>(self, env: &mut E, descriptor: u64) {
+        env.write(self.table, self.index, descriptor);
+    }
+
+    /// The first address after what the entry spans.
+    pub(crate) const fn end(self) -> u64 {
+        self.ipa.as_u64().wrapping_add(self.level.span())
+    }
+
+    /// Whether all that the entry spans lies in `span`.
+    pub(crate) const fn is_within(self, span: Span) -> bool {
+        span.from <= self.ipa.as_u64() && self.end() <= span.to
+    }
+
+    /// The node that the entry leads to when it points to `table`. Level 3 leads nowhere.
+    pub(crate) fn child(self, table: Pa) -> Option<Node> {
+        let level = self.level.next()?;
+        Some(Node { table, level, base: self.ipa.as_u64(), entries: ENTRIES })
+    }
+}
+
+/// Where a walk for one address ends: the leaf's slot, or the slot that has nothing.
+pub(crate) fn find<E: Environment>(env: &E, root: Node, ipa: u64) -> (Slot, u64) {
+    let mut slot = root.slot_of(ipa);
+    let mut raw = slot.read(env);
+    while let Descriptor::Table(table) = Descriptor::decode(raw, slot.level)
+        && let Some(child) = slot.child(table)
+    {
+        slot = child.slot_of(ipa);
+        raw = slot.read(env);
+    }
+    (slot, raw)
+}
+
+/// Calls `f` for each leaf and each hole that meets `span`, in order of addresses, until it breaks.
+pub(crate) fn visit<E, B, F>(env: &E, node: Node, span: Span, f: &mut F) -> ControlFlow<B>
+where
+    E: Environment,
+    F: FnMut(Slot, Option<Leaf>) -> ControlFlow<B>,
+{
+    for slot in node.slots(span) {
+        match Descriptor::decode(slot.read(env), slot.level) {
+            Descriptor::Invalid => f(slot, None)?,
+            Descriptor::Leaf(leaf) => f(slot, Some(leaf))?,
+            Descriptor::Table(table) => {
+                let Some(child) = slot.child(table) else { continue };
+                visit(env, child, span, f)?;
+            }
+        }
+    }
+    ControlFlow::Continue(())
+}

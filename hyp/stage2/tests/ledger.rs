@@ -1,0 +1,402 @@
+//! The ledger alone: the table of transfers, counts of mappings, the end of a VM, room, and a model with one cell per page.
+
+use proptest::prelude::*;
+use stage2::{
+    Grant, Inventory, Kind, Ledger, LedgerError, Pa, PaRange, Refused, Run, State, Transfer, Use, VmId, VmSet,
+};
+
+const PAGE: u64 = 4096;
+const A: VmId = VmId::new(0).unwrap();
+const B: VmId = VmId::new(1).unwrap();
+const C: VmId = VmId::new(63).unwrap();
+const BOTH: VmSet = VmSet::only(A).with(B);
+
+fn pages(first: u64, count: u64) -> PaRange {
+    PaRange::new(Pa::new(first * PAGE), count * PAGE).unwrap()
+}
+
+fn inventory(runs: usize) -> Inventory<Vec<Run>> {
+    Inventory::new(vec![Run::default(); runs]).unwrap()
+}
+
+/// Pages 0 to 63 of memory.
+fn memory(runs: usize) -> Ledger<Vec<Run>> {
+    let mut inventory = inventory(runs);
+    inventory.declare(pages(0, 64), Kind::Free).unwrap();
+    inventory.finish()
+}
+
+/// Written by hand, as the crate's table is: who may hand what to whom.
+#[test]
+fn every_transfer_from_every_state() {
+    use State::{Banked, Device, DeviceOf, Free, Hypervisor, Owned, Reserved, Shared, Unscrubbed};
+    let shared = Shared { members: BOTH, writers: VmSet::only(B) };
+    let states = [
+        Reserved,
+        Free,
+        Unscrubbed,
+        Hypervisor,
+        Owned(A),
+        Owned(C),
+        shared,
+        Device,
+        DeviceOf(A),
+        DeviceOf(C),
+        Banked,
+    ];
+    let open = Transfer::Open { members: BOTH, writers: VmSet::only(B) };
+    let share = Transfer::Share { owner: A, members: BOTH, writers: VmSet::only(B) };
+    let allowed: [(Transfer, &[(State, State)]); 14] = [
+        (Transfer::Claim, &[(Free, Hypervisor)]),
+        (Transfer::Yield, &[(Hypervisor, Unscrubbed)]),
+        (Transfer::Donate(B), &[(Free, Owned(B))]),
+        (Transfer::Reclaim(A), &[(Owned(A), Unscrubbed)]),
+        (Transfer::Reclaim(B), &[]),
+        (Transfer::Scrubbed, &[(Unscrubbed, Free)]),
+        (open, &[(Free, shared)]),
+        (share, &[(Owned(A), shared)]),
+        (Transfer::Unshare(A), &[(shared, Owned(A))]),
+        (Transfer::Unshare(C), &[]),
+        (Transfer::Close, &[(shared, Unscrubbed)]),
+        (Transfer::Assign(B), &[(Device, DeviceOf(B))]),
+        (Transfer::Return(C), &[(DeviceOf(C), Device)]),
+        (Transfer::Return(B), &[]),
+    ];
+    for (transfer, from_to) in allowed {
+        for state in states {
+            let expected = from_to.iter().find(|&&(from, _)| from == state).map(|&(_, to)| to);
+            assert_eq!(transfer.apply(state), expected, "{transfer:?} of {state:?}");
+        }
+    }
+    // Shares that make no sense.
+    for (members, writers) in [(VmSet::EMPTY, VmSet::EMPTY), (VmSet::only(A), BOTH)] {
+        assert_eq!(Transfer::Open { members, writers }.apply(Free), None);
+    }
+    let without_owner = Transfer::Share { owner: A, members: VmSet::only(B), writers: VmSet::EMPTY };
+    assert_eq!(without_owner.apply(Owned(A)), None);
+}
+
+#[test]
+fn every_use_of_every_state() {
+    let mut inventory = inventory(32);
+    inventory.declare(pages(0, 4), Kind::Free).unwrap();
+    inventory.declare(pages(4, 2), Kind::Device).unwrap();
+    inventory.declare(pages(6, 1), Kind::Banked).unwrap();
+    inventory.declare(pages(7, 1), Kind::Unscrubbed).unwrap();
+    inventory.declare(pages(8, 1), Kind::Hypervisor).unwrap();
+    let mut ledger = inventory.finish();
+    ledger.transfer(pages(1, 1), Transfer::Donate(A)).unwrap();
+    ledger.transfer(pages(2, 1), Transfer::Open { members: BOTH, writers: VmSet::only(B) }).unwrap();
+    ledger.transfer(pages(5, 1), Transfer::Assign(B)).unwrap();
+    let allowed = [
+        (A, 1, Use::Ram, true),
+        (A, 2, Use::Shared, false),
+        (B, 2, Use::Shared, true),
+        (B, 5, Use::Device, true),
+        (A, 6, Use::Banked, true),
+        (B, 6, Use::Banked, true),
+        (C, 6, Use::Banked, true),
+    ];
+    for vm in [A, B, C] {
+        for page in 0..10 {
+            for usage in [Use::Ram, Use::Shared, Use::Device, Use::Banked] {
+                let expected = allowed.iter().find(|&&(v, p, u, _)| (v, p, u) == (vm, page, usage));
+                let pa = Pa::new(page * PAGE);
+                let refused = LedgerError::NotGranted { pa, state: ledger.state(pa).0, vm };
+                let expected = expected.map_or(Err(refused), |&(.., may_write)| Ok(may_write));
+                assert_eq!(
+                    ledger.check_mapping(vm, pages(page, 1), usage),
+                    expected,
+                    "{vm} {page} {usage:?}"
+                );
+                match ledger.grant(vm, pages(page, 1), usage) {
+                    Ok(grant) => {
+                        assert_eq!(Ok(grant.may_write()), expected);
+                        ledger.release(grant).unwrap();
+                    }
+                    Err(error) => assert_eq!(Err(error), expected),
+                }
+            }
+        }
+    }
+    // One page in a range that isn't right spoils it, wherever it is.
+    let refused =
+        LedgerError::NotGranted { pa: Pa::new(2 * PAGE), state: ledger.state(Pa::new(2 * PAGE)).0, vm: A };
+    assert_eq!(ledger.grant(A, pages(1, 2), Use::Ram).unwrap_err(), refused);
+    assert_eq!(ledger.mapped_pages(A), 0);
+}
+
+#[test]
+fn a_mapped_page_does_not_change_hands() {
+    let mut ledger = memory(16);
+    ledger.transfer(pages(0, 64), Transfer::Donate(A)).unwrap();
+    let grant = ledger.grant(A, pages(10, 5), Use::Ram).unwrap();
+    let refused = LedgerError::StillMapped { pa: Pa::new(10 * PAGE), mappings: 1 };
+    assert_eq!(ledger.transfer(pages(0, 64), Transfer::Reclaim(A)), Err(refused));
+    assert_eq!(ledger.reclaim_all(A), Err(refused));
+    ledger.transfer(pages(0, 10), Transfer::Reclaim(A)).unwrap();
+    ledger.release(grant).unwrap();
+    ledger.transfer(pages(10, 54), Transfer::Reclaim(A)).unwrap();
+    ledger.transfer(pages(0, 64), Transfer::Scrubbed).unwrap();
+    let all: Vec<_> = ledger.runs().collect();
+    assert_eq!(all, [(pages(0, 64), State::Free, 0)]);
+}
+
+#[test]
+fn a_terabyte_is_one_run() {
+    let mut inventory = inventory(3);
+    inventory.declare(pages(1 << 18, 1 << 28), Kind::Free).unwrap();
+    let mut ledger = inventory.finish();
+    ledger.transfer(pages(1 << 18, 1 << 28), Transfer::Donate(C)).unwrap();
+    let grant = ledger.grant(C, pages(1 << 18, 1 << 28), Use::Ram).unwrap();
+    assert_eq!(ledger.mapped_pages(C), 1 << 28);
+    assert_eq!(ledger.runs().count(), 1);
+    assert_eq!(ledger.state(Pa::new((1 << 30) - 1)), (State::Reserved, 0));
+    assert_eq!(ledger.state(Pa::new(1 << 50)), (State::Reserved, 0));
+    ledger.release(grant).unwrap();
+}
+
+#[test]
+fn a_full_ledger_refuses_and_changes_nothing() {
+    assert_eq!(Inventory::new(Vec::new()).unwrap_err(), LedgerError::Full { capacity: 0 });
+    let mut ledger = memory(3);
+    let full = LedgerError::Full { capacity: 3 };
+    // Two runs: the memory and the rest. One more fits, two more don't.
+    assert_eq!(ledger.transfer(pages(5, 5), Transfer::Donate(A)), Err(full));
+    assert_eq!(ledger.runs().collect::<Vec<_>>(), [(pages(0, 64), State::Free, 0)]);
+    ledger.transfer(pages(0, 5), Transfer::Donate(A)).unwrap();
+    assert_eq!(ledger.grant(A, pages(0, 4), Use::Ram).unwrap_err(), full);
+    assert_eq!(ledger.mapped_pages(A), 0);
+    let grant = ledger.grant(A, pages(0, 5), Use::Ram).unwrap();
+    ledger.release(grant).unwrap();
+    ledger.transfer(pages(0, 5), Transfer::Reclaim(A)).unwrap();
+    ledger.transfer(pages(0, 5), Transfer::Scrubbed).unwrap();
+    assert_eq!(ledger.runs().count(), 1);
+}
+
+#[test]
+fn a_grant_of_another_ledger_is_not_taken() {
+    let mut ledger = memory(8);
+    let mut other = memory(8);
+    for ledger in [&mut ledger, &mut other] {
+        ledger.transfer(pages(0, 64), Transfer::Donate(A)).unwrap();
+    }
+    let grant = ledger.grant(A, pages(3, 1), Use::Ram).unwrap();
+    let Refused { error, grant } = other.release(grant).unwrap_err();
+    assert_eq!(error, LedgerError::Count { pa: Pa::new(3 * PAGE), mappings: 0 });
+    ledger.release(grant).unwrap();
+}
+
+#[test]
+fn the_inventory_names_each_page_once() {
+    let mut inventory = inventory(16);
+    inventory.declare(pages(0, 8), Kind::Free).unwrap();
+    inventory.declare(pages(8, 1), Kind::Hypervisor).unwrap();
+    let again = LedgerError::AlreadyDeclared { pa: Pa::new(7 * PAGE), state: State::Free };
+    assert_eq!(inventory.declare(pages(7, 3), Kind::Device), Err(again));
+    inventory.withhold(pages(2, 2)).unwrap();
+    inventory.withhold(pages(20, 2)).unwrap();
+    let in_use = LedgerError::InUse { pa: Pa::new(8 * PAGE), state: State::Hypervisor };
+    assert_eq!(inventory.withhold(pages(6, 4)), Err(in_use));
+    let expected =
+        [(pages(0, 2), State::Free, 0), (pages(4, 4), State::Free, 0), (pages(8, 1), State::Hypervisor, 0)];
+    assert_eq!(inventory.runs().collect::<Vec<_>>(), expected);
+    let mut ledger = inventory.finish();
+    let refused = LedgerError::NotAllowed {
+        pa: Pa::new(2 * PAGE),
+        state: State::Reserved,
+        transfer: Transfer::Donate(A),
+    };
+    assert_eq!(ledger.transfer(pages(0, 8), Transfer::Donate(A)), Err(refused));
+}
+
+#[test]
+fn a_vm_leaves_nothing_behind_for_the_next_in_its_slot() {
+    let mut inventory = inventory(16);
+    inventory.declare(pages(0, 8), Kind::Free).unwrap();
+    inventory.declare(pages(8, 1), Kind::Device).unwrap();
+    let mut ledger = inventory.finish();
+    ledger.transfer(pages(0, 2), Transfer::Donate(A)).unwrap();
+    ledger.transfer(pages(2, 2), Transfer::Open { members: BOTH, writers: BOTH }).unwrap();
+    ledger.transfer(pages(8, 1), Transfer::Assign(A)).unwrap();
+    let grant = ledger.grant(A, pages(2, 2), Use::Shared).unwrap();
+    let of_b = ledger.grant(B, pages(2, 1), Use::Shared).unwrap();
+    assert_eq!(ledger.retire(A), Err(LedgerError::VmStillMaps { vm: A, pages: 2 }));
+    ledger.release(grant).unwrap();
+    let owns = LedgerError::VmStillOwns { vm: A, pa: Pa::new(0), state: State::Owned(A) };
+    assert_eq!(ledger.retire(A), Err(owns));
+    ledger.transfer(pages(0, 2), Transfer::Reclaim(A)).unwrap();
+    let device = LedgerError::VmStillOwns { vm: A, pa: Pa::new(8 * PAGE), state: State::DeviceOf(A) };
+    assert_eq!(ledger.retire(A), Err(device));
+    ledger.reclaim_all(A).unwrap();
+    ledger.retire(A).unwrap();
+    assert_eq!(ledger.state(Pa::new(8 * PAGE)).0, State::Device);
+    let left = State::Shared { members: VmSet::only(B), writers: VmSet::only(B) };
+    assert_eq!(ledger.state(Pa::new(2 * PAGE)), (left, 1));
+    assert!(ledger.grant(A, pages(2, 1), Use::Shared).is_err());
+    ledger.release(of_b).unwrap();
+    ledger.retire(B).unwrap();
+    assert_eq!(ledger.state(Pa::new(3 * PAGE)).0, State::Unscrubbed);
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Transfer(u64, u64, Transfer),
+    Grant(VmId, u64, u64, Use),
+    Release(usize),
+    Retire(VmId),
+    ReclaimAll(VmId),
+}
+
+fn vm() -> impl Strategy<Value = VmId> {
+    prop_oneof![Just(A), Just(B), Just(C)]
+}
+
+fn set() -> impl Strategy<Value = VmSet> {
+    (0u8..8).prop_map(|bits| {
+        let members = [A, B, C].into_iter().enumerate().filter(|(n, _)| (bits >> n) & 1 != 0);
+        members.fold(VmSet::EMPTY, |set, (_, vm)| set.with(vm))
+    })
+}
+
+fn transfer() -> impl Strategy<Value = Transfer> {
+    prop_oneof![
+        1 => Just(Transfer::Claim),
+        1 => Just(Transfer::Yield),
+        2 => vm().prop_map(Transfer::Donate),
+        1 => vm().prop_map(Transfer::Reclaim),
+        2 => Just(Transfer::Scrubbed),
+        1 => (set(), set()).prop_map(|(members, writers)| Transfer::Open { members, writers }),
+        1 => (vm(), set(), set()).prop_map(|(owner, members, writers)| Transfer::Share { owner, members, writers }),
+        1 => vm().prop_map(Transfer::Unshare),
+        1 => Just(Transfer::Close),
+        1 => vm().prop_map(Transfer::Assign),
+        1 => vm().prop_map(Transfer::Return),
+    ]
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let usage = prop_oneof![3 => Just(Use::Ram), 2 => Just(Use::Shared), 1 => Just(Use::Device), 1 => Just(Use::Banked)];
+    let place = || (0u64..70, 1u64..12);
+    prop_oneof![
+        8 => (place(), transfer()).prop_map(|((first, count), transfer)| Step::Transfer(first, count, transfer)),
+        4 => (vm(), place(), usage).prop_map(|(vm, (first, count), usage)| Step::Grant(vm, first, count, usage)),
+        4 => any::<usize>().prop_map(Step::Release),
+        1 => vm().prop_map(Step::Retire),
+        1 => vm().prop_map(Step::ReclaimAll),
+    ]
+}
+
+/// One cell per page: state and mappings. Nothing clever.
+struct Cells([(State, u32); 90]);
+
+impl Cells {
+    fn of_vm(&self, vm: VmId) -> impl Iterator<Item = &(State, u32)> {
+        self.0.iter().filter(move |&&(state, _)| state == State::Owned(vm) || state == State::DeviceOf(vm))
+    }
+
+    fn runs(&self) -> Vec<(u64, u64, State, u32)> {
+        let mut runs: Vec<(u64, u64, State, u32)> = Vec::new();
+        for (page, &(state, mappings)) in self.0.iter().enumerate() {
+            match runs.last_mut() {
+                Some((_, end, s, m)) if (*end, *s, *m) == (page as u64, state, mappings) => *end += 1,
+                _ => runs.push((page as u64, page as u64 + 1, state, mappings)),
+            }
+        }
+        runs.retain(|&(_, _, state, _)| state != State::Reserved);
+        runs
+    }
+}
+
+fn allowed(state: State, vm: VmId, usage: Use) -> bool {
+    match usage {
+        Use::Ram => state == State::Owned(vm),
+        Use::Shared => matches!(state, State::Shared { members, .. } if members.contains(vm)),
+        Use::Device => state == State::DeviceOf(vm),
+        Use::Banked => state == State::Banked,
+    }
+}
+
+fn perform(step: Step, ledger: &mut Ledger<Vec<Run>>, cells: &mut Cells, grants: &mut Vec<Grant>) {
+    match step {
+        Step::Transfer(first, count, transfer) => {
+            let touched = &mut cells.0[first as usize..(first + count) as usize];
+            let fine =
+                touched.iter().all(|&(state, mappings)| mappings == 0 && transfer.apply(state).is_some());
+            assert_eq!(ledger.transfer(pages(first, count), transfer).is_ok(), fine);
+            for cell in touched.iter_mut().filter(|_| fine) {
+                cell.0 = transfer.apply(cell.0).unwrap();
+            }
+        }
+        Step::Grant(vm, first, count, usage) => {
+            let touched = &mut cells.0[first as usize..(first + count) as usize];
+            let fine = touched.iter().all(|&(state, _)| allowed(state, vm, usage));
+            let grant = ledger.grant(vm, pages(first, count), usage);
+            assert_eq!(grant.is_ok(), fine);
+            grants.extend(grant);
+            touched.iter_mut().filter(|_| fine).for_each(|cell| cell.1 += 1);
+        }
+        Step::Release(_) if grants.is_empty() => {}
+        Step::Release(number) => {
+            let grant = grants.swap_remove(number % grants.len());
+            let (first, count) =
+                (grant.range().start().page_number() as usize, grant.range().pages() as usize);
+            ledger.release(grant).unwrap();
+            cells.0[first..first + count].iter_mut().for_each(|cell| cell.1 -= 1);
+        }
+        Step::Retire(vm) => {
+            let fine = cells.of_vm(vm).count() == 0 && grants.iter().all(|grant| grant.vm() != vm);
+            assert_eq!(ledger.retire(vm).is_ok(), fine);
+            for cell in cells.0.iter_mut().filter(|_| fine) {
+                let State::Shared { members, writers } = cell.0 else { continue };
+                let (members, writers) = (members.without(vm), writers.without(vm));
+                cell.0 =
+                    if members.is_empty() { State::Unscrubbed } else { State::Shared { members, writers } };
+            }
+        }
+        Step::ReclaimAll(vm) => {
+            let fine = cells.of_vm(vm).all(|&(_, mappings)| mappings == 0);
+            assert_eq!(ledger.reclaim_all(vm).is_ok(), fine);
+            for cell in cells.0.iter_mut().filter(|_| fine) {
+                match cell.0 {
+                    State::Owned(owner) if owner == vm => cell.0 = State::Unscrubbed,
+                    State::DeviceOf(owner) if owner == vm => cell.0 = State::Device,
+                    _ => {}
+                }
+            }
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn the_ledger_is_what_one_cell_per_page_would_be(steps in prop::collection::vec(step(), 1..80)) {
+        let mut inventory = inventory(200);
+        let mut cells = Cells([(State::Reserved, 0); 90]);
+        for (first, count, kind, state) in [
+            (0, 30, Kind::Free, State::Free),
+            (30, 10, Kind::Unscrubbed, State::Unscrubbed),
+            (42, 20, Kind::Free, State::Free),
+            (62, 6, Kind::Device, State::Device),
+            (70, 1, Kind::Banked, State::Banked),
+        ] {
+            inventory.declare(pages(first, count), kind).unwrap();
+            cells.0[first as usize..(first + count) as usize].fill((state, 0));
+        }
+        let mut ledger = inventory.finish();
+        let mut grants = Vec::new();
+        for step in steps {
+            perform(step, &mut ledger, &mut cells, &mut grants);
+            let runs: Vec<_> = ledger.runs().map(|(range, state, mappings)| {
+                (range.start().page_number(), range.end().page_number(), state, mappings)
+            }).collect();
+            prop_assert_eq!(runs, cells.runs());
+            for vm in [A, B, C] {
+                let counted: u64 = grants.iter().filter(|grant| grant.vm() == vm).map(|grant| grant.range().pages()).sum();
+                prop_assert_eq!(ledger.mapped_pages(vm), counted);
+            }
+        }
+    }
+}

@@ -1,0 +1,213 @@
+//! What comes in from outside: levels and edges of lines, physical interrupts, and vCPUs that are loaded, saved
+//! and synchronised.
+
+use crate::bank::Bits;
+use crate::deliver::Cpu;
+use crate::ids::{IntId, Kicks, VcpuId};
+use crate::state::{Place, Vgic};
+use crate::{CpuInterface, Hardware, ListRegisters, Maintenance, Physical};
+
+impl Vgic {
+    /// The line of an emulated device went up or down. A level-sensitive interrupt is pending as long as the
+    /// line is up; an edge-triggered one becomes pending when it goes up. `vcpu` matters for PPIs alone. Mapped
+    /// interrupts have no such line: nothing happens.
+    pub fn set_level(&mut self, vcpu: VcpuId, intid: IntId, level: bool) -> Kicks {
+        let (place, mask) = (Place::of(vcpu, intid), intid.bit());
+        let Some(bank) = self.bank_mut(place) else { return Kicks::NONE };
+        let now = if level { mask & bank.valid & !bank.mapped } else { 0 };
+        if intid.is_sgi() || bank.line & mask == now {
+            return Kicks::NONE;
+        }
+        bank.line ^= mask;
+        bank.latch |= now & bank.edge;
+        self.touch(place, mask)
+    }
+
+    /// The line of an emulated device went up and down again: an edge-triggered interrupt is pending, a
+    /// level-sensitive one has seen nothing. `vcpu` matters for PPIs alone.
+    pub fn pulse(&mut self, vcpu: VcpuId, intid: IntId) -> Kicks {
+        let (place, mask) = (Place::of(vcpu, intid), intid.bit());
+        let Some(bank) = self.bank_mut(place) else { return Kicks::NONE };
+        let edge = mask & bank.edge & bank.valid & !bank.mapped;
+        if intid.is_sgi() || edge == 0 {
+            return Kicks::NONE;
+        }
+        bank.latch |= edge;
+        self.touch(place, edge)
+    }
+
+    /// The physical interrupt that `intid` is mapped to was acknowledged by EL2, which dropped its priority and
+    /// left it active: the guest's deactivation ends that. A private one was taken on the physical CPU where
+    /// `vcpu` is loaded; for an SPI `vcpu` doesn't matter.
+    ///
+    /// One that the guest has disabled meanwhile is deactivated at once, if it is level-sensitive: the physical
+    /// distributor holds it until it is enabled again.
+    #[inline]
+    pub fn inject_mapped(&mut self, vcpu: VcpuId, intid: IntId, physical: &mut impl Physical) -> Kicks {
+        let (place, mask) = (Place::of(vcpu, intid), intid.bit());
+        let Some(bank) = self.bank_mut(place) else { return Kicks::NONE };
+        if bank.mapped & mask == 0 {
+            return Kicks::NONE;
+        }
+        if (bank.enabled | bank.edge) & mask == 0 {
+            if let Some(line) = self.line(place, intid.bit().trailing_zeros()) {
+                physical.set_active(line, false);
+            }
+            return Kicks::NONE;
+        }
+        bank.latch |= mask;
+        self.touch(place, mask)
+    }
+
+    /// True where [`Vgic::sync`] has something to do for `vcpu`.
+    #[inline]
+    pub fn needs_sync(&self, vcpu: VcpuId) -> bool {
+        self.vcpus.get(vcpu.index()).is_some_and(|vcpu| vcpu.waiting != 0 || vcpu.recheck || vcpu.look)
+    }
+
+    /// Bring the list registers of the current physical CPU and the state of `vcpu`, which is loaded here,
+    /// together. To be called before entering the guest whenever `vcpu` was in [`Kicks`]; the list registers
+    /// aren't touched if there is nothing to do.
+    #[inline]
+    pub fn sync(&mut self, vcpu: VcpuId, hw: &mut impl Hardware) -> Kicks {
+        if !self.needs_sync(vcpu) {
+            return Kicks::NONE;
+        }
+        let Some(mut cpu) = self.cpu(vcpu) else { return Kicks::NONE };
+        cpu.resync(hw);
+        let (stray, asked_by) = (cpu.stray, cpu.vcpu.asked_by);
+        if stray == 0 && asked_by == 0 {
+            return Kicks::NONE;
+        }
+        self.tell_others(vcpu, stray)
+    }
+
+    /// The maintenance interrupt was taken on the physical CPU where `vcpu` is loaded: the same as
+    /// [`Vgic::sync`], but it looks whether or not it knows of something to do.
+    pub fn maintenance(&mut self, vcpu: VcpuId, hw: &mut impl Hardware) -> Kicks {
+        let Some(state) = self.vcpus.get_mut(vcpu.index()) else { return Kicks::NONE };
+        state.look = true;
+        self.sync(vcpu, hw)
+    }
+
+    /// True where `vcpu`, loaded here, has an interrupt that its CPU interface lets through: it must not sleep
+    /// (WFI, PSCI `CPU_SUSPEND`). The running priority isn't looked at, so that it may say true inside of a
+    /// handler of higher priority; WFI may end early.
+    pub fn has_deliverable(&mut self, vcpu: VcpuId, hw: &mut impl Hardware) -> (bool, Kicks) {
+        let Some(state) = self.vcpus.get_mut(vcpu.index()) else { return (false, Kicks::NONE) };
+        state.recheck = true;
+        let kicks = self.sync(vcpu, hw);
+        let Some(mut cpu) = self.cpu(vcpu) else { return (false, kicks) };
+        (cpu.can_signal(hw.interface()), kicks)
+    }
+
+    /// The same for a vCPU that isn't loaded, whose CPU interface was saved as `interface`: it should be woken.
+    pub fn has_deliverable_saved(&mut self, vcpu: VcpuId, interface: CpuInterface) -> bool {
+        let Some(state) = self.vcpus.get_mut(vcpu.index()).filter(|state| !state.running) else {
+            return false;
+        };
+        let mut cpu = Cpu { id: vcpu, vcpu: state, shared: &mut self.shared, stray: 0 };
+        cpu.can_signal(interface)
+    }
+
+    /// Load `vcpu` on the current physical CPU, whose list registers are empty: fill them, and give the mapped
+    /// private lines their state. `VMCR`, `APR` and the enable bit of `HCR` are the caller's to restore.
+    pub fn load(&mut self, vcpu: VcpuId, hw: &mut impl Hardware) -> Kicks {
+        let Some(state) = self.vcpus.get_mut(vcpu.index()).filter(|state| !state.running) else {
+            return Kicks::NONE;
+        };
+        state.running = true;
+        state.look = true;
+        state.maintenance = Maintenance::NONE;
+        hw.set_maintenance(Maintenance::NONE);
+        hw.take_eoi_count();
+        self.each_private_line(vcpu, |line, enabled, active| {
+            hw.set_active(line, active);
+            hw.set_enabled(line, enabled);
+        });
+        self.sync(vcpu, hw)
+    }
+
+    /// Take `vcpu` off the current physical CPU: its interrupts return from the list registers, which are left
+    /// empty, and its mapped private lines are left disabled and inactive. Interrupts for it wait; [`Kicks`]
+    /// then name it so that its scheduler can load it again.
+    pub fn save(&mut self, vcpu: VcpuId, hw: &mut impl Hardware) -> Kicks {
+        let Some(mut cpu) = self.cpu(vcpu) else { return Kicks::NONE };
+        cpu.unload_all(hw);
+        let stray = cpu.stray;
+        self.each_private_line(vcpu, |line, enabled, active| {
+            if enabled {
+                hw.set_enabled(line, false);
+            }
+            if active {
+                hw.set_active(line, false);
+            }
+        });
+        if let Some(state) = self.vcpus.get_mut(vcpu.index()) {
+            state.running = false;
+        }
+        self.tell_others(vcpu, stray)
+    }
+
+    /// A write to `ICC_DIR_EL1` by `vcpu`, loaded here, that trapped because of [`Maintenance::TRAP_DIR`]:
+    /// deactivate that interrupt, if it is active.
+    pub fn write_dir(&mut self, vcpu: VcpuId, value: u64, hw: &mut impl Hardware) -> Kicks {
+        let intid = IntId((value & 0xff_ffff).min(0xffff) as u16);
+        let Some(mut cpu) = self.cpu(vcpu) else { return Kicks::NONE };
+        if let Some(n) = cpu.vcpu.find(intid) {
+            cpu.vcpu.clear_active |= 1u32.wrapping_shl(n);
+            cpu.vcpu.recheck = true;
+        } else if cpu.active_outside(intid.word()) & intid.bit() != 0 {
+            cpu.deactivate(intid.word(), intid.bit(), hw);
+            cpu.vcpu.look = true;
+        }
+        let stray = cpu.stray;
+        self.tell_others(vcpu, stray) | self.sync(vcpu, hw)
+    }
+
+    /// A loaded vCPU, to work on its list registers.
+    #[inline]
+    pub(crate) fn cpu(&mut self, id: VcpuId) -> Option<Cpu<'_>> {
+        let vcpu = self.vcpus.get_mut(id.index()).filter(|vcpu| vcpu.running)?;
+        Some(Cpu { id, vcpu, shared: &mut self.shared, stray: 0 })
+    }
+
+    /// Pass on what working on a vCPU's list registers has brought to light for the others: SPIs in words
+    /// `stray`, and answers for those that asked.
+    pub(crate) fn tell_others(&mut self, vcpu: VcpuId, stray: u32) -> Kicks {
+        let mut kicks = Kicks::NONE;
+        for word in Bits(stray) {
+            kicks |= self.announce(word as usize, !0);
+        }
+        let Some(state) = self.vcpus.get_mut(vcpu.index()) else { return kicks };
+        let asked_by = core::mem::take(&mut state.asked_by);
+        for reader in Kicks(asked_by) {
+            if let Some(reader) = self.vcpus.get_mut(reader.index()) {
+                reader.fresh |= vcpu.mask();
+            }
+        }
+        kicks
+    }
+
+    /// Mapped private lines of a loaded vCPU: whether the guest enabled them, and whether the physical
+    /// interrupt is active on its behalf.
+    fn each_private_line(&self, vcpu: VcpuId, mut f: impl FnMut(crate::Line, bool, bool)) {
+        let place = Place { vcpu, word: 0 };
+        let Some(bank) = self.bank(place) else { return };
+        for n in Bits(bank.mapped) {
+            let mask = 1u32.wrapping_shl(n);
+            if let Some(line) = self.line(place, n) {
+                f(line, bank.enabled & mask != 0, (bank.latch | bank.taken | bank.active) & mask != 0);
+            }
+        }
+    }
+}
+
+/// The list registers of a physical CPU on which no vCPU has run yet: they are written empty.
+pub fn clear_list_registers(hw: &mut impl ListRegisters) {
+    for n in 0..hw.count().min(crate::state::MAX_LIST_REGISTERS) {
+        hw.write(n, crate::ListRegister::EMPTY);
+    }
+    hw.set_maintenance(Maintenance::NONE);
+    hw.take_eoi_count();
+}

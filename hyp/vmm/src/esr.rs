@@ -1,0 +1,395 @@
+//! ESR_EL2 decoded: what a guest did that brought it to EL2 (Arm ARM D24.2.40, "ESR_EL2").
+//!
+//! Only the fields that a decision needs are taken out; what to do about an exit is decided by the caller.
+
+use core::fmt;
+
+/// A syndrome register's value.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Esr(pub u64);
+
+/// Exception classes (ESR_ELx.EC) that EL2 takes from a guest or gives to one.
+pub mod ec {
+    /// Unknown reason: an UNDEFINED instruction.
+    pub const UNKNOWN: u8 = 0x00;
+    /// WFI, WFE, WFIT, WFET.
+    pub const WFX: u8 = 0x01;
+    /// Trapped access to SVE, Advanced SIMD or floating point.
+    pub const FP: u8 = 0x07;
+    /// Illegal execution state.
+    pub const ILLEGAL_STATE: u8 = 0x0e;
+    /// HVC from AArch64.
+    pub const HVC64: u8 = 0x16;
+    /// SMC from AArch64.
+    pub const SMC64: u8 = 0x17;
+    /// MSR, MRS or system instruction from AArch64.
+    pub const SYSREG: u8 = 0x18;
+    /// Instruction abort from a lower exception level.
+    pub const INSTRUCTION_ABORT_LOWER: u8 = 0x20;
+    /// Instruction abort from the same exception level.
+    pub const INSTRUCTION_ABORT_SAME: u8 = 0x21;
+    /// PC alignment fault.
+    pub const PC_ALIGNMENT: u8 = 0x22;
+    /// Data abort from a lower exception level.
+    pub const DATA_ABORT_LOWER: u8 = 0x24;
+    /// Data abort from the same exception level.
+    pub const DATA_ABORT_SAME: u8 = 0x25;
+    /// SP alignment fault.
+    pub const SP_ALIGNMENT: u8 = 0x26;
+    /// SError.
+    pub const SERROR: u8 = 0x2f;
+    /// BRK from AArch64.
+    pub const BRK: u8 = 0x3c;
+}
+
+impl Esr {
+    /// The exception class.
+    #[inline]
+    pub const fn class(self) -> u8 {
+        (self.0 >> 26) as u8 & 0x3f
+    }
+
+    /// The instruction was 32 bits long (IL).
+    #[inline]
+    pub const fn is_32bit(self) -> bool {
+        self.0 & 1 << 25 != 0
+    }
+
+    /// The instruction-specific syndrome.
+    #[inline]
+    pub const fn iss(self) -> u32 {
+        self.0 as u32 & 0x1ff_ffff
+    }
+
+    /// The 16-bit immediate of HVC, SMC or BRK.
+    #[inline]
+    pub const fn immediate(self) -> u16 {
+        self.0 as u16
+    }
+
+    /// The bytes to step over to get past the instruction.
+    #[inline]
+    pub const fn instruction_bytes(self) -> u64 {
+        if self.is_32bit() { 4 } else { 2 }
+    }
+}
+
+impl fmt::Debug for Esr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:#x} ({self})", self.0)
+    }
+}
+
+/// In words, for crash reports.
+impl fmt::Display for Esr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let class = match self.class() {
+            ec::UNKNOWN => "undefined instruction",
+            ec::WFX => "trapped WFI or WFE",
+            ec::FP => "trapped FP, SIMD or SVE access",
+            ec::ILLEGAL_STATE => "illegal execution state",
+            ec::HVC64 => "HVC",
+            ec::SMC64 => "SMC",
+            ec::SYSREG => "trapped MSR, MRS or system instruction",
+            ec::INSTRUCTION_ABORT_LOWER => "instruction abort from a lower level",
+            ec::INSTRUCTION_ABORT_SAME => "instruction abort",
+            ec::PC_ALIGNMENT => "misaligned PC",
+            ec::DATA_ABORT_LOWER => "data abort from a lower level",
+            ec::DATA_ABORT_SAME => "data abort",
+            ec::SP_ALIGNMENT => "misaligned SP",
+            ec::SERROR => "SError",
+            ec::BRK => "BRK",
+            _ => "exception class not known",
+        };
+        f.write_str(class)?;
+        match self.class() {
+            ec::INSTRUCTION_ABORT_LOWER | ec::INSTRUCTION_ABORT_SAME => {
+                write!(f, ", {}", FaultStatus(Abort(*self).status()))
+            }
+            ec::DATA_ABORT_LOWER | ec::DATA_ABORT_SAME => {
+                let abort = Abort(*self);
+                let way = if abort.is_write() { "write" } else { "read" };
+                write!(f, " on a {way}, {}", FaultStatus(abort.status()))
+            }
+            ec::SYSREG => write!(f, ", {}", SysregAccess::decode(*self)),
+            ec::HVC64 | ec::SMC64 | ec::BRK => write!(f, " #{:#x}", self.immediate()),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// A fault status code (DFSC, IFSC), shown in words.
+struct FaultStatus(u8);
+
+impl fmt::Display for FaultStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let level = self.0 & 3;
+        match self.0 {
+            0x00..=0x03 => write!(f, "address size fault, level {level}"),
+            0x04..=0x07 => write!(f, "translation fault, level {level}"),
+            0x08..=0x0b => write!(f, "access flag fault, level {level}"),
+            0x0c..=0x0f => write!(f, "permission fault, level {level}"),
+            0x10 => f.write_str("external abort"),
+            0x14..=0x17 => write!(f, "external abort on a table walk, level {level}"),
+            0x21 => f.write_str("alignment fault"),
+            0x30 => f.write_str("TLB conflict"),
+            other => write!(f, "fault status {other:#x}"),
+        }
+    }
+}
+
+/// A data or instruction abort.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Abort(pub Esr);
+
+/// What kind of fault an abort reports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// No mapping in stage 2, at any level.
+    Translation,
+    /// A mapping that doesn't allow the access.
+    Permission,
+    /// A mapping whose access flag is clear.
+    AccessFlag,
+    /// An address beyond the size that stage 2 is set to.
+    AddressSize,
+    /// The memory system said no.
+    External,
+    /// Anything else.
+    Other,
+}
+
+/// How a data abort accessed memory, where the syndrome says so (ISV).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Access {
+    /// Bytes: 1, 2, 4 or 8.
+    pub bytes: u8,
+    /// The loaded value is sign-extended.
+    pub sign_extend: bool,
+    /// The register has 64 bits; otherwise the upper half is cleared on a load.
+    pub sixty_four: bool,
+    /// The register's number; 31 is XZR.
+    pub register: u8,
+    /// A store.
+    pub write: bool,
+}
+
+impl Access {
+    /// The value that a load puts into its register, from what the device gave: cut to the access's size, extended as
+    /// the instruction says.
+    #[inline]
+    pub const fn extend(self, value: u64) -> u64 {
+        let unused = 64u32.wrapping_sub((self.bytes as u32).wrapping_mul(8)) & 63;
+        let shifted = value << unused;
+        let value = if self.sign_extend { ((shifted as i64) >> unused) as u64 } else { shifted >> unused };
+        if self.sixty_four { value } else { value & 0xffff_ffff }
+    }
+
+    /// The part of a register's value that a store of this size carries.
+    #[inline]
+    pub const fn truncate(self, value: u64) -> u64 {
+        let unused = 64u32.wrapping_sub((self.bytes as u32).wrapping_mul(8)) & 63;
+        value << unused >> unused
+    }
+}
+
+impl Abort {
+    /// The fault status code.
+    #[inline]
+    pub const fn status(self) -> u8 {
+        self.0.0 as u8 & 0x3f
+    }
+
+    /// What kind of fault it is.
+    #[inline]
+    pub const fn fault(self) -> Fault {
+        match self.status() {
+            0x00..=0x03 => Fault::AddressSize,
+            0x04..=0x07 => Fault::Translation,
+            0x08..=0x0b => Fault::AccessFlag,
+            0x0c..=0x0f => Fault::Permission,
+            0x10 | 0x14..=0x17 => Fault::External,
+            _ => Fault::Other,
+        }
+    }
+
+    /// A write (WnR). Not to be believed where [`Self::is_cache_maintenance`] holds.
+    #[inline]
+    pub const fn is_write(self) -> bool {
+        self.0.0 & 1 << 6 != 0
+    }
+
+    /// The fault came from stage 2 while it translated a stage-1 table walk (S1PTW).
+    #[inline]
+    pub const fn on_table_walk(self) -> bool {
+        self.0.0 & 1 << 7 != 0
+    }
+
+    /// The access was a cache maintenance or address translation instruction (CM).
+    #[inline]
+    pub const fn is_cache_maintenance(self) -> bool {
+        self.0.0 & 1 << 8 != 0
+    }
+
+    /// FAR_EL2 holds no address (FnV); only with an external abort.
+    #[inline]
+    pub const fn far_not_valid(self) -> bool {
+        self.0.0 & 1 << 10 != 0
+    }
+
+    /// Whether HPFAR_EL2 holds the faulting IPA: for translation and access-flag faults, and for any stage-2 fault on
+    /// a table walk. For a permission fault of the access itself it is UNKNOWN (Arm ARM, HPFAR_EL2).
+    #[inline]
+    pub const fn hpfar_is_valid(self) -> bool {
+        match self.fault() {
+            Fault::Translation | Fault::AccessFlag | Fault::AddressSize => true,
+            Fault::Permission => self.on_table_walk(),
+            Fault::External | Fault::Other => false,
+        }
+    }
+
+    /// The access, where the syndrome describes it (ISV); `None` for pairs, writeback, SIMD and the like.
+    #[inline]
+    pub const fn access(self) -> Option<Access> {
+        let esr = self.0.0;
+        if esr & 1 << 24 == 0 {
+            return None;
+        }
+        Some(Access {
+            bytes: 1 << (esr >> 22 & 3),
+            sign_extend: esr & 1 << 21 != 0,
+            register: (esr >> 16 & 0x1f) as u8,
+            sixty_four: esr & 1 << 15 != 0,
+            write: self.is_write(),
+        })
+    }
+}
+
+/// A trapped MSR, MRS or system instruction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SysregAccess {
+    /// Which register or instruction.
+    pub register: Sysreg,
+    /// The general-purpose register; 31 is XZR.
+    pub rt: u8,
+    /// MRS; otherwise MSR or a system instruction.
+    pub read: bool,
+}
+
+/// The encoding of a system register or instruction: the ISS of a trapped access without Rt and direction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Sysreg(u32);
+
+impl Sysreg {
+    /// From the fields of the instruction, as in `S<op0>_<op1>_C<crn>_C<crm>_<op2>`.
+    pub const fn new(op0: u32, op1: u32, crn: u32, crm: u32, op2: u32) -> Self {
+        Self(op0 << 20 | op2 << 17 | op1 << 14 | crn << 10 | crm << 1)
+    }
+
+    /// op0, op1, CRn, CRm, op2.
+    pub const fn fields(self) -> (u8, u8, u8, u8, u8) {
+        let iss = self.0;
+        (
+            (iss >> 20) as u8 & 3,
+            (iss >> 14) as u8 & 7,
+            (iss >> 10) as u8 & 15,
+            (iss >> 1) as u8 & 15,
+            (iss >> 17) as u8 & 7,
+        )
+    }
+
+    /// The encoding as a number, to match on.
+    #[inline]
+    pub const fn bits(self) -> u32 {
+        self.0
+    }
+}
+
+impl fmt::Display for Sysreg {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (op0, op1, crn, crm, op2) = self.fields();
+        write!(f, "S{op0}_{op1}_C{crn}_C{crm}_{op2}")
+    }
+}
+
+impl SysregAccess {
+    /// From the syndrome of exception class [`ec::SYSREG`].
+    #[inline]
+    pub const fn decode(esr: Esr) -> Self {
+        let iss = esr.iss();
+        Self { register: Sysreg(iss & 0x3f_fc1e), rt: (iss >> 5) as u8 & 0x1f, read: iss & 1 != 0 }
+    }
+}
+
+impl fmt::Display for SysregAccess {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (way, rt) = (if self.read { "read" } else { "write" }, self.rt);
+        write!(f, "{way} of {} with x{rt}", self.register)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::format;
+
+    fn data_abort(iss: u64) -> Abort {
+        Abort(Esr(0x24 << 26 | 1 << 25 | iss))
+    }
+
+    #[test]
+    fn a_byte_load_with_sign_is_extended_to_its_register() {
+        let access = data_abort(1 << 24 | 1 << 21 | 5 << 16 | 0x07).access().unwrap();
+        assert_eq!(
+            access,
+            Access { bytes: 1, sign_extend: true, sixty_four: false, register: 5, write: false }
+        );
+        assert_eq!(access.extend(0x1234_5680), 0xffff_ff80);
+        let wide = Access { sixty_four: true, ..access };
+        assert_eq!(wide.extend(0x80), 0xffff_ffff_ffff_ff80);
+        let unsigned = Access { sign_extend: false, ..access };
+        assert_eq!(unsigned.extend(0xabcd), 0xcd);
+    }
+
+    #[test]
+    fn every_size_is_cut_to_itself() {
+        let value = 0x8877_6655_4433_2211;
+        for (bytes, expected) in [(1, 0x11), (2, 0x2211), (4, 0x4433_2211), (8, value)] {
+            let access = Access { bytes, sign_extend: false, sixty_four: true, register: 0, write: true };
+            assert_eq!(access.truncate(value), expected);
+            assert_eq!(access.extend(value), expected);
+        }
+    }
+
+    #[test]
+    fn without_isv_there_is_no_access() {
+        assert_eq!(data_abort(0x07).access(), None);
+    }
+
+    #[test]
+    fn hpfar_holds_for_translation_faults_and_walks_only() {
+        assert!(data_abort(0x07).hpfar_is_valid());
+        assert!(!data_abort(0x0f).hpfar_is_valid());
+        assert!(data_abort(1 << 7 | 0x0f).hpfar_is_valid());
+        assert!(!data_abort(0x10).hpfar_is_valid());
+    }
+
+    #[test]
+    fn a_register_access_decodes_to_the_names_of_the_arm_arm() {
+        // MSR ICC_SGI1R_EL1, x7: S3_0_C12_C11_5.
+        let esr = Esr(0x18 << 26 | 1 << 25 | 3 << 20 | 5 << 17 | 12 << 10 | 7 << 5 | 11 << 1);
+        let access = SysregAccess::decode(esr);
+        assert_eq!(access.register, Sysreg::new(3, 0, 12, 11, 5));
+        assert_eq!((access.rt, access.read), (7, false));
+        assert_eq!(format!("{}", access.register), "S3_0_C12_C11_5");
+    }
+
+    #[test]
+    fn syndromes_read_as_words() {
+        assert_eq!(
+            format!("{}", Esr(0x25 << 26 | 1 << 6 | 0x0f)),
+            "data abort on a write, permission fault, level 3"
+        );
+        assert_eq!(format!("{}", Esr(0x17 << 26 | 3)), "SMC #0x3");
+    }
+}

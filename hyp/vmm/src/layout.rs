@@ -1,0 +1,92 @@
+//! A VM's layout as data: where its RAM, interrupt controller and devices lie, and on which interrupts.
+//!
+//! Only addresses and numbers; what stands behind them is built elsewhere from these.
+
+pub use stage2::Ipa;
+
+const MIB: u64 = 1 << 20;
+
+/// A range of guest addresses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Region {
+    /// First address.
+    pub base: Ipa,
+    /// Length in bytes; `base + size` never passes 2^48.
+    pub size: u64,
+}
+
+impl Region {
+    const fn new(base: u64, size: u64) -> Self {
+        Self { base: Ipa::new(base), size }
+    }
+
+    /// The first address behind the region.
+    pub const fn end(&self) -> Ipa {
+        Ipa::new(self.base.as_u64().saturating_add(self.size))
+    }
+
+    /// Whether `address` lies in the region.
+    pub const fn contains(&self, address: Ipa) -> bool {
+        address.as_u64() >= self.base.as_u64() && address.as_u64() < self.end().as_u64()
+    }
+}
+
+/// A memory-mapped device with one interrupt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DeviceSlot {
+    /// Its registers.
+    pub registers: Region,
+    /// Its interrupt: the number of a shared peripheral interrupt (INTID minus 32), level-sensitive.
+    pub spi: u32,
+}
+
+impl DeviceSlot {
+    /// The interrupt's number as the GIC counts it (32 and up).
+    pub const fn intid(&self) -> u32 {
+        self.spi.saturating_add(32)
+    }
+}
+
+/// A row of equal device slots with consecutive interrupts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DeviceWindow {
+    /// The whole window.
+    pub registers: Region,
+    /// Bytes per slot.
+    pub slot_size: u64,
+    /// The first slot's interrupt, as in [`DeviceSlot::spi`].
+    pub first_spi: u32,
+}
+
+/// Where everything is in a VM's intermediate physical address space.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Layout {
+    /// The room for RAM: its base, and the most that a VM can have.
+    pub ram: Region,
+    /// GIC distributor.
+    pub gicd: Region,
+    /// GICv2 CPU interface; of the region, GICv2 uses the first 8 KiB.
+    pub gicc: Region,
+    /// GICv3 redistributors, 128 KiB for each vCPU.
+    pub gicr: Region,
+    /// Console, a PL011.
+    pub uart: DeviceSlot,
+    /// Clock, a PL031.
+    pub rtc: DeviceSlot,
+    /// Kept free for virtio-mmio transports.
+    pub virtio: DeviceWindow,
+    /// The two flash banks.
+    pub flash: [Region; 2],
+}
+
+/// The memory map of QEMU's `virt` machine.
+pub const VIRT: Layout = Layout {
+    ram: Region::new(0x4000_0000, 255 << 30),
+    gicd: Region::new(0x0800_0000, 0x1_0000),
+    gicc: Region::new(0x0801_0000, 0x1_0000),
+    gicr: Region::new(0x080a_0000, 0xf6_0000),
+    uart: DeviceSlot { registers: Region::new(0x0900_0000, 0x1000), spi: 1 },
+    rtc: DeviceSlot { registers: Region::new(0x0901_0000, 0x1000), spi: 2 },
+    virtio: DeviceWindow { registers: Region::new(0x0a00_0000, 0x4000), slot_size: 0x200, first_spi: 16 },
+    flash: [Region::new(0, 64 * MIB), Region::new(64 * MIB, 64 * MIB)],
+};

@@ -1,0 +1,45 @@
+//! VM and vCPU state: exit decoding, system registers, PSCI and SMCCC, virtual devices, the manifest and the guest's
+//! device tree.
+//!
+//! All of it is pure logic: it decides, and the caller (the `el2` crate) acts. No register is touched here, so every
+//! module runs in host tests as it runs on the target.
+#![no_std]
+#![forbid(unsafe_code)]
+#![deny(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::todo,
+    clippy::unimplemented,
+    clippy::unreachable,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects
+)]
+#![cfg_attr(
+    test,
+    allow(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::unreachable,
+        clippy::indexing_slicing,
+        clippy::arithmetic_side_effects
+    )
+)]
+
+extern crate alloc;
+#[cfg(test)]
+extern crate std;
+
+pub mod affinity;
+pub mod devices;
+pub mod esr;
+pub mod guest_tree;
+pub mod idregs;
+pub mod inject;
+pub mod layout;
+pub mod manifest;
+pub mod payload;
+pub mod psci;
+pub mod smccc;
+pub mod sysreg;

@@ -1,0 +1,157 @@
+//! The VM bundle: the device-tree blob that configures the machine and holds every payload.
+//!
+//! Parses the blob into one [`VmConfig`] for each VM. What is wrong becomes an error that names node, property and reason; a wrong
+//! VM leaves out only itself. Whether the board can provide what a VM asks for, and what its payload is like inside, is
+//! checked later. `docs/manifest.md` describes every property.
+
+mod error;
+mod value;
+mod vm;
+
+use alloc::borrow::ToOwned;
+use alloc::collections::BTreeSet;
+use alloc::format;
+use alloc::vec::Vec;
+
+use dtoolkit::fdt::{Fdt, FdtNode};
+use dtoolkit::{Node, Property};
+
+pub use error::{BundleError, ManifestError, Reason};
+
+use crate::layout::Ipa;
+
+/// What `compatible` of a bundle's root says.
+pub const BUNDLE_COMPATIBLE: &str = "hanok,bundle";
+/// What `compatible` of a VM's node says.
+pub const VM_COMPATIBLE: &str = "hanok,vm";
+/// The most VMs in a bundle.
+pub const MAX_VMS: usize = 64;
+/// The most vCPUs of a VM.
+pub const MAX_CPUS: u32 = 8;
+/// A VM's memory when the manifest says nothing, in bytes: as much as QEMU's `virt` has then.
+pub const DEFAULT_MEMORY: u64 = 128 << 20;
+/// The least memory of a VM, and what its size must be a multiple of, in bytes: a block of stage 2 at level 2.
+pub const MEMORY_UNIT: u64 = 2 << 20;
+/// The longest `bootargs` in bytes, without the NUL: what fits into Linux's COMMAND_LINE_SIZE on arm64.
+pub const MAX_BOOTARGS: usize = 2047;
+/// The longest name of a VM in bytes.
+pub const MAX_NAME: usize = 31;
+
+/// A whole bundle.
+#[derive(Debug)]
+pub struct Bundle<'a> {
+    /// Each VM in the order of the blob, or why it is left out. What is wrong at the root without concerning any VM stands here too,
+    /// as an error whose node is `/`.
+    pub vms: Vec<Result<VmConfig<'a>, ManifestError>>,
+}
+
+/// What the manifest says of one VM; references point into the blob.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VmConfig<'a> {
+    /// The node's name: 1 to [`MAX_NAME`] characters of `A-Z a-z 0-9 , . _ + -`, unique in the bundle.
+    pub name: &'a str,
+    /// Number of vCPUs, 1 to [`MAX_CPUS`].
+    pub cpus: u32,
+    /// RAM in bytes: a multiple of [`MEMORY_UNIT`], at least one.
+    pub memory: u64,
+    /// The physical CPU that each vCPU is pinned to, in the board's order of CPUs; as long as `cpus`, or `None` if
+    /// the manifest leaves it to the hypervisor.
+    pub cpu_affinity: Option<Vec<u32>>,
+    /// The command line for `/chosen`; at most [`MAX_BOOTARGS`] bytes, no NUL.
+    pub bootargs: Option<&'a str>,
+    /// What runs in it.
+    pub payload: Payload<'a>,
+}
+
+/// What is loaded into a VM. Never empty.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Payload<'a> {
+    /// An arm64 Linux `Image`, or anything with its header.
+    Linux {
+        /// The plain `Image`.
+        image: &'a [u8],
+        /// The initial RAM disk.
+        initrd: Option<&'a [u8]>,
+    },
+    /// An AArch64 ELF file.
+    Elf(&'a [u8]),
+    /// A raw binary.
+    Binary {
+        /// Its bytes.
+        bytes: &'a [u8],
+        /// Where they go.
+        load_address: Ipa,
+        /// Where it starts; `load_address` if the manifest doesn't say.
+        entry: Ipa,
+    },
+    /// The contents of the first flash bank, which starts at 0.
+    Firmware(&'a [u8]),
+}
+
+/// Size of a blob's header in bytes (Devicetree Specification 0.4, section 5.2).
+const HEADER: usize = 40;
+/// The first word of every blob.
+const MAGIC: u32 = 0xd00d_feed;
+/// The properties that a bundle's root may have, for the message about one that it may not.
+const KNOWN_AT_ROOT: &str = "compatible, model";
+
+impl<'a> Bundle<'a> {
+    /// Reads a bundle. Bytes behind the end of the blob, such as the padding of a RAM disk, are ignored.
+    ///
+    /// # Errors
+    /// Why nothing of it can be used. What is wrong with a VM is not an error here: it stands in [`Bundle::vms`].
+    pub fn parse(bytes: &'a [u8]) -> Result<Self, BundleError> {
+        let tree = Fdt::new(blob(bytes)?).map_err(|error| BundleError::Damaged { error })?;
+        let root = tree.root();
+        let root_error = |property: &str, reason| ManifestError {
+            node: "/".to_owned(),
+            property: Some(property.to_owned()),
+            reason,
+        };
+        vm::compatible_is(&root, BUNDLE_COMPATIBLE)
+            .map_err(|reason| BundleError::Root(root_error("compatible", reason)))?;
+        let mut vms = Vec::new();
+        for property in root.properties() {
+            let name = property.name();
+            if !matches!(name, "compatible" | "model") && !vm::is_structural(name) {
+                vms.push(Err(root_error(name, Reason::UnknownProperty { known: KNOWN_AT_ROOT })));
+            }
+        }
+        let count = vm_nodes(root).count();
+        if count == 0 {
+            return Err(BundleError::NoVm);
+        }
+        let mut names = BTreeSet::new();
+        for (index, node) in vm_nodes(root).enumerate() {
+            let wrong = |reason| ManifestError { node: format!("/{}", node.name()), property: None, reason };
+            if index >= MAX_VMS {
+                vms.push(Err(wrong(Reason::TooManyVms { count, most: MAX_VMS })));
+                break;
+            }
+            let new = names.insert(node.name());
+            vms.push(if new { vm::parse(&node) } else { Err(wrong(Reason::DuplicateName)) });
+        }
+        Ok(Self { vms })
+    }
+}
+
+/// The blob without what follows it, its length checked.
+fn blob(bytes: &[u8]) -> Result<&[u8], BundleError> {
+    let word = |index: usize| bytes.as_chunks::<4>().0.get(index).map(|&word| u32::from_be_bytes(word));
+    let got = bytes.len();
+    let no_header = BundleError::NoHeader { got };
+    // The first word is looked at first: a short file of another kind is that first of all.
+    match word(0) {
+        Some(MAGIC) if got >= HEADER => {}
+        Some(MAGIC) | None => return Err(no_header),
+        Some(found) => return Err(BundleError::NotABlob { found }),
+    }
+    let says = word(1).ok_or(no_header)?;
+    let end = usize::try_from(says).unwrap_or(usize::MAX);
+    bytes.get(..end).ok_or(BundleError::Truncated { says, got })
+}
+
+/// The root's children, less those that dtc's option `-@` adds.
+fn vm_nodes<'a>(root: FdtNode<'a>) -> impl Iterator<Item = FdtNode<'a>> {
+    root.children().filter(|node| !matches!(node.name(), "__symbols__" | "__fixups__" | "__local_fixups__"))
+}

@@ -1,0 +1,246 @@
+//! One VM's node: its properties collected, then read and checked one by one.
+
+use alloc::borrow::ToOwned;
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use dtoolkit::fdt::FdtNode;
+use dtoolkit::{Node, Property};
+
+use super::value::{first_string, has_string, read_cells, read_string, read_u32, read_u64};
+use super::{
+    DEFAULT_MEMORY, MAX_BOOTARGS, MAX_CPUS, MEMORY_UNIT, ManifestError, Payload, Reason, VM_COMPATIBLE,
+    VmConfig,
+};
+use crate::layout::{Ipa, VIRT};
+
+/// The properties that a VM's node may have, for the message about one that it may not.
+pub(super) const KNOWN: &str = "compatible, cpus, cpu-affinity, memory, bootargs, kernel, initrd, elf, binary, load-address, entry-address, firmware";
+
+/// Bytes in the unit in which `memory` counts.
+const KIB: u64 = 1024;
+
+/// The raw values of a VM's properties.
+#[derive(Default)]
+struct Properties<'a> {
+    compatible: Option<&'a [u8]>,
+    cpus: Option<&'a [u8]>,
+    cpu_affinity: Option<&'a [u8]>,
+    memory: Option<&'a [u8]>,
+    bootargs: Option<&'a [u8]>,
+    kernel: Option<&'a [u8]>,
+    initrd: Option<&'a [u8]>,
+    elf: Option<&'a [u8]>,
+    binary: Option<&'a [u8]>,
+    load_address: Option<&'a [u8]>,
+    entry_address: Option<&'a [u8]>,
+    firmware: Option<&'a [u8]>,
+}
+
+impl<'a> Properties<'a> {
+    /// The place for the property called `name`.
+    fn slot(&mut self, name: &str) -> Option<&mut Option<&'a [u8]>> {
+        Some(match name {
+            "compatible" => &mut self.compatible,
+            "cpus" => &mut self.cpus,
+            "cpu-affinity" => &mut self.cpu_affinity,
+            "memory" => &mut self.memory,
+            "bootargs" => &mut self.bootargs,
+            "kernel" => &mut self.kernel,
+            "initrd" => &mut self.initrd,
+            "elf" => &mut self.elf,
+            "binary" => &mut self.binary,
+            "load-address" => &mut self.load_address,
+            "entry-address" => &mut self.entry_address,
+            "firmware" => &mut self.firmware,
+            _ => return None,
+        })
+    }
+}
+
+/// Whether a property belongs to the tree itself and says nothing of the VM: dtc adds a phandle to every node that a reference
+/// names.
+pub(super) fn is_structural(name: &str) -> bool {
+    matches!(name, "phandle" | "linux,phandle" | "#address-cells" | "#size-cells")
+}
+
+/// What is wrong, and with which property if it is about one.
+type Wrong = (Option<String>, Reason);
+
+/// Marks an error as being about a property.
+fn of(property: &'static str) -> impl Fn(Reason) -> Wrong {
+    move |reason| (Some(property.to_owned()), reason)
+}
+
+/// Reads a VM's node.
+pub(super) fn parse<'a>(node: &FdtNode<'a>) -> Result<VmConfig<'a>, ManifestError> {
+    let name = node.name();
+    let config = read(name, node).map_err(|(property, reason)| ManifestError {
+        node: format!("/{name}"),
+        property,
+        reason,
+    })?;
+    match node.children().next() {
+        Some(child) => Err(ManifestError {
+            node: format!("/{name}/{}", child.name()),
+            property: None,
+            reason: Reason::UnknownNode,
+        }),
+        None => Ok(config),
+    }
+}
+
+fn read<'a>(name: &'a str, node: &FdtNode<'a>) -> Result<VmConfig<'a>, Wrong> {
+    check_compatible(node)?;
+    if name.contains('@') {
+        return Err((None, Reason::UnitAddress));
+    }
+    let properties = collect(node)?;
+    let cpus = cpus(&properties)?;
+    Ok(VmConfig {
+        name,
+        cpus,
+        memory: memory(&properties)?,
+        cpu_affinity: cpu_affinity(&properties, cpus)?,
+        bootargs: bootargs(&properties)?,
+        payload: payload(&properties)?,
+    })
+}
+
+/// Comes before everything else: without it the node isn't meant to be a VM, and its other properties mean nothing.
+fn check_compatible(node: &FdtNode<'_>) -> Result<(), Wrong> {
+    compatible_is(node, VM_COMPATIBLE).map_err(of("compatible"))
+}
+
+/// Checks that `compatible` of a node names `wanted`.
+pub(super) fn compatible_is(node: &FdtNode<'_>, wanted: &'static str) -> Result<(), Reason> {
+    let Some(property) = node.property("compatible") else {
+        return Err(Reason::NotCompatible { wanted });
+    };
+    if !property.value().ends_with(&[0]) {
+        return Err(Reason::NotAString);
+    }
+    if !has_string(property.value(), wanted) {
+        return Err(Reason::Incompatible { found: first_string(property.value()), wanted });
+    }
+    Ok(())
+}
+
+fn collect<'a>(node: &FdtNode<'a>) -> Result<Properties<'a>, Wrong> {
+    let mut properties = Properties::default();
+    for property in node.properties() {
+        let name = property.name();
+        if is_structural(name) {
+            continue;
+        }
+        let wrong = |reason| (Some(name.to_owned()), reason);
+        let slot = properties.slot(name).ok_or_else(|| wrong(Reason::UnknownProperty { known: KNOWN }))?;
+        // The conversion of a value to bytes can't fail.
+        let value = property.value_as::<&'a [u8]>().map_err(|_| wrong(Reason::Empty))?;
+        if slot.replace(value).is_some() {
+            return Err(wrong(Reason::Twice));
+        }
+    }
+    Ok(properties)
+}
+
+fn cpus(properties: &Properties<'_>) -> Result<u32, Wrong> {
+    let Some(value) = properties.cpus else { return Ok(1) };
+    let cpus = read_u32(value).map_err(of("cpus"))?;
+    in_range(cpus.into(), 1, MAX_CPUS.into(), "").map_err(of("cpus"))?;
+    Ok(cpus)
+}
+
+fn memory(properties: &Properties<'_>) -> Result<u64, Wrong> {
+    let Some(value) = properties.memory else { return Ok(DEFAULT_MEMORY) };
+    memory_size(value).map_err(of("memory"))
+}
+
+fn memory_size(value: &[u8]) -> Result<u64, Reason> {
+    let kib = read_u64(value)?;
+    let unit = MEMORY_UNIT / KIB;
+    in_range(kib, unit, VIRT.ram.size / KIB, " KiB")?;
+    if !kib.is_multiple_of(unit) {
+        return Err(Reason::NotMultiple { value: kib, of: unit, unit: " KiB" });
+    }
+    // Can't saturate: the range was checked.
+    Ok(kib.saturating_mul(KIB))
+}
+
+fn in_range(value: u64, least: u64, most: u64, unit: &'static str) -> Result<(), Reason> {
+    if value < least {
+        return Err(Reason::Below { value, least, unit });
+    }
+    if value > most {
+        return Err(Reason::Above { value, most, unit });
+    }
+    Ok(())
+}
+
+fn cpu_affinity(properties: &Properties<'_>, cpus: u32) -> Result<Option<Vec<u32>>, Wrong> {
+    let Some(value) = properties.cpu_affinity else { return Ok(None) };
+    let list = read_cells(value).map_err(of("cpu-affinity"))?;
+    if u32::try_from(list.len()) != Ok(cpus) {
+        return Err(of("cpu-affinity")(Reason::AffinityCount { listed: list.len(), cpus }));
+    }
+    Ok(Some(list))
+}
+
+fn bootargs<'a>(properties: &Properties<'a>) -> Result<Option<&'a str>, Wrong> {
+    let Some(value) = properties.bootargs else { return Ok(None) };
+    let text = read_string(value).map_err(of("bootargs"))?;
+    if text.len() > MAX_BOOTARGS {
+        return Err(of("bootargs")(Reason::TooLong { bytes: text.len(), most: MAX_BOOTARGS }));
+    }
+    Ok(Some(text))
+}
+
+/// The one payload, with what goes with it and nothing that goes with another.
+fn payload<'a>(properties: &Properties<'a>) -> Result<Payload<'a>, Wrong> {
+    let kinds = [
+        ("kernel", properties.kernel),
+        ("elf", properties.elf),
+        ("binary", properties.binary),
+        ("firmware", properties.firmware),
+    ];
+    let mut given = kinds.into_iter().filter_map(|(name, value)| Some((name, value?)));
+    let (kind, bytes) = given.next().ok_or((None, Reason::NoPayload))?;
+    if let Some((second, _)) = given.next() {
+        return Err(of(second)(Reason::SecondPayload { first: kind }));
+    }
+    let companions = [
+        ("initrd", properties.initrd, "kernel"),
+        ("load-address", properties.load_address, "binary"),
+        ("entry-address", properties.entry_address, "binary"),
+    ];
+    for (name, value, other) in companions {
+        if value.is_some() && kind != other {
+            return Err(of(name)(Reason::Without { other }));
+        }
+    }
+    let bytes = not_empty(kind, bytes)?;
+    match kind {
+        "kernel" => {
+            let initrd = properties.initrd.map(|bytes| not_empty("initrd", bytes)).transpose()?;
+            Ok(Payload::Linux { image: bytes, initrd })
+        }
+        "elf" => Ok(Payload::Elf(bytes)),
+        "firmware" => Ok(Payload::Firmware(bytes)),
+        _ => binary(properties, bytes),
+    }
+}
+
+fn binary<'a>(properties: &Properties<'a>, bytes: &'a [u8]) -> Result<Payload<'a>, Wrong> {
+    let load = properties.load_address.ok_or_else(|| of("load-address")(Reason::Needed { by: "binary" }))?;
+    let load = read_u64(load).map_err(of("load-address"))?;
+    let entry = match properties.entry_address {
+        Some(value) => read_u64(value).map_err(of("entry-address"))?,
+        None => load,
+    };
+    Ok(Payload::Binary { bytes, load_address: Ipa::new(load), entry: Ipa::new(entry) })
+}
+
+fn not_empty<'a>(property: &'static str, bytes: &'a [u8]) -> Result<&'a [u8], Wrong> {
+    if bytes.is_empty() { Err(of(property)(Reason::Empty)) } else { Ok(bytes) }
+}

@@ -1,0 +1,248 @@
+//! The calls that a guest makes by HVC and SMC: one table says which there are, everything else is NOT_SUPPORTED.
+//!
+//! [`call`] answers what needs no state of the VM and decodes the rest into requests. Both instructions answer alike;
+//! the caller passes on only those with an immediate of 0, as the convention has no others, and answers the rest with
+//! [`UNKNOWN`]. PSCI's effects are in [`crate::psci`]. See `docs/hypercalls.md`, whose table is this one.
+
+use crate::layout::Ipa;
+use crate::psci::PowerRequest;
+use abi::smccc::{NOT_REQUIRED, NOT_SUPPORTED, SUCCESS, WORKAROUND_CALLABLE, WORKAROUND_NEEDED};
+use abi::{FunctionId, hanok, psci, smccc};
+
+/// X0 after an unknown call: -1, sign-extended to 64 bits for both conventions. W0, which is all that a caller of the
+/// 32-bit convention may look at, is -1 too.
+pub const UNKNOWN: u64 = NOT_SUPPORTED as u64;
+
+/// What becomes of a call.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Answer {
+    /// Put this into X0. X1 to X17 stay as they are.
+    Return(u64),
+    /// Put these into X0 to X3.
+    Return4([u64; 4]),
+    /// Carry out a mitigation on this CPU, then put 0 into X0.
+    Mitigate(Mitigation),
+    /// Hand this to the VM's [`crate::psci::PowerStates`].
+    Power(PowerRequest),
+}
+
+/// A mitigation that a guest asked for, on a CPU that needs it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Mitigation {
+    /// `SMCCC_ARCH_WORKAROUND_1`: CVE-2017-5715.
+    Workaround1,
+    /// `SMCCC_ARCH_WORKAROUND_2`: CVE-2018-3639.
+    Workaround2 {
+        /// Whether the vCPU wants the mitigation from now on.
+        enable: bool,
+    },
+    /// `SMCCC_ARCH_WORKAROUND_3`: CVE-2017-5715 and CVE-2022-23960.
+    Workaround3,
+}
+
+/// What there is to say of one workaround on the physical CPU that the calling vCPU runs on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Workaround {
+    /// There's nothing to call, or nothing is known: not offered to the guest.
+    #[default]
+    NotSupported,
+    /// The CPU isn't affected, or the mitigation is always on.
+    NotNeeded,
+    /// The CPU is affected, and EL2 can carry out the mitigation.
+    Needed,
+}
+
+/// What the workarounds' discovery tells a guest. The caller knows the CPU; nothing is guessed here.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Mitigations {
+    /// `SMCCC_ARCH_WORKAROUND_1`.
+    pub workaround_1: Workaround,
+    /// `SMCCC_ARCH_WORKAROUND_2`.
+    pub workaround_2: Workaround,
+    /// `SMCCC_ARCH_WORKAROUND_3`.
+    pub workaround_3: Workaround,
+}
+
+/// A row of the call table, as the reference shows it.
+#[derive(Debug)]
+pub struct Row {
+    /// Name in its specification.
+    pub name: &'static str,
+    /// Identifiers: of the 32-bit convention, the 64-bit one, or both in this order.
+    pub ids: &'static [FunctionId],
+    /// Arguments, from X1 (or W1) on.
+    pub arguments: &'static str,
+    /// Results, from X0 (or W0) on.
+    pub results: &'static str,
+    /// Errors, in X0 (or W0).
+    pub errors: &'static str,
+}
+
+// The table makes both the decoder and the rows for the reference, so that neither can lack what the other has.
+macro_rules! calls {
+    ($(
+        $call:ident, $name:literal, [$($id:path),+],
+        $arguments:literal, $results:literal, $errors:literal;
+    )*) => {
+        /// A call that is offered.
+        #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+        enum Call { $($call),* }
+
+        impl Call {
+            /// The call with this identifier. The table holds whole identifiers, so reserved bits, yielding calls and
+            /// the wrong convention fall out here.
+            #[inline(always)]
+            const fn decode(id: FunctionId) -> Option<Self> {
+                match id {
+                    $($($id)|+ => Some(Self::$call),)*
+                    _ => None,
+                }
+            }
+        }
+
+        /// Every call that is offered.
+        pub const CALLS: &[Row] = &[$(
+            Row { name: $name, ids: &[$($id),+], arguments: $arguments, results: $results, errors: $errors },
+        )*];
+    };
+}
+
+calls! {
+    SmcccVersion, "SMCCC_VERSION", [smccc::VERSION],
+        "", "0x10002: version 1.2", "";
+    ArchFeatures, "SMCCC_ARCH_FEATURES", [smccc::ARCH_FEATURES],
+        "identifier of an Arm Architecture call",
+        "0: there; workarounds: 0: there and needed on this CPU, 1 (`_1`, `_3`): there and not needed, -2 (`_2`): not needed",
+        "NOT_SUPPORTED (-1): not there";
+    Workaround1, "SMCCC_ARCH_WORKAROUND_1", [smccc::ARCH_WORKAROUND_1],
+        "", "0", "NOT_SUPPORTED (-1): discovery says so";
+    Workaround2, "SMCCC_ARCH_WORKAROUND_2", [smccc::ARCH_WORKAROUND_2],
+        "0: off, else on", "0", "NOT_SUPPORTED (-1): discovery says so, or not needed";
+    Workaround3, "SMCCC_ARCH_WORKAROUND_3", [smccc::ARCH_WORKAROUND_3],
+        "", "0", "NOT_SUPPORTED (-1): discovery says so";
+    PsciVersion, "PSCI_VERSION", [psci::VERSION],
+        "", "0x10001: version 1.1", "";
+    CpuSuspend, "CPU_SUSPEND", [psci::CPU_SUSPEND_32, psci::CPU_SUSPEND_64],
+        "power state (original format); entry point; context",
+        "0 after an interrupt; every state is entered as a standby",
+        "INVALID_PARAMETERS (-2): reserved bit in the power state; INVALID_ADDRESS (-9): power-down with an entry point outside RAM";
+    CpuOff, "CPU_OFF", [psci::CPU_OFF],
+        "", "doesn't return", "";
+    CpuOn, "CPU_ON", [psci::CPU_ON_32, psci::CPU_ON_64],
+        "target affinity; entry point; context, which arrives in X0",
+        "0: it will start",
+        "INVALID_PARAMETERS (-2): no such CPU, or reserved bit; ALREADY_ON (-4); ON_PENDING (-5); INVALID_ADDRESS (-9): entry point outside RAM or not a multiple of 4";
+    AffinityInfo, "AFFINITY_INFO", [psci::AFFINITY_INFO_32, psci::AFFINITY_INFO_64],
+        "target affinity; lowest affinity level, 0 to 3",
+        "0: on; 1: off; 2: to start. Above level 0, on if any CPU of the instance is",
+        "INVALID_PARAMETERS (-2): no such CPU or instance, reserved bit, level above 3";
+    MigrateInfoType, "MIGRATE_INFO_TYPE", [psci::MIGRATE_INFO_TYPE],
+        "", "2: no trusted OS to migrate", "";
+    SystemOff, "SYSTEM_OFF", [psci::SYSTEM_OFF],
+        "", "doesn't return; stops this VM", "";
+    SystemReset, "SYSTEM_RESET", [psci::SYSTEM_RESET],
+        "", "doesn't return; starts this VM afresh", "";
+    PsciFeatures, "PSCI_FEATURES", [psci::FEATURES],
+        "identifier of a PSCI call, or SMCCC_VERSION",
+        "0: there (for CPU_SUSPEND: original power state format, no OS-initiated mode)",
+        "NOT_SUPPORTED (-1): not there";
+    HanokUid, "Hanok: call UID", [hanok::CALL_UID],
+        "", "the UUID ecdcc7bd-8272-4b9f-b39c-18393b011d3d in W0 to W3, four bytes each, the first one lowest", "";
+    HanokRevision, "Hanok: revision", [hanok::REVISION],
+        "", "1 (major) in W0, 0 (minor) in W1", "";
+}
+
+/// Answers the call whose X0 to X3 are `x`. Takes no lock and changes nothing.
+#[inline]
+pub fn call(x: &[u64; 4], mitigations: &Mitigations) -> Answer {
+    let id = FunctionId::from_x0(x[0]);
+    let Some(call) = Call::decode(id) else {
+        return Answer::Return(UNKNOWN);
+    };
+    // Arguments of the 32-bit convention are W registers: what stands above them is not the caller's.
+    let narrow = |argument: u64| if id.is_64bit() { argument } else { argument & u64::from(u32::MAX) };
+    match call {
+        Call::PsciVersion => Answer::Return(u64::from(psci::VERSION_1_1)),
+        Call::SmcccVersion => Answer::Return(u64::from(smccc::VERSION_1_2)),
+        Call::ArchFeatures => Answer::Return(arch_features(FunctionId::from_x0(x[1]), mitigations) as u64),
+        Call::Workaround1 => workaround(mitigations.workaround_1, Mitigation::Workaround1),
+        Call::Workaround2 => workaround_2(mitigations.workaround_2, x[1] as u32 != 0),
+        Call::Workaround3 => workaround(mitigations.workaround_3, Mitigation::Workaround3),
+        Call::MigrateInfoType => Answer::Return(psci::MIGRATE_NOT_NEEDED as u64),
+        Call::PsciFeatures => Answer::Return(psci_features(FunctionId::from_x0(x[1])) as u64),
+        Call::HanokUid => Answer::Return4(hanok::UID.map(u64::from)),
+        Call::HanokRevision => {
+            Answer::Return4([u64::from(hanok::REVISION_MAJOR), u64::from(hanok::REVISION_MINOR), x[2], x[3]])
+        }
+        Call::CpuSuspend => Answer::Power(PowerRequest::CpuSuspend {
+            power_state: x[1] as u32,
+            entry: Ipa::new(narrow(x[2])),
+        }),
+        Call::CpuOff => Answer::Power(PowerRequest::CpuOff),
+        Call::CpuOn => Answer::Power(PowerRequest::CpuOn {
+            target: narrow(x[1]),
+            entry: Ipa::new(narrow(x[2])),
+            context: narrow(x[3]),
+        }),
+        Call::AffinityInfo => {
+            Answer::Power(PowerRequest::AffinityInfo { target: narrow(x[1]), level: x[2] as u32 })
+        }
+        Call::SystemOff => Answer::Power(PowerRequest::SystemOff),
+        Call::SystemReset => Answer::Power(PowerRequest::SystemReset),
+    }
+}
+
+/// DEN0028, SMCCC_ARCH_FEATURES: for calls of the Arm Architecture range alone.
+fn arch_features(id: FunctionId, mitigations: &Mitigations) -> i64 {
+    match Call::decode(id) {
+        Some(Call::SmcccVersion | Call::ArchFeatures) => SUCCESS,
+        Some(Call::Workaround1) => workaround_feature(mitigations.workaround_1, WORKAROUND_CALLABLE),
+        Some(Call::Workaround2) => workaround_feature(mitigations.workaround_2, NOT_REQUIRED),
+        Some(Call::Workaround3) => workaround_feature(mitigations.workaround_3, WORKAROUND_CALLABLE),
+        _ => NOT_SUPPORTED,
+    }
+}
+
+fn workaround_feature(workaround: Workaround, not_needed: i64) -> i64 {
+    match workaround {
+        Workaround::NotSupported => NOT_SUPPORTED,
+        Workaround::NotNeeded => not_needed,
+        Workaround::Needed => WORKAROUND_NEEDED,
+    }
+}
+
+/// Workarounds 1 and 3: callable where they aren't needed, to no effect.
+fn workaround(workaround: Workaround, mitigation: Mitigation) -> Answer {
+    match workaround {
+        Workaround::NotSupported => Answer::Return(UNKNOWN),
+        Workaround::NotNeeded => Answer::Return(SUCCESS as u64),
+        Workaround::Needed => Answer::Mitigate(mitigation),
+    }
+}
+
+/// Workaround 2: where discovery says "not required", it isn't there to be called.
+fn workaround_2(workaround: Workaround, enable: bool) -> Answer {
+    match workaround {
+        Workaround::NotSupported | Workaround::NotNeeded => Answer::Return(UNKNOWN),
+        Workaround::Needed => Answer::Mitigate(Mitigation::Workaround2 { enable }),
+    }
+}
+
+/// DEN0022, PSCI_FEATURES. SMCCC_VERSION is the one call of another service that it tells of.
+fn psci_features(id: FunctionId) -> i64 {
+    match Call::decode(id) {
+        Some(Call::CpuSuspend) => psci::SUSPEND_ORIGINAL_FORMAT,
+        Some(
+            Call::SmcccVersion
+            | Call::PsciVersion
+            | Call::CpuOff
+            | Call::CpuOn
+            | Call::AffinityInfo
+            | Call::MigrateInfoType
+            | Call::SystemOff
+            | Call::SystemReset
+            | Call::PsciFeatures,
+        ) => psci::SUCCESS,
+        _ => psci::NOT_SUPPORTED,
+    }
+}

@@ -1,0 +1,195 @@
+//! The call table: every identifier that is offered, every one that isn't, and the reference that shows it.
+
+use abi::{FunctionId, hanok, psci, pv_time, smccc, trng};
+use proptest::prelude::*;
+use stage2::Ipa;
+use std::fmt::Write;
+use vmm::psci::PowerRequest;
+use vmm::smccc::{Answer, CALLS, Mitigation, Mitigations, UNKNOWN, Workaround, call};
+
+const NONE: Mitigations = Mitigations {
+    workaround_1: Workaround::NotSupported,
+    workaround_2: Workaround::NotSupported,
+    workaround_3: Workaround::NotSupported,
+};
+
+fn ask(id: FunctionId, x1: u64, x2: u64, x3: u64) -> Answer {
+    call(&[u64::from(id.as_u32()), x1, x2, x3], &NONE)
+}
+
+fn features(of: FunctionId) -> Answer {
+    ask(psci::FEATURES, u64::from(of.as_u32()), 0, 0)
+}
+
+fn arch_features(of: FunctionId, mitigations: &Mitigations) -> Answer {
+    call(&[u64::from(smccc::ARCH_FEATURES.as_u32()), u64::from(of.as_u32()), 0, 0], mitigations)
+}
+
+fn code(code: i64) -> Answer {
+    Answer::Return(code as u64)
+}
+
+#[test]
+fn versions() {
+    assert_eq!(ask(smccc::VERSION, 0, 0, 0), Answer::Return(0x1_0002));
+    assert_eq!(ask(psci::VERSION, 0, 0, 0), Answer::Return(0x1_0001));
+    assert_eq!(ask(psci::MIGRATE_INFO_TYPE, 0, 0, 0), Answer::Return(2));
+    let uid = [0xbdc7_dcec, 0x9f4b_7282, 0x3918_9cb3, 0x3d1d_013b];
+    assert_eq!(ask(hanok::CALL_UID, 0, 0, 0), Answer::Return4(uid));
+    assert_eq!(ask(hanok::REVISION, 0, 8, 9), Answer::Return4([1, 0, 8, 9]), "X2 and X3 are kept");
+}
+
+#[test]
+fn what_is_not_offered_is_unknown_and_not_advertised() {
+    let not_offered = [
+        trng::VERSION,
+        trng::FEATURES,
+        trng::GET_UUID,
+        trng::RND_32,
+        trng::RND_64,
+        pv_time::FEATURES,
+        pv_time::STOLEN_TIME,
+        smccc::ARCH_SOC_ID,
+        smccc::ARCH_WORKAROUND_4,
+        psci::SYSTEM_SUSPEND_64,
+        psci::SYSTEM_RESET2_64,
+        FunctionId::from_u32(0xc400_0000), // PSCI_VERSION has no 64-bit form
+        FunctionId::from_u32(0x0400_0000), // a yielding call
+        FunctionId::from_u32(0x8401_0000), // a reserved bit
+        FunctionId::from_u32(0x8480_0000),
+        FunctionId::from_u32(0x8600_0000),
+        FunctionId::from_u32(0xc600_ff01),
+        FunctionId::from_u32(0xbf00_ff01),
+        FunctionId::from_u32(0),
+        FunctionId::from_u32(u32::MAX),
+    ];
+    for id in not_offered {
+        assert_eq!(ask(id, 0, 0, 0), Answer::Return(u64::MAX), "{id:x?}");
+        assert_eq!(features(id), Answer::Return(u64::MAX), "{id:x?}");
+        assert_eq!(arch_features(id, &NONE), Answer::Return(u64::MAX), "{id:x?}");
+    }
+}
+
+#[test]
+fn psci_features_tells_of_psci_and_of_smccc_version() {
+    for row in CALLS {
+        for id in row.ids {
+            let psci = id.owner() == psci::VERSION.owner() || *id == smccc::VERSION;
+            assert_eq!(features(*id), code(if psci { 0 } else { -1 }), "{}", row.name);
+        }
+    }
+}
+
+#[test]
+fn arch_features_tells_of_its_own_range() {
+    for (feature, id) in
+        [(0, smccc::VERSION), (0, smccc::ARCH_FEATURES), (-1, psci::VERSION), (-1, hanok::CALL_UID)]
+    {
+        assert_eq!(arch_features(id, &NONE), code(feature), "{id:x?}");
+    }
+}
+
+#[test]
+fn workarounds_are_what_the_cpu_needs() {
+    use Workaround::{Needed, NotNeeded, NotSupported};
+    let one = Answer::Mitigate(Mitigation::Workaround1);
+    let two = Answer::Mitigate(Mitigation::Workaround2 { enable: true });
+    let three = Answer::Mitigate(Mitigation::Workaround3);
+    let unknown = Answer::Return(UNKNOWN);
+    for (workaround, state, feature, answer) in [
+        (1, NotSupported, -1, unknown),
+        (1, NotNeeded, 1, code(0)),
+        (1, Needed, 0, one),
+        (2, NotSupported, -1, unknown),
+        (2, NotNeeded, -2, unknown),
+        (2, Needed, 0, two),
+        (3, NotSupported, -1, unknown),
+        (3, NotNeeded, 1, code(0)),
+        (3, Needed, 0, three),
+    ] {
+        let (id, mitigations) = match workaround {
+            1 => (smccc::ARCH_WORKAROUND_1, Mitigations { workaround_1: state, ..NONE }),
+            2 => (smccc::ARCH_WORKAROUND_2, Mitigations { workaround_2: state, ..NONE }),
+            _ => (smccc::ARCH_WORKAROUND_3, Mitigations { workaround_3: state, ..NONE }),
+        };
+        assert_eq!(arch_features(id, &mitigations), code(feature), "workaround {workaround} {state:?}");
+        assert_eq!(call(&[u64::from(id.as_u32()), 1, 0, 0], &mitigations), answer);
+    }
+    let needed = Mitigations { workaround_2: Needed, ..NONE };
+    // The argument is W1: what stands above it doesn't count.
+    let off = call(&[u64::from(smccc::ARCH_WORKAROUND_2.as_u32()), 1 << 32, 0, 0], &needed);
+    assert_eq!(off, Answer::Mitigate(Mitigation::Workaround2 { enable: false }));
+}
+
+const GARBAGE: u64 = 0xdead_beef_0000_0000;
+
+#[test]
+fn arguments_are_as_wide_as_the_convention() {
+    let on = |target, entry, context| {
+        Answer::Power(PowerRequest::CpuOn { target, entry: Ipa::new(entry), context })
+    };
+    assert_eq!(
+        ask(psci::CPU_ON_64, GARBAGE | 1, GARBAGE | 2, GARBAGE | 3),
+        on(GARBAGE | 1, GARBAGE | 2, GARBAGE | 3)
+    );
+    assert_eq!(ask(psci::CPU_ON_32, GARBAGE | 1, GARBAGE | 2, GARBAGE | 3), on(1, 2, 3));
+
+    let suspend =
+        |power_state, entry| Answer::Power(PowerRequest::CpuSuspend { power_state, entry: Ipa::new(entry) });
+    assert_eq!(ask(psci::CPU_SUSPEND_64, GARBAGE | 1, GARBAGE | 2, 3), suspend(1, GARBAGE | 2));
+    assert_eq!(ask(psci::CPU_SUSPEND_32, GARBAGE | 1, GARBAGE | 2, 3), suspend(1, 2));
+
+    let info = |target, level| Answer::Power(PowerRequest::AffinityInfo { target, level });
+    assert_eq!(ask(psci::AFFINITY_INFO_64, GARBAGE | 1, GARBAGE | 2, 3), info(GARBAGE | 1, 2));
+    assert_eq!(ask(psci::AFFINITY_INFO_32, GARBAGE | 1, GARBAGE | 2, 3), info(1, 2));
+
+    assert_eq!(
+        call(&[GARBAGE | 0x8400_0000, 0, 0, 0], &NONE),
+        Answer::Return(0x1_0001),
+        "the identifier is W0"
+    );
+}
+
+#[test]
+fn calls_without_arguments_are_requests() {
+    assert_eq!(ask(psci::CPU_OFF, 1, 2, 3), Answer::Power(PowerRequest::CpuOff));
+    assert_eq!(ask(psci::SYSTEM_OFF, 1, 2, 3), Answer::Power(PowerRequest::SystemOff));
+    assert_eq!(ask(psci::SYSTEM_RESET, 1, 2, 3), Answer::Power(PowerRequest::SystemReset));
+}
+
+/// The table of the reference, made from the one that decides.
+fn table() -> String {
+    let mut text =
+        String::from("| Call | Identifier | Arguments | Results | Errors |\n|---|---|---|---|---|\n");
+    for row in CALLS {
+        let ids: Vec<_> = row.ids.iter().map(|id| format!("`{:08X}`", id.as_u32())).collect();
+        let cells = [row.name, &ids.join(", "), row.arguments, row.results, row.errors];
+        let cells = cells.map(|cell| if cell.is_empty() { "none" } else { cell });
+        writeln!(text, "| {} |", cells.join(" | ")).unwrap();
+    }
+    text
+}
+
+#[test]
+fn the_reference_shows_this_table() {
+    let reference = include_str!("../../../docs/hypercalls.md");
+    assert!(reference.contains(&table()), "docs/hypercalls.md lacks this table:\n\n{}", table());
+}
+
+proptest! {
+    #[test]
+    fn an_identifier_outside_the_table_is_unknown(
+        id in prop_oneof![any::<u32>(), (0x8000_0000_u32..0x8000_0010), (0x8400_0000_u32..0x8400_0060),
+            (0xc400_0000_u32..0xc400_0060), (0x8600_ff00_u32..0x8600_ff10)],
+        x in any::<[u64; 3]>(),
+    ) {
+        let offered = CALLS.iter().any(|row| row.ids.contains(&FunctionId::from_u32(id)));
+        let answer = call(&[u64::from(id), x[0], x[1], x[2]], &NONE);
+        let workaround = (0x8000_3fff..=0x8000_8000).contains(&id);
+        if !offered || workaround {
+            prop_assert_eq!(answer, Answer::Return(UNKNOWN));
+        } else if id != psci::FEATURES.as_u32() && id != smccc::ARCH_FEATURES.as_u32() {
+            prop_assert_ne!(answer, Answer::Return(UNKNOWN));
+        }
+    }
+}

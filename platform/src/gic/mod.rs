@@ -1,0 +1,26 @@
+//! The physical interrupt controller as EL2 uses it: GICv2 and GICv3, with the same methods on both.
+//!
+//! EL2 takes every physical interrupt, drops its priority and either deactivates it or hands it to a guest, whose own
+//! EOI then deactivates it through a list register (EOImode 1). So the two steps are separate here. The registers of
+//! the distributor are written by whole-register operations that set or clear (ISENABLER, ICENABLER …), so CPUs need no
+//! lock among them; those that are shared bytes and fields are written at boot alone.
+//!
+//! List registers are in [`v2::Interface`] and [`v3::Interface`]; what goes into them is decided by the `vgic` crate.
+
+pub mod v2;
+pub mod v3;
+
+/// The priority that every physical interrupt of EL2 and of guests has: one level, so none preempts another.
+pub const PRIORITY: u8 = 0x80;
+
+/// INTIDs from here on are special: no interrupt, or one for a security state that isn't ours.
+pub const SPECIAL: u32 = 1020;
+
+/// Whether an interrupt is signalled by level or by edge.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trigger {
+    /// Asserted as long as the device holds the line.
+    Level,
+    /// Latched at a rising edge.
+    Edge,
+}

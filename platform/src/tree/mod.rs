@@ -1,0 +1,11 @@
+//! The firmware's device tree: checked as a blob first ([`check`]), then read in one pass into a [`Board`].
+//!
+//! The `fdt` crate trusts what it parses, so nothing here hands it a blob that [`check`] has not walked to its end.
+
+mod board;
+mod check;
+
+pub use board::{
+    Board, BoardError, Cpu, EnableMethod, Gic, MAX_CPUS, Psci, Range, Reserved, Timer, Uart, UartKind,
+};
+pub use check::{MAX_BLOB, Shape, TreeError, blob_size, check};

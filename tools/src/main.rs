@@ -1,0 +1,98 @@
+//! The build's own commands; the Makefile calls them.
+#![forbid(unsafe_code)]
+
+use std::path::Path;
+use std::process::ExitCode;
+use tools::initramfs::Contents;
+use tools::modules::Modules;
+
+const USAGE: &str = "\
+usage: tools image ELF IMAGE
+           make the flat boot image of EL2's ELF
+       tools strip ELF STRIPPED
+           leave of a guest's ELF what is loaded
+       tools initramfs RECIPE BUSYBOX MODULES CPIO
+           make a Linux guest's initramfs. RECIPE: a folder with `modules`, the names of the modules that guests need,
+           and `etc`, the files for /etc. BUSYBOX: a static busybox for arm64. MODULES: the kernel's lib/modules/VERSION";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let done = match arguments[..] {
+        ["image", elf, image] => make_image(Path::new(elf), Path::new(image)),
+        ["strip", elf, to] => strip(Path::new(elf), Path::new(to)),
+        ["initramfs", recipe, busybox, modules, cpio] => {
+            make_initramfs(Path::new(recipe), Path::new(busybox), Path::new(modules), Path::new(cpio))
+        }
+        _ => Err(USAGE.into()),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(why) => {
+            eprintln!("{why}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn make_image(elf: &Path, to: &Path) -> Result<(), String> {
+    let image = tools::image::flatten(&read(elf)?).map_err(|why| format!("{}: {why}", elf.display()))?;
+    write_whole(to, &image.bytes)?;
+    println!("{}: {image}", to.display());
+    Ok(())
+}
+
+/// Leaves the file alone when it has the right bytes: what is made of it isn't made again then.
+fn strip(elf: &Path, to: &Path) -> Result<(), String> {
+    let bytes = tools::strip::strip(&read(elf)?).map_err(|why| format!("{}: {why}", elf.display()))?;
+    if std::fs::read(to).is_ok_and(|there| there == bytes) { Ok(()) } else { write_whole(to, &bytes) }
+}
+
+fn make_initramfs(recipe: &Path, busybox: &Path, root: &Path, to: &Path) -> Result<(), String> {
+    let list = String::from_utf8_lossy(&read(&recipe.join("modules"))?).into_owned();
+    let names =
+        list.lines().map(|line| line.split('#').next().unwrap_or(line)).flat_map(str::split_whitespace);
+    let modules = Modules::collect(root, names).map_err(|why| why.to_string())?;
+    let release =
+        root.file_name().map(|name| name.to_string_lossy()).ok_or("the module folder has no name")?;
+    let contents = Contents {
+        busybox: &read(busybox)?,
+        etc: read_etc(&recipe.join("etc"))?,
+        release: &release,
+        modules: &modules,
+        built_in: &read(&root.join("modules.builtin"))?,
+    };
+    let bytes = tools::initramfs::build(&contents).map_err(|why| why.to_string())?;
+    write_whole(to, &bytes)?;
+    let names: Vec<&str> = modules.0.keys().map(String::as_str).collect();
+    println!("{}: {} bytes; modules of {release}: {}", to.display(), bytes.len(), names.join(" "));
+    Ok(())
+}
+
+/// The files of a folder, by name; those that start with `#!` are programs.
+fn read_etc(folder: &Path) -> Result<Vec<(String, Vec<u8>, bool)>, String> {
+    let unreadable = |why: std::io::Error| format!("{}: {why}", folder.display());
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(folder).map_err(unreadable)? {
+        let path = entry.map_err(unreadable)?.path();
+        let content = read(&path)?;
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let program = content.starts_with(b"#!");
+        files.push((name, content, program));
+    }
+    files.sort();
+    Ok(files)
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, String> {
+    std::fs::read(path).map_err(|why| format!("{}: {why}", path.display()))
+}
+
+/// Writes beside the file and renames, so that an interrupted build leaves no half of one.
+fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), String> {
+    let mut beside = path.as_os_str().to_owned();
+    beside.push(".new");
+    std::fs::write(&beside, bytes)
+        .and_then(|()| std::fs::rename(&beside, path))
+        .map_err(|why| format!("{}: {why}", path.display()))
+}
