@@ -35,7 +35,7 @@ LINUX_FILES :=
 endif
 BUNDLES := $(patsubst %.dts,target/bundles/%.dtb,$(notdir $(MANIFESTS)))
 
-export QEMU TOOLS KERNEL INITRD GIC CPUS CPU MEM DEBUG ARGS MANIFEST IMAGE
+export QEMU TOOLS KERNEL INITRD GIC CPUS CPU MEM DEBUG ARGS MANIFEST IMAGE LINUX
 
 .DEFAULT_GOAL := help
 .SUFFIXES:
@@ -91,8 +91,7 @@ test-host:
 	$(HOST_CARGO) test $(LOCKED)
 
 test-target: $(IMAGE) bundles emulator
-	HANOK_IMAGE=$(CURDIR)/$(IMAGE) HANOK_ELF=$(CURDIR)/target/image/hanok.elf \
-	    HANOK_GUESTS=$(CURDIR)/target/guests HANOK_BUNDLES=$(CURDIR)/target/bundles \
+	HANOK_IMAGE=$(CURDIR)/$(IMAGE) HANOK_GUESTS=$(CURDIR)/target/guests HANOK_BUNDLES=$(CURDIR)/target/bundles \
 	    $(HOST_CARGO) test $(LOCKED) -p tests $(TEST)
 
 bundles: $(BUNDLES)

@@ -33,7 +33,7 @@ put() {
 
 # The distribution's name (debian, ubuntu, fedora, ...) and, for Debian, its release (bookworm, ...).
 os_id() { if [ -r /etc/os-release ]; then (. /etc/os-release && echo "${ID:-unknown}"); else uname -s; fi; }
-os_codename() { [ -r /etc/os-release ] && (. /etc/os-release && echo "${VERSION_CODENAME:-}"); }
+os_codename() { if [ -r /etc/os-release ]; then (. /etc/os-release && echo "${VERSION_CODENAME:-}"); fi; }
 
 # install_command DEBIAN-PACKAGES FEDORA-PACKAGES BREW-PACKAGES: the command that brings them on this machine.
 install_command() {
@@ -51,15 +51,12 @@ install_command() {
 # candidate PACKAGE: the version that apt would install or has installed, or nothing.
 candidate() { LC_ALL=C apt-cache policy "$1" 2>/dev/null | sed -n 's/^  Candidate: //p' | grep -v '(none)'; }
 
-# apt_install WHY PACKAGE...: installs from the machine's own sources. Nothing is ever removed for it.
+# apt_install WHY PACKAGE...: installs from the machine's own sources, as root or by sudo; the caller says what is
+# missing where that can't be. Nothing is ever removed for it.
 apt_install() {
     why=$1
     shift
-    have apt-get || return 1
-    if ! can_be_root; then
-        say "missing: $* ($why). This user is neither root nor in sudo without password; run: sudo apt-get install $*"
-        return 1
-    fi
+    have apt-get && can_be_root || return 1
     say "installing with apt: $* ($why)"
     apt_update
     apt_quietly install --no-install-recommends --no-remove "$@"

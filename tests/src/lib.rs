@@ -1,1 +1,23 @@
-//! (written next)
+//! Boots the real image in QEMU, types at its console and reads what it says.
+//!
+//! This library is what scenarios are written with; they are in `scenarios/`. A scenario describes a machine
+//! ([`Machine`]) and the virtual machines on it ([`Vm`]), boots it ([`Scenario::boot`]) and converses with it
+//! ([`Board`]). Nothing here sleeps: every wait is for a condition, and has a limit.
+
+mod board;
+mod console;
+mod failure;
+mod machine;
+mod manifest;
+mod qmp;
+mod scenario;
+mod shell;
+
+pub use board::Board;
+pub use console::Found;
+pub use failure::{Failure, Outcome, ensure, ensure_equal};
+pub use machine::Machine;
+pub use manifest::Vm;
+pub use qmp::Qmp;
+pub use scenario::{Inputs, Scenario, run_tool};
+pub use shell::Shell;

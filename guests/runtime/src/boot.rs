@@ -26,17 +26,10 @@ global_asm!(
 
 unsafe extern "C" {
     safe fn runtime_vectors();
-    static __image_start: u8;
-    static __image_end: u8;
 }
 
 unsafe extern "Rust" {
     safe fn guest_main() -> !;
-}
-
-/// First and last-plus-one address of this program, stacks included.
-pub fn image() -> (u64, u64) {
-    (&raw const __image_start as u64, &raw const __image_end as u64)
 }
 
 /// Where the tree lies if x0 doesn't say: QEMU puts it at the base of RAM for an ELF that isn't Linux.

@@ -9,8 +9,8 @@ use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use aarch64_cpu::registers::TTBR0_EL1;
 use tock_registers::interfaces::{Readable, Writeable};
 
+use crate::cpu;
 use crate::machine::{Machine, Region, machine};
-use crate::{boot, cpu};
 
 const GIB: u64 = 1 << 30;
 const MIB2: u64 = 2 << 20;
@@ -162,19 +162,21 @@ fn split(base: u64, kind: impl Fn(u64) -> Kind) -> u64 {
 /// Maps the 2 MiB around `address` to the 2 MiB around `physical`; RAM, if it is that, read-only, for Rust knows
 /// it by another address. Panics for addresses in RAM or behind [`ADDRESS_LIMIT`].
 pub fn map(address: u64, physical: u64, kind: Kind) {
-    assert!(address < ADDRESS_LIMIT && !in_image(address), "no mapping of {address:#x} can be changed");
+    let is_ram = coverage(machine(), address / MIB2 * MIB2, MIB2) != Coverage::None;
+    assert!(address < ADDRESS_LIMIT && !is_ram, "the mapping of {address:#x} can't be changed");
     let entry = &ROOT.0[(address / GIB) as usize];
     let old = entry.load(Ordering::Relaxed);
     if old & TABLE != TABLE {
         let base = address / GIB * GIB;
         let kind = if old == 0 { Kind::Unmapped } else { Kind::Device };
-        assert!(old == kind.block(base), "{address:#x} is RAM");
+        assert!(old == kind.block(base), "the gigabyte of {address:#x} is in use");
         replace(entry, base, split(base, |_| kind));
     }
     let table = entry.load(Ordering::Relaxed) & 0xffff_ffff_f000;
     let table = POOL.iter().find(|pool| pool.address() == table).expect("a table of the pool");
-    let alias_of_ram = machine().ram.iter().any(|bank| bank.contains(physical)) && address != physical;
     let physical = physical / MIB2 * MIB2;
+    let alias_of_ram = coverage(machine(), physical, MIB2) != Coverage::None;
+    assert!(!alias_of_ram || kind == Kind::Normal, "RAM has one set of attributes");
     let descriptor = kind.block(physical) | if alias_of_ram { READ_ONLY } else { 0 };
     replace(&table.0[(address % GIB / MIB2) as usize], address, descriptor);
 }
@@ -193,13 +195,8 @@ pub fn map_by_table(address: u64, table: u64) {
 /// Undoes [`map_by_table`].
 pub fn unmap_table(address: u64) {
     let base = address / GIB * GIB;
-    assert!(!in_image(base), "the image stays mapped");
+    assert!(coverage(machine(), base, GIB) == Coverage::None, "{address:#x} is RAM");
     replace(&ROOT.0[(address / GIB) as usize], address, Kind::Device.block(base));
-}
-
-fn in_image(address: u64) -> bool {
-    let (start, end) = boot::image();
-    (start / MIB2 * MIB2..end).contains(&address)
 }
 
 /// Break-before-make: invalid, out of every TLB, then the new value.

@@ -112,6 +112,12 @@ pub enum Probe {
     Mte,
     /// FEAT_WFxT: `wfit x0`, with a time that has passed.
     Wfxt,
+    /// FEAT_SB: `sb`.
+    Sb,
+    /// FEAT_FlagM: `cfinv`.
+    Cfinv,
+    /// FEAT_RNG: `mrs x0, rndr`.
+    Rndr,
     /// AT S12E1R, an instruction of EL2.
     AtS12e1r,
     /// TLBI VMALLS12E1IS, an instruction of EL2.
@@ -131,12 +137,15 @@ pub fn probe(instruction: Probe) -> Result<u64, Fault> {
         Probe::Sme => (0x04bf_5820, 0),
         Probe::Mte => (0x9adf_1000, 0),
         Probe::Wfxt => (0xd503_1020, 0),
+        Probe::Sb => (0xd503_30ff, 0),
+        Probe::Cfinv => (0xd500_401f, 0),
+        Probe::Rndr => (0xd53b_2400, 0),
         Probe::AtS12e1r => (0xd50c_7880, 0),
         Probe::TlbiVmalls12e1is => (0xd50c_83df, 0),
         Probe::Smc => (0xd400_0003, 0xffff_ffff),
         Probe::Udf => (0, 0),
         Probe::Brk => (0xd420_0000, 0),
     };
-    // SAFETY: each changes x0 at most, or invalidates TLB entries.
+    // SAFETY: each changes x0 and flags at most, or invalidates TLB entries.
     unsafe { run(word, x0) }
 }

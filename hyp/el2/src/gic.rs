@@ -4,13 +4,14 @@
 //! GICv2 and GICv3 differ in how everything is reached, so there is one [`CpuGic`] with two kinds, matched where it is
 //! used; code that runs on most exits matches once and is compiled for each.
 
+use core::cell::Cell;
 use core::sync::atomic::{AtomicU8, Ordering};
 
 use alloc::vec::Vec;
 use platform::gic::{Trigger, v2, v3};
 use platform::tree::{Board, Gic, Timer};
 use spin::Once;
-use vgic::{CpuInterface, Line, ListRegister, ListRegisters, Maintenance, Model, Physical};
+use vgic::{CpuInterface, Line, ListRegister, ListRegisters, Maintenance, Model, Physical, PhysicalIntId};
 
 use crate::percpu::{self, PerCpu, own, this_cpu};
 
@@ -50,6 +51,8 @@ struct Controller {
     redistributors: Vec<Once<v3::Redistributor>>,
     /// GICv2: of each CPU, its bit in target masks.
     targets: Vec<AtomicU8>,
+    /// GICv2: physical interrupts that guests have are deactivated here ([`EndedHere`]).
+    ends_here: bool,
 }
 
 static CONTROLLER: Once<Controller> = Once::new();
@@ -94,6 +97,10 @@ pub fn init(board: &Board<'_>) -> Result<(), GicError> {
             (Distributor::V3(distributor), *maintenance)
         }
     };
+    let ends_here = matches!(&distributor, Distributor::V2(distributor) if distributor.forgets_levels());
+    if ends_here {
+        log::debug!("the GIC forgets levels at a virtual EOI: guests' timer interrupts are ended by EL2");
+    }
     let lines = Lines { maintenance, timer, uart: board.uart.and_then(|uart| uart.interrupt) };
     CONTROLLER.call_once(|| Controller {
         distributor,
@@ -101,6 +108,7 @@ pub fn init(board: &Board<'_>) -> Result<(), GicError> {
         board: gic.clone(),
         redistributors: percpu::all().map(|_| Once::new()).collect(),
         targets: percpu::all().map(|_| AtomicU8::new(0)).collect(),
+        ends_here,
     });
     Ok(())
 }
@@ -293,9 +301,55 @@ const EOI_COUNT: u32 = 0x1f << 27;
 const GICH_REASONS: u32 = 0xfe;
 
 /// The GICv2 of the CPU that runs, for the vGIC.
-pub struct HardwareV2<'a>(pub v2::Interface, &'a Controller);
+pub struct HardwareV2<'a>(v2::Interface, &'a Controller);
+
+/// List registers that a GICv2 can name: more than any has.
+const MOST_LIST_REGISTERS: usize = 16;
+
+/// Mapped interrupts on a GICv2 that forgets levels (`v2::Distributor::forgets_levels`): in the list register they are
+/// ordinary ones that raise the maintenance interrupt at their end, and EL2 then deactivates the physical interrupt
+/// itself. The vGIC sees list registers as they would be without that.
+pub struct EndedHere {
+    /// The list registers that hold such an interrupt, one bit each, and its physical INTID.
+    mask: Cell<u32>,
+    physical: [Cell<u16>; MOST_LIST_REGISTERS],
+}
+
+impl EndedHere {
+    /// None.
+    pub const fn new() -> Self {
+        Self { mask: Cell::new(0), physical: [const { Cell::new(0) }; MOST_LIST_REGISTERS] }
+    }
+
+    fn get(&self, n: usize) -> Option<PhysicalIntId> {
+        let held = self.mask.get() & 1u32.wrapping_shl(n as u32) != 0;
+        self.physical.get(n).filter(|_| held).map(|physical| PhysicalIntId(physical.get()))
+    }
+
+    fn set(&self, n: usize, physical: Option<PhysicalIntId>) {
+        let bit = 1u32.wrapping_shl(n as u32);
+        self.mask.set(if physical.is_some() { self.mask.get() | bit } else { self.mask.get() & !bit });
+        if let (Some(cell), Some(physical)) = (self.physical.get(n), physical) {
+            cell.set(physical.0);
+        }
+    }
+}
+
+impl HardwareV2<'_> {
+    /// Deactivates what a guest has ended in list register `n`, if that is EL2's to do, and empties the register. What
+    /// the vGIC takes out before its end, it deactivates itself.
+    fn end(&self, n: usize) {
+        let held = &own().ended_here;
+        let Some(physical) = held.get(n) else { return };
+        held.set(n, None);
+        let lr = ListRegister::from_gich(self.0.read_lr(n));
+        if !lr.pending() && !lr.active() {
+            self.1.set_private_active(this_cpu().index, u32::from(physical.0), false);
+        }
+    }
+}
 /// The GICv3 of the CPU that runs, for the vGIC.
-pub struct HardwareV3<'a>(pub v3::Interface, &'a Controller);
+pub struct HardwareV3<'a>(v3::Interface, &'a Controller);
 
 impl ListRegisters for HardwareV3<'_> {
     #[inline]
@@ -335,23 +389,45 @@ impl ListRegisters for HardwareV3<'_> {
 impl ListRegisters for HardwareV2<'_> {
     #[inline]
     fn count(&self) -> usize {
-        self.0.count()
+        self.0.count().min(MOST_LIST_REGISTERS)
     }
     #[inline]
     fn read(&mut self, n: usize) -> ListRegister {
-        ListRegister::from_gich(self.0.read_lr(n))
+        let lr = ListRegister::from_gich(self.0.read_lr(n));
+        match own().ended_here.get(n) {
+            Some(physical) => lr.with_eoi(false).with_hw(physical),
+            None => lr,
+        }
     }
     #[inline]
     fn write(&mut self, n: usize, value: ListRegister) {
-        self.0.write_lr(n, value.to_gich());
+        self.end(n);
+        if !self.1.ends_here || value.hw().is_none() {
+            return self.0.write_lr(n, value.to_gich());
+        }
+        own().ended_here.set(n, value.hw());
+        let emulated = ListRegister::new(value.intid(), value.priority(), value.group1())
+            .with_state(value.pending(), value.active())
+            .with_eoi(true);
+        self.0.write_lr(n, emulated.to_gich());
     }
     #[inline]
     fn empty(&mut self) -> u32 {
+        let mut ended = own().ended_here.mask.get();
+        if ended != 0 {
+            ended &= self.0.ended();
+            while ended != 0 {
+                let n = ended.trailing_zeros() as usize;
+                ended &= ended - 1;
+                self.end(n);
+                self.0.write_lr(n, 0);
+            }
+        }
         self.0.empty()
     }
     #[inline]
     fn ended(&mut self) -> u32 {
-        self.0.ended()
+        self.0.ended() & !own().ended_here.mask.get()
     }
     fn take_eoi_count(&mut self) -> u32 {
         let control = self.0.control();

@@ -13,7 +13,7 @@ use platform::tree::Board;
 use spin::Once;
 use tock_registers::interfaces::{Readable, Writeable};
 
-use crate::gic::CpuGic;
+use crate::gic::{CpuGic, EndedHere};
 use crate::logging::Ring;
 use crate::vcpu::Vcpu;
 use vmm::smccc::Mitigations;
@@ -54,6 +54,8 @@ pub struct Own {
     pub vcpu: Cell<Option<&'static Vcpu>>,
     /// Its interrupt controller.
     pub gic: Cell<Option<CpuGic>>,
+    /// List registers whose interrupts EL2 deactivates itself.
+    pub ended_here: EndedHere,
     /// What guests are told of mitigations here.
     pub mitigations: Cell<Mitigations>,
 }
@@ -83,6 +85,7 @@ impl PerCpu {
             own: Own {
                 vcpu: Cell::new(None),
                 gic: Cell::new(None),
+                ended_here: EndedHere::new(),
                 mitigations: Cell::new(Mitigations::default()),
             },
         }))

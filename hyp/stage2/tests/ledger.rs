@@ -175,6 +175,27 @@ fn a_full_ledger_refuses_and_changes_nothing() {
 }
 
 #[test]
+fn the_right_to_write_is_that_of_the_weakest_page() {
+    let mut ledger = memory(16);
+    for (page, writers) in [(0, BOTH), (1, VmSet::only(B)), (2, BOTH)] {
+        ledger.transfer(pages(page, 1), Transfer::Open { members: BOTH, writers }).unwrap();
+    }
+    assert_eq!(ledger.check_mapping(A, pages(0, 3), Use::Shared), Ok(false));
+    assert_eq!(ledger.check_mapping(B, pages(0, 3), Use::Shared), Ok(true));
+    assert_eq!(ledger.check_mapping(A, pages(2, 1), Use::Shared), Ok(true));
+}
+
+#[test]
+fn the_top_of_the_address_space_is_an_end_like_any_other() {
+    let mut inventory = inventory(2);
+    inventory.declare(pages((1 << 36) - 4, 4), Kind::Device).unwrap();
+    let ledger = inventory.finish();
+    assert_eq!(ledger.runs().collect::<Vec<_>>(), [(pages((1 << 36) - 4, 4), State::Device, 0)]);
+    assert_eq!(ledger.state(Pa::new((1 << 48) - 1)).0, State::Device);
+    assert_eq!(ledger.state(Pa::new(1 << 48)).0, State::Reserved);
+}
+
+#[test]
 fn a_grant_of_another_ledger_is_not_taken() {
     let mut ledger = memory(8);
     let mut other = memory(8);

@@ -5,8 +5,8 @@ mod common;
 use common::machine::{Machine, page};
 use common::walker::{Found, regime};
 use stage2::{
-    Environment, Error, Format, Geometry, Grant, Invalidation, Inventory, Ipa, Kind, Ledger, Pa, PaRange,
-    Permissions, Refused, Run, Stage2, State, Transfer, Use, VmId, VmSet,
+    Environment, Error, Format, Geometry, Grant, Invalidation, Inventory, Ipa, Kind, Ledger, LedgerError, Pa,
+    PaRange, Permissions, Refused, Run, Stage2, State, Transfer, Use, VmId, VmSet,
 };
 
 const PAGE: u64 = 4096;
@@ -294,6 +294,68 @@ fn what_was_unmapped_comes_back_as_grants_that_can_be_mapped_again() {
     assert_eq!(setup.ledger.mapped_pages(VM), 512 + 2 + 1);
     setup.ledger.teardown(setup.tables, &mut setup.machine).unwrap();
     assert_eq!((setup.machine.frames_used(), setup.ledger.mapped_pages(VM)), (0, 0));
+}
+
+#[test]
+fn a_refusal_within_a_block_names_the_page() {
+    let mut setup = Setup::new();
+    setup.map(0, 10 * GIB, MIB2, Use::Shared, Permissions::READ).unwrap();
+    let refused = Error::WriteNotGranted { ipa: Ipa::new(5 * PAGE) };
+    assert_eq!(setup.protect(5 * PAGE, PAGE, Permissions::READ_WRITE), Err(refused));
+    assert_eq!(setup.sizes(), [MIB2]);
+}
+
+#[test]
+fn grants_of_different_rights_do_not_run_together() {
+    let mut setup = Setup::new();
+    let pages = PaRange::new(Pa::new(9 * GIB - PAGE), PAGE).unwrap();
+    let (members, writers) = (VmSet::only(VM), VmSet::only(VM));
+    setup.ledger.transfer(pages, Transfer::Share { owner: VM, members, writers }).unwrap();
+    let next = PaRange::new(Pa::new(9 * GIB), PAGE).unwrap();
+    let share = Transfer::Share { owner: OTHER, members: members.with(OTHER), writers: VmSet::EMPTY };
+    setup.ledger.transfer(next, share).unwrap();
+    for n in 0..2 {
+        setup.map(n * PAGE, 9 * GIB - PAGE + n * PAGE, PAGE, Use::Shared, Permissions::READ).unwrap();
+    }
+    let mut rights = Vec::new();
+    let taken = |grant: Grant| rights.push(grant.may_write());
+    setup.tables.unmap(&mut setup.machine, page(0), 2 * PAGE, taken).unwrap();
+    assert_eq!(rights, [true, false]);
+}
+
+#[test]
+fn a_ledger_without_room_keeps_what_is_mapped() {
+    let mut setup = Setup::new();
+    // Every other page mapped, until one more run would not fit.
+    let mut at = 0;
+    let full = loop {
+        match setup.ram(at, GIB + at, PAGE) {
+            Ok(()) => at += 2 * PAGE,
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(full, Error::Ledger(LedgerError::Full { capacity: 64 }));
+    setup.unmap(at - 2 * PAGE, PAGE).unwrap_err();
+    assert!(setup.tables.translate(&setup.machine, Ipa::new(at - 2 * PAGE)).is_some());
+    let mapped = setup.ledger.mapped_pages(VM);
+    assert_eq!(mapped, at / (2 * PAGE));
+    // The end of a VM needs no room.
+    setup.ledger.teardown(setup.tables, &mut setup.machine).unwrap();
+    assert_eq!(setup.ledger.mapped_pages(VM), 0);
+    setup.ledger.reclaim_all(VM).unwrap();
+}
+
+#[test]
+fn a_lost_grant_is_found_at_the_end_and_its_pages_stay() {
+    let mut setup = Setup::new();
+    setup.ram(0, GIB, 3 * PAGE).unwrap();
+    setup.tables.unmap(&mut setup.machine, page(1), PAGE, drop).unwrap();
+    let error = setup.ledger.teardown(setup.tables, &mut setup.machine).unwrap_err();
+    assert_eq!(error, LedgerError::Mismatch { vm: VM, unmapped: 2, counted: 3 });
+    assert_eq!(setup.machine.frames_used(), 0);
+    let still = LedgerError::StillMapped { pa: Pa::new(GIB), mappings: 1 };
+    assert_eq!(setup.ledger.reclaim_all(VM), Err(still));
+    assert_eq!(setup.ledger.retire(VM), Err(LedgerError::VmStillMaps { vm: VM, pages: 3 }));
 }
 
 /// With every number of frames short of enough, the operation is refused and all is as it was; with enough it works.

@@ -6,7 +6,7 @@ use crate::bank::Bits;
 use crate::build::SGIS;
 use crate::ids::{Kicks, VcpuId};
 use crate::registers::{Access, Class};
-use crate::state::{NOBODY, Place, Vgic};
+use crate::state::{LOOK, NOBODY, Place, RECHECK, Vgic};
 use crate::{Line, Model};
 
 /// The answer to a register read.
@@ -60,6 +60,7 @@ impl Vgic {
     }
 
     /// Read pending or active states, which list registers may know better.
+    #[inline(never)]
     fn read_state<H: Hardware>(
         &mut self,
         place: Place,
@@ -73,7 +74,7 @@ impl Vgic {
             && let Some(mut cpu) = self.cpu(reader)
         {
             cpu.refresh(hw);
-            cpu.vcpu.look = true;
+            cpu.vcpu.attention |= LOOK;
             let stray = cpu.stray;
             kicks |= Kicks(reader.mask()) | self.tell_others(reader, stray);
         }
@@ -106,7 +107,7 @@ impl Vgic {
             let Some(state) = self.vcpus.get_mut(vcpu.index()) else { continue };
             if state.asked_by & reader.mask() == 0 {
                 state.asked_by |= reader.mask();
-                state.recheck = true;
+                state.attention |= RECHECK;
                 kicks |= Kicks(vcpu.mask());
             }
         }
@@ -125,6 +126,7 @@ impl Vgic {
     }
 
     /// Write one of the registers at `access` for the interrupts at `place`.
+    #[inline(never)]
     pub(crate) fn write_word(
         &mut self,
         place: Place,
@@ -242,7 +244,7 @@ impl Vgic {
                 *held |= intid.bit();
             }
             state.spilled |= 1u32.wrapping_shl(place.word as u32);
-            state.look = true;
+            state.attention |= LOOK;
             kicks |= Kicks(id.mask());
         }
         kicks
@@ -276,7 +278,7 @@ impl Vgic {
             let slot = 1u32.wrapping_shl(slot);
             state.set_active = state.set_active & !slot | if active { slot } else { 0 };
             state.clear_active = state.clear_active & !slot | if active { 0 } else { slot };
-            state.recheck = true;
+            state.attention |= RECHECK;
             kicks |= Kicks(id.mask());
         }
         kicks

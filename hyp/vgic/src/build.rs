@@ -2,8 +2,8 @@
 
 use crate::bank::Bank;
 use crate::ids::{Affinity, IntId, Kicks, PhysicalIntId, VcpuId};
-use crate::state::{MAX_LIST_REGISTERS, NOBODY, Place, Shared, Slot, Spi, Vcpu, Vgic, WORDS};
-use crate::{BuildError, Config, Maintenance, MapError, Model, Physical};
+use crate::state::{MAX_LIST_REGISTERS, NOBODY, Place, Shared, Spi, Vcpu, Vgic, WORDS};
+use crate::{BuildError, Config, ListRegister, Maintenance, MapError, Model, Physical};
 use alloc::vec::Vec;
 
 /// SGIs are edge-triggered, always.
@@ -27,16 +27,17 @@ impl Vcpu {
             affinity,
             bank: Bank { valid: !0, ..Bank::default() }.at_reset(SGIS),
             waiting: 0,
+            again: 0,
             spilled: 0,
-            look: false,
-            recheck: false,
+            attention: 0,
             running: false,
             used: 0,
             eoi: 0,
             pure: 0,
             set_active: 0,
             clear_active: 0,
-            slots: [Slot::EMPTY; MAX_LIST_REGISTERS],
+            slots: [ListRegister::EMPTY; MAX_LIST_REGISTERS],
+            private_slots: [0; 32],
             maintenance: Maintenance::NONE,
             targets: first,
             held: first,

@@ -5,7 +5,7 @@
 
 use crate::bank::{Bank, Bits};
 use crate::ids::{IntId, VcpuId};
-use crate::state::{MAX_LIST_REGISTERS, Place, Shared, Slot, Vcpu};
+use crate::state::{BUSY, LOOK, MAX_LIST_REGISTERS, RECHECK, Shared, Vcpu};
 use crate::{CpuInterface, Hardware, Line, ListRegister, ListRegisters, Maintenance, Model, Physical};
 
 /// A loaded vCPU and what it shares with the others.
@@ -18,25 +18,19 @@ pub(crate) struct Cpu<'a> {
 }
 
 /// An interrupt chosen for a list register.
-struct Chosen {
-    word: usize,
-    bit: u32,
-    priority: u8,
-}
-
-impl Chosen {
-    fn intid(&self) -> IntId {
-        IntId((self.word as u16) << 5 | self.bit.trailing_zeros() as u16 & 31)
-    }
+pub(crate) struct Chosen {
+    pub word: usize,
+    pub bit: u32,
+    pub priority: u8,
 }
 
 /// Bit `n` of a word.
-fn bit(n: u32) -> u32 {
+pub(crate) fn bit(n: u32) -> u32 {
     1u32.wrapping_shl(n)
 }
 
 impl Cpu<'_> {
-    fn bank(&mut self, word: usize) -> Option<&mut Bank> {
+    pub fn bank(&mut self, word: usize) -> Option<&mut Bank> {
         if word == 0 {
             return Some(&mut self.vcpu.bank);
         }
@@ -44,7 +38,7 @@ impl Cpu<'_> {
     }
 
     /// A GICv2 SGI: several sources may wait, one of them in a list register.
-    fn has_sources(&self, intid: IntId) -> bool {
+    pub fn has_sources(&self, intid: IntId) -> bool {
         self.shared.model == Model::V2 && intid.is_sgi()
     }
 
@@ -55,10 +49,14 @@ impl Cpu<'_> {
     /// Bring list registers and interrupt state together: take back what the guest finished, correct what
     /// changed, fill what is free.
     pub fn resync(&mut self, hw: &mut impl Hardware) {
-        self.vcpu.look = false;
-        self.reap(hw);
+        self.vcpu.attention &= !LOOK;
+        self.vcpu.attention |= if self.vcpu.again == 0 { 0 } else { RECHECK };
+        self.vcpu.again = 0;
+        if self.vcpu.used != 0 {
+            self.reap(hw);
+        }
         let mut known = false;
-        if self.vcpu.recheck {
+        if self.vcpu.attention & RECHECK != 0 {
             self.refresh(hw);
             known = true;
         }
@@ -80,19 +78,19 @@ impl Cpu<'_> {
             self.vcpu.maintenance = reasons;
             hw.set_maintenance(reasons);
         }
+        let busy = self.vcpu.spilled | self.vcpu.eoi | reasons.bits();
+        self.vcpu.attention = self.vcpu.attention & !BUSY | if busy == 0 { 0 } else { BUSY };
     }
 
     /// Take back the interrupts that the guest has finished.
     #[inline]
     fn reap(&mut self, hw: &mut impl Hardware) {
-        if self.vcpu.used == 0 {
-            return;
-        }
         let mut done = hw.empty();
         if self.vcpu.eoi != 0 {
             done |= hw.ended() & self.vcpu.eoi;
         }
-        for n in Bits(done & self.vcpu.used) {
+        done &= self.vcpu.used;
+        for n in Bits(done) {
             if self.vcpu.eoi & bit(n) != 0 {
                 // Written empty, it no longer raises the maintenance interrupt.
                 hw.write(n as usize, ListRegister::EMPTY);
@@ -105,7 +103,7 @@ impl Cpu<'_> {
     /// acknowledged, or because its line is still high.
     fn release(&mut self, n: u32) {
         let slot = self.slot(n);
-        let (word, mask) = (slot.intid.word(), slot.intid.bit());
+        let (word, mask) = (slot.intid().word(), slot.intid().bit());
         let set_active = self.vcpu.set_active & bit(n) != 0;
         self.forget(n);
         let Some(bank) = self.bank(word) else { return };
@@ -124,8 +122,9 @@ impl Cpu<'_> {
         }
     }
 
-    fn slot(&self, n: u32) -> Slot {
-        self.vcpu.slots.get(n as usize).copied().unwrap_or(Slot::EMPTY)
+    #[inline]
+    fn slot(&self, n: u32) -> ListRegister {
+        self.vcpu.slots.get(n as usize).copied().unwrap_or(ListRegister::EMPTY)
     }
 
     /// List register `n` is no longer in use.
@@ -138,7 +137,7 @@ impl Cpu<'_> {
         self.vcpu.clear_active &= keep;
     }
 
-    fn set_held(&mut self, word: usize, mask: u32, held: bool) {
+    pub fn set_held(&mut self, word: usize, mask: u32, held: bool) {
         if word == 0 {
             return;
         }
@@ -148,7 +147,7 @@ impl Cpu<'_> {
     }
 
     /// The interrupt is pending outside of list registers.
-    fn requeue(&mut self, word: usize, mask: u32) {
+    pub fn requeue(&mut self, word: usize, mask: u32) {
         if word == 0 || self.vcpu.word(&self.vcpu.targets, word) & mask != 0 {
             self.vcpu.waiting |= bit(word as u32);
         } else {
@@ -158,7 +157,7 @@ impl Cpu<'_> {
 
     /// Read every list register in use, and write it where it should be different.
     pub fn refresh(&mut self, hw: &mut impl Hardware) {
-        self.vcpu.recheck = false;
+        self.vcpu.attention &= !RECHECK;
         for n in Bits(self.vcpu.used) {
             self.refresh_one(n, hw);
         }
@@ -167,19 +166,19 @@ impl Cpu<'_> {
     fn refresh_one(&mut self, n: u32, hw: &mut impl Hardware) {
         let read = hw.read(n as usize);
         let slot = self.slot(n);
-        let intid = slot.intid;
+        let intid = slot.intid();
         let (word, mask) = (intid.word(), intid.bit());
         let has_sources = self.has_sources(intid);
         let routed = self.vcpu.word(&self.vcpu.targets, word) & mask != 0;
         let clear_active = self.vcpu.clear_active & bit(n) != 0;
-        let active = (read.active || self.vcpu.set_active & bit(n) != 0) && !clear_active;
+        let active = (read.active() || self.vcpu.set_active & bit(n) != 0) && !clear_active;
         self.vcpu.set_active &= !bit(n);
         self.vcpu.clear_active &= !bit(n);
-        if !read.pending && !active {
-            if read.active {
-                self.deactivate_physically(intid, read.hw.is_some(), hw);
+        if !read.pending() && !active {
+            if read.active() {
+                self.deactivate_physically(intid, read.hw().is_some(), hw);
             }
-            if read.active || self.vcpu.eoi & bit(n) != 0 {
+            if read.active() || self.vcpu.eoi & bit(n) != 0 {
                 hw.write(n as usize, ListRegister::EMPTY);
             }
             self.release(n);
@@ -189,14 +188,14 @@ impl Cpu<'_> {
             && active
             && let Some(source) = self.vcpu.sgi_active.get_mut(usize::from(intid.0))
         {
-            *source = slot.source;
+            *source = slot.source();
         }
-        if has_sources && read.pending {
+        if has_sources && read.pending() {
             self.merge_source(slot);
         }
         let allowed = self.allowed(word);
         let Some(bank) = self.bank(word) else { return };
-        if !read.pending {
+        if !read.pending() {
             // The guest has acknowledged it.
             bank.taken &= !mask;
         }
@@ -215,12 +214,12 @@ impl Cpu<'_> {
                 || has_sources && bank.latch & mask != 0
                 || active && waiting && !pending);
         let group1 = bank.group & mask != 0;
-        let priority = if active { read.priority >> 3 } else { bank.priority_of(mask) };
+        let priority = if active { read.priority() >> 3 } else { bank.priority_of(mask) };
         if pending && !has_sources {
             bank.taken |= bank.latch & mask;
             bank.latch &= !mask;
         }
-        if !pending && read.pending {
+        if !pending && read.pending() {
             self.give_back(n, slot, hw);
         }
         if !pending && !active {
@@ -228,19 +227,22 @@ impl Cpu<'_> {
             self.unload(n, slot);
             return;
         }
-        let value = ListRegister { priority: priority << 3, pending, active, group1, eoi, ..read };
+        let mut value = read.with_priority(priority << 3, group1).with_state(pending, active);
+        if emulated {
+            value = value.with_eoi(eoi);
+        }
         if value != read {
             hw.write(n as usize, value);
         }
-        self.describe(n, Slot { intid, priority, source: slot.source, group1 }, &value);
+        self.describe(n, value);
     }
 
     /// A GICv2 SGI is pending in a list register: sent again by the same source, it is still pending once.
-    fn merge_source(&mut self, slot: Slot) {
-        let Some(sources) = self.vcpu.sgi_sources.get_mut(usize::from(slot.intid.0)) else { return };
-        *sources &= !1u8.wrapping_shl(u32::from(slot.source));
+    fn merge_source(&mut self, slot: ListRegister) {
+        let Some(sources) = self.vcpu.sgi_sources.get_mut(usize::from(slot.intid().0)) else { return };
+        *sources &= !1u8.wrapping_shl(u32::from(slot.source()));
         if *sources == 0 {
-            self.vcpu.bank.latch &= !slot.intid.bit();
+            self.vcpu.bank.latch &= !slot.intid().bit();
         }
     }
 
@@ -251,20 +253,24 @@ impl Cpu<'_> {
     }
 
     /// Remember what was written to list register `n`.
-    fn describe(&mut self, n: u32, slot: Slot, value: &ListRegister) {
-        if let Some(place) = self.vcpu.slots.get_mut(n as usize) {
-            *place = slot;
+    pub fn describe(&mut self, n: u32, value: ListRegister) {
+        let vcpu = &mut *self.vcpu;
+        if let Some(slot) = vcpu.slots.get_mut(n as usize) {
+            *slot = value;
+        }
+        if let Some(slot) = vcpu.private_slots.get_mut(usize::from(value.intid().0)) {
+            *slot = n as u8;
         }
         let flag = |set: bool| if set { bit(n) } else { 0 };
-        self.vcpu.used |= bit(n);
-        self.vcpu.eoi = self.vcpu.eoi & !bit(n) | flag(value.eoi);
-        self.vcpu.pure = self.vcpu.pure & !bit(n) | flag(value.pending && !value.active);
+        vcpu.used |= bit(n);
+        vcpu.eoi = vcpu.eoi & !bit(n) | flag(value.eoi());
+        vcpu.pure = vcpu.pure & !bit(n) | flag(value.pending() && !value.active());
     }
 
     /// The pending state of list register `n` returns to the distributor.
-    fn give_back(&mut self, n: u32, slot: Slot, hw: &mut impl Physical) {
-        let (word, mask) = (slot.intid.word(), slot.intid.bit());
-        let has_sources = self.has_sources(slot.intid);
+    fn give_back(&mut self, n: u32, slot: ListRegister, hw: &mut impl Physical) {
+        let (word, mask) = (slot.intid().word(), slot.intid().bit());
+        let has_sources = self.has_sources(slot.intid());
         let Some(bank) = self.bank(word) else { return };
         let taken = bank.taken & mask;
         bank.taken &= !mask;
@@ -275,29 +281,29 @@ impl Cpu<'_> {
                 bank.latch |= mask;
             } else {
                 bank.latch &= !mask;
-                self.deactivate_physically(slot.intid, true, hw);
+                self.deactivate_physically(slot.intid(), true, hw);
             }
         } else {
             bank.latch |= taken;
         }
         if has_sources
             && taken != 0
-            && let Some(sources) = self.vcpu.sgi_sources.get_mut(usize::from(slot.intid.0))
+            && let Some(sources) = self.vcpu.sgi_sources.get_mut(usize::from(slot.intid().0))
         {
-            *sources |= 1u8.wrapping_shl(u32::from(slot.source));
+            *sources |= 1u8.wrapping_shl(u32::from(slot.source()));
         }
         self.vcpu.pure &= !bit(n);
     }
 
-    fn deactivate_physically(&self, intid: IntId, mapped: bool, hw: &mut impl Physical) {
+    pub fn deactivate_physically(&self, intid: IntId, mapped: bool, hw: &mut impl Physical) {
         if mapped && let Some(line) = self.line(intid) {
             hw.set_active(line, false);
         }
     }
 
     /// The interrupt leaves list register `n`, its pending state given back; an active one stays this vCPU's.
-    fn unload(&mut self, n: u32, slot: Slot) {
-        let (word, mask) = (slot.intid.word(), slot.intid.bit());
+    fn unload(&mut self, n: u32, slot: ListRegister) {
+        let (word, mask) = (slot.intid().word(), slot.intid().bit());
         self.forget(n);
         let Some(bank) = self.bank(word) else { return };
         bank.loaded &= !mask;
@@ -313,9 +319,9 @@ impl Cpu<'_> {
     }
 
     /// Take the interrupt out of list register `n`, whose state is known, with whatever state it has.
-    fn take_out(&mut self, n: u32, slot: Slot, hw: &mut impl Physical) {
-        let mask = slot.intid.bit();
-        let taken = self.bank(slot.intid.word()).is_some_and(|bank| bank.taken & mask != 0);
+    fn take_out(&mut self, n: u32, slot: ListRegister, hw: &mut impl Physical) {
+        let mask = slot.intid().bit();
+        let taken = self.bank(slot.intid().word()).is_some_and(|bank| bank.taken & mask != 0);
         if taken || self.vcpu.pure & bit(n) != 0 {
             self.give_back(n, slot, hw);
         }
@@ -331,7 +337,7 @@ impl Cpu<'_> {
         while let Some(chosen) = self.choose(interface) {
             let free = all & !self.vcpu.used;
             if free != 0 {
-                self.load(free.trailing_zeros(), &chosen, hw);
+                self.load(free.trailing_zeros(), chosen.word, chosen.bit, hw);
                 continue;
             }
             let Some(seen) = interface else {
@@ -344,7 +350,7 @@ impl Cpu<'_> {
                 continue;
             };
             let Some(n) = self.make_room(&chosen, seen, hw) else { break };
-            self.load(n, &chosen, hw);
+            self.load(n, chosen.word, chosen.bit, hw);
         }
         if self.vcpu.waiting == 0 {
             return Maintenance::NONE;
@@ -386,17 +392,13 @@ impl Cpu<'_> {
         best
     }
 
-    /// Put a pending interrupt into list register `n`, which is free.
+    /// Put the pending interrupt at `mask` of a word into list register `n`, which is free.
     #[inline]
-    fn load(&mut self, n: u32, chosen: &Chosen, hw: &mut impl ListRegisters) {
-        let intid = chosen.intid();
-        let source = if self.has_sources(intid) { self.next_source(intid) } else { 0 };
+    fn load(&mut self, n: u32, word: usize, mask: u32, hw: &mut impl ListRegisters) {
+        let intid = IntId((word as u16) << 5 | mask.trailing_zeros() as u16 & 31);
+        let (source, more) = if self.has_sources(intid) { self.next_source(intid) } else { (0, false) };
         let physical = self.shared.physical(intid);
-        let mask = chosen.bit;
-        let has_sources = self.has_sources(intid);
-        let more =
-            has_sources && self.vcpu.sgi_sources.get(usize::from(intid.0)).is_some_and(|&left| left != 0);
-        let Some(bank) = self.bank(chosen.word) else { return };
+        let Some(bank) = self.bank(word) else { return };
         bank.loaded |= mask;
         bank.taken |= bank.latch & mask;
         if !more {
@@ -404,48 +406,44 @@ impl Cpu<'_> {
         }
         let emulated = bank.mapped & mask == 0;
         let group1 = bank.group & mask != 0;
-        let value = ListRegister {
-            intid,
-            priority: chosen.priority << 3,
-            pending: true,
-            active: false,
-            group1,
-            hw: if emulated { None } else { physical },
-            eoi: emulated && (more || bank.line & !bank.edge & mask != 0),
-            source,
+        let priority = bank.priority_of(mask);
+        let value = ListRegister::new(intid, priority << 3, group1).with_state(true, false);
+        let value = match physical {
+            Some(physical) if !emulated => value.with_hw(physical),
+            _ => value.with_source(source).with_eoi(more || bank.line & !bank.edge & mask != 0),
         };
         // A read that waits for other vCPUs is interrupted now: it must not take an old answer later.
         self.vcpu.fresh = 0;
-        self.hold(chosen.word, intid);
-        self.describe(n, Slot { intid, priority: chosen.priority, source, group1 }, &value);
+        if word != 0 {
+            self.hold(word, intid);
+        }
+        self.describe(n, value);
         hw.write(n as usize, value);
     }
 
     /// An SPI is in a list register here, or active here.
     fn hold(&mut self, word: usize, intid: IntId) {
-        if word != 0 {
-            self.set_held(word, intid.bit(), true);
-            if let Some(spi) = self.shared.spi_mut(intid) {
-                spi.holder = self.id.0;
-            }
+        self.set_held(word, intid.bit(), true);
+        if let Some(spi) = self.shared.spi_mut(intid) {
+            spi.holder = self.id.0;
         }
     }
 
-    /// Take the lowest of the CPUs that have sent a GICv2 SGI.
-    fn next_source(&mut self, intid: IntId) -> u8 {
-        let Some(sources) = self.vcpu.sgi_sources.get_mut(usize::from(intid.0)) else { return 0 };
+    /// Take the lowest of the CPUs that have sent a GICv2 SGI; and whether there are more.
+    fn next_source(&mut self, intid: IntId) -> (u8, bool) {
+        let Some(sources) = self.vcpu.sgi_sources.get_mut(usize::from(intid.0)) else { return (0, false) };
         let source = sources.trailing_zeros() as u8;
         *sources &= sources.wrapping_sub(1);
-        source & 7
+        (source & 7, *sources != 0)
     }
 
     /// All list registers are in use, and their states known. Take out the least important pending interrupt if
     /// `chosen` is more important; or if nothing is pending at all, the least important active one, whose
     /// deactivation is then counted.
     fn make_room(&mut self, chosen: &Chosen, seen: CpuInterface, hw: &mut impl Hardware) -> Option<u32> {
-        let rank = |slot: &Slot| {
-            let let_through = if slot.group1 { seen.group1 } else { seen.group0 };
-            slot.priority | if let_through { 0 } else { 32 }
+        let rank = |slot: &ListRegister| {
+            let let_through = if slot.group1() { seen.group1 } else { seen.group0 };
+            slot.priority() >> 3 | if let_through { 0 } else { 32 }
         };
         let pool = if self.vcpu.pure != 0 { self.vcpu.pure } else { self.vcpu.used };
         let slots = &self.vcpu.slots;
@@ -463,87 +461,9 @@ impl Cpu<'_> {
         Some(n)
     }
 
-    /// The interrupts of word `w` that are active here and in no list register.
-    pub fn active_outside(&mut self, word: usize) -> u32 {
-        let held = self.vcpu.word(&self.vcpu.held, word);
-        self.bank(word).map_or(0, |bank| bank.active & !bank.loaded & held)
-    }
-
-    /// The guest deactivated interrupts that are in no list register. Which, the hardware doesn't say: priority
-    /// drops in order, so it was the one of the highest priority (with EOImode 1, `write_dir` says it).
-    fn count_deactivations(&mut self, hw: &mut impl Hardware) {
-        for _ in 0..hw.take_eoi_count() {
-            let mut best: Option<Chosen> = None;
-            for word in Bits(self.vcpu.spilled) {
-                let word = word as usize;
-                let candidates = self.active_outside(word);
-                let Some(bank) = self.bank(word) else { continue };
-                let (priority, bit) = bank.highest(candidates);
-                if bit != 0 && best.as_ref().is_none_or(|best| priority < best.priority) {
-                    best = Some(Chosen { word, bit, priority });
-                }
-            }
-            let Some(chosen) = best else { return };
-            self.deactivate(chosen.word, chosen.bit, hw);
-        }
-    }
-
-    /// Deactivate an interrupt that is active here and in no list register.
-    pub fn deactivate(&mut self, word: usize, mask: u32, hw: &mut impl Physical) {
-        let Some(bank) = self.bank(word) else { return };
-        bank.active &= !mask;
-        let (mapped, pending) = (bank.mapped & mask != 0, bank.pending() & mask != 0);
-        self.set_held(word, mask, false);
-        self.deactivate_physically(Place { vcpu: self.id, word }.intid(mask.trailing_zeros()), mapped, hw);
-        if pending {
-            self.requeue(word, mask);
-        }
-    }
-
-    /// Put active interrupts back into list registers, leaving at least `spare` free.
-    fn reload_active(&mut self, hw: &mut impl ListRegisters, spare: u32) {
-        let all = bit(hw.count().min(MAX_LIST_REGISTERS) as u32).wrapping_sub(1);
-        for word in Bits(self.vcpu.spilled) {
-            let outside = self.active_outside(word as usize);
-            for n in Bits(outside) {
-                let free = all & !self.vcpu.used;
-                if free.count_ones() <= spare {
-                    return;
-                }
-                self.load_active(free.trailing_zeros(), word as usize, bit(n), hw);
-            }
-            self.vcpu.spilled &= !bit(word);
-        }
-    }
-
-    fn load_active(&mut self, n: u32, word: usize, mask: u32, hw: &mut impl ListRegisters) {
-        let intid = Place { vcpu: self.id, word }.intid(mask.trailing_zeros());
-        let physical = self.shared.physical(intid);
-        let has_sources = self.has_sources(intid);
-        let source = self.vcpu.sgi_active.get(usize::from(intid.0)).copied().unwrap_or(0);
-        let Some(bank) = self.bank(word) else { return };
-        bank.loaded |= mask;
-        let priority = bank.priority_of(mask);
-        let emulated = bank.mapped & mask == 0;
-        let group1 = bank.group & mask != 0;
-        // What is pending beside it is seen to when this register is next refreshed, or at its end.
-        let pending = bank.pending() & mask != 0;
-        let value = ListRegister {
-            intid,
-            priority: priority << 3,
-            pending: false,
-            active: true,
-            group1,
-            hw: if emulated { None } else { physical },
-            eoi: emulated && pending,
-            source: if has_sources { source } else { 0 },
-        };
-        self.describe(n, Slot { intid, priority, source: value.source, group1 }, &value);
-        hw.write(n as usize, value);
-    }
-
     /// Take everything out of the list registers: they are another vCPU's next.
     pub fn unload_all(&mut self, hw: &mut impl Hardware) {
+        self.vcpu.again = 0;
         self.reap(hw);
         if self.vcpu.spilled != 0 {
             self.count_deactivations(hw);
@@ -562,8 +482,8 @@ impl Cpu<'_> {
     /// True where an interrupt waits that the guest's CPU interface lets through, in a list register (all of
     /// them just refreshed) or outside.
     pub fn can_signal(&mut self, seen: CpuInterface) -> bool {
-        let passes = |slot: &Slot| {
-            slot.priority << 3 < seen.pmr && if slot.group1 { seen.group1 } else { seen.group0 }
+        let passes = |slot: &ListRegister| {
+            slot.priority() < seen.pmr && if slot.group1() { seen.group1 } else { seen.group0 }
         };
         let slots = &self.vcpu.slots;
         if Bits(self.vcpu.pure).any(|n| slots.get(n as usize).is_some_and(passes)) {

@@ -5,7 +5,7 @@ use crate::Model;
 use crate::access::Read;
 use crate::ids::{IntId, Kicks, VcpuId, Width};
 use crate::registers::{Access, Class, IIDR, identification};
-use crate::state::{Place, Vgic};
+use crate::state::{Place, RECHECK, Vgic};
 
 /// GICD_CTLR, GICv3: affinity routing is on and there is one security state, and neither can be changed.
 const CTLR_ARE_DS: u32 = 1 << 4 | 1 << 6;
@@ -121,7 +121,7 @@ impl Vgic {
     /// RWP: a write has yet to reach some other vCPU's list registers.
     fn write_pending(&self, vcpu: VcpuId) -> u32 {
         let pending = |(index, state): (usize, &crate::state::Vcpu)| {
-            state.running && state.recheck && index != vcpu.index()
+            state.running && state.attention & RECHECK != 0 && index != vcpu.index()
         };
         if self.vcpus.iter().enumerate().any(pending) { CTLR_RWP } else { 0 }
     }
@@ -138,7 +138,7 @@ impl Vgic {
         let mut kicks = Kicks::NONE;
         for (index, state) in self.vcpus.iter_mut().enumerate() {
             state.waiting |= words;
-            state.recheck |= state.used != 0;
+            state.attention |= RECHECK;
             kicks |= Kicks(VcpuId(index as u8).mask());
         }
         kicks
@@ -147,8 +147,7 @@ impl Vgic {
     /// GICv2: SGIR, CPENDSGIR, SPENDSGIR.
     fn read_sgi_frame(&self, vcpu: VcpuId, access: Access) -> u32 {
         match access.index {
-            4..=7 => self.read_sources(vcpu, (access.index as u32 & 3) << 2),
-            8..=11 => self.read_sources(vcpu, (access.index as u32 & 3) << 2),
+            4..=11 => self.read_sources(vcpu, (access.index as u32 & 3) << 2),
             _ => 0,
         }
     }
@@ -231,7 +230,7 @@ impl Vgic {
         let value = match (offset, width) {
             (0x8, Width::Double) => return typer,
             (_, Width::Byte | Width::Half | Width::Double) => 0,
-            (0x0, _) if state.running && state.recheck && frame != vcpu => GICR_CTLR_RWP,
+            (0x0, _) if state.running && state.attention & RECHECK != 0 && frame != vcpu => GICR_CTLR_RWP,
             (0x4, _) => IIDR,
             (0x8, _) => typer as u32,
             (0xc, _) => (typer >> 32) as u32,

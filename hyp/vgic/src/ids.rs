@@ -7,10 +7,6 @@
 pub struct IntId(pub u16);
 
 impl IntId {
-    /// The GICv3 and GICv2 maintenance interrupt (PPI 25), as wired on most boards.
-    pub const MAINTENANCE: IntId = IntId(25);
-    /// EL2 physical timer (PPI 26).
-    pub const HYP_TIMER: IntId = IntId(26);
     /// EL1 virtual timer (PPI 27).
     pub const VIRTUAL_TIMER: IntId = IntId(27);
     /// EL1 physical timer (PPI 30).

@@ -47,7 +47,9 @@ mod lines;
 mod lr;
 mod physical;
 mod registers;
+mod repeat;
 mod route;
+mod spill;
 mod state;
 
 pub use access::Read;

@@ -4,7 +4,7 @@
 use crate::bank::Bits;
 use crate::deliver::Cpu;
 use crate::ids::{IntId, Kicks, VcpuId};
-use crate::state::{Place, Vgic};
+use crate::state::{LOOK, Place, RECHECK, Vcpu, Vgic};
 use crate::{CpuInterface, Hardware, ListRegisters, Maintenance, Physical};
 
 impl Vgic {
@@ -55,6 +55,10 @@ impl Vgic {
             }
             return Kicks::NONE;
         }
+        if let Some(state) = self.vcpus.get_mut(vcpu.index()).filter(|_| place.word == 0) {
+            return state.pend_private(&self.shared, vcpu, mask);
+        }
+        let Some(bank) = self.bank_mut(place) else { return Kicks::NONE };
         bank.latch |= mask;
         self.touch(place, mask)
     }
@@ -62,7 +66,7 @@ impl Vgic {
     /// True where [`Vgic::sync`] has something to do for `vcpu`.
     #[inline]
     pub fn needs_sync(&self, vcpu: VcpuId) -> bool {
-        self.vcpus.get(vcpu.index()).is_some_and(|vcpu| vcpu.waiting != 0 || vcpu.recheck || vcpu.look)
+        self.vcpus.get(vcpu.index()).is_some_and(Vcpu::needs_sync)
     }
 
     /// Bring the list registers of the current physical CPU and the state of `vcpu`, which is loaded here,
@@ -70,13 +74,20 @@ impl Vgic {
     /// aren't touched if there is nothing to do.
     #[inline]
     pub fn sync(&mut self, vcpu: VcpuId, hw: &mut impl Hardware) -> Kicks {
-        if !self.needs_sync(vcpu) {
+        let Some(state) = self.vcpus.get_mut(vcpu.index()) else { return Kicks::NONE };
+        if !state.needs_sync() || state.repeat(&self.shared, hw) {
             return Kicks::NONE;
         }
+        self.resync(vcpu, hw)
+    }
+
+    /// What [`Vgic::sync`] does where it isn't the common case. Kept apart: that is to be short.
+    #[inline(never)]
+    fn resync(&mut self, vcpu: VcpuId, hw: &mut impl Hardware) -> Kicks {
         let Some(mut cpu) = self.cpu(vcpu) else { return Kicks::NONE };
         cpu.resync(hw);
         let (stray, asked_by) = (cpu.stray, cpu.vcpu.asked_by);
-        if stray == 0 && asked_by == 0 {
+        if u64::from(stray) | asked_by == 0 {
             return Kicks::NONE;
         }
         self.tell_others(vcpu, stray)
@@ -86,7 +97,7 @@ impl Vgic {
     /// [`Vgic::sync`], but it looks whether or not it knows of something to do.
     pub fn maintenance(&mut self, vcpu: VcpuId, hw: &mut impl Hardware) -> Kicks {
         let Some(state) = self.vcpus.get_mut(vcpu.index()) else { return Kicks::NONE };
-        state.look = true;
+        state.attention |= LOOK;
         self.sync(vcpu, hw)
     }
 
@@ -95,7 +106,7 @@ impl Vgic {
     /// handler of higher priority; WFI may end early.
     pub fn has_deliverable(&mut self, vcpu: VcpuId, hw: &mut impl Hardware) -> (bool, Kicks) {
         let Some(state) = self.vcpus.get_mut(vcpu.index()) else { return (false, Kicks::NONE) };
-        state.recheck = true;
+        state.attention |= RECHECK;
         let kicks = self.sync(vcpu, hw);
         let Some(mut cpu) = self.cpu(vcpu) else { return (false, kicks) };
         (cpu.can_signal(hw.interface()), kicks)
@@ -117,7 +128,7 @@ impl Vgic {
             return Kicks::NONE;
         };
         state.running = true;
-        state.look = true;
+        state.attention |= LOOK;
         state.maintenance = Maintenance::NONE;
         hw.set_maintenance(Maintenance::NONE);
         hw.take_eoi_count();
@@ -156,10 +167,10 @@ impl Vgic {
         let Some(mut cpu) = self.cpu(vcpu) else { return Kicks::NONE };
         if let Some(n) = cpu.vcpu.find(intid) {
             cpu.vcpu.clear_active |= 1u32.wrapping_shl(n);
-            cpu.vcpu.recheck = true;
+            cpu.vcpu.attention |= RECHECK;
         } else if cpu.active_outside(intid.word()) & intid.bit() != 0 {
             cpu.deactivate(intid.word(), intid.bit(), hw);
-            cpu.vcpu.look = true;
+            cpu.vcpu.attention |= LOOK;
         }
         let stray = cpu.stray;
         self.tell_others(vcpu, stray) | self.sync(vcpu, hw)

@@ -44,8 +44,7 @@ impl Vgic {
             if !chosen || group0_only && state.bank.group & mask != 0 {
                 continue;
             }
-            state.bank.latch |= mask;
-            kicks |= state.touch_private(&self.shared, id, mask);
+            kicks |= state.pend_private(&self.shared, id, mask);
         }
         kicks
     }
@@ -72,8 +71,7 @@ impl Vgic {
             let Some(pending) = state.sgi_sources.get_mut(n as usize) else { break };
             *pending |= sources;
             if sources != 0 {
-                state.bank.latch |= mask;
-                kicks |= state.touch_private(&self.shared, VcpuId(index as u8), mask);
+                kicks |= state.pend_private(&self.shared, VcpuId(index as u8), mask);
             }
         }
         kicks
@@ -88,13 +86,14 @@ impl Vgic {
             let waiting = state.sgi_sources.get(n as usize).copied().unwrap_or(0);
             let loaded = state.find(intid).and_then(|slot| state.slots.get(slot as usize));
             let taken = loaded.filter(|_| state.bank.taken & intid.bit() != 0);
-            let source = taken.map_or(0, |slot| 1u8.wrapping_shl(u32::from(slot.source)));
+            let source = taken.map_or(0, |slot| 1u8.wrapping_shl(u32::from(slot.source())));
             value = value << 8 | u32::from(waiting | source);
         }
         value
     }
 
     /// Write `GICD_SPENDSGIR<n>`.
+    #[inline(never)]
     pub(crate) fn set_sources(&mut self, vcpu: VcpuId, first: u32, value: u32) -> Kicks {
         let mut kicks = Kicks::NONE;
         let known = self.known_sources();
@@ -105,6 +104,7 @@ impl Vgic {
     }
 
     /// Write `GICD_CPENDSGIR<n>`.
+    #[inline(never)]
     pub(crate) fn clear_sources(&mut self, vcpu: VcpuId, first: u32, value: u32) -> Kicks {
         let Some(state) = self.vcpus.get_mut(vcpu.index()) else { return Kicks::NONE };
         let mut changed = 0;
@@ -116,7 +116,7 @@ impl Vgic {
                 state.bank.latch &= !intid.bit();
             }
             let slot = state.find(intid).and_then(|slot| state.slots.get(slot as usize));
-            if slot.is_some_and(|slot| sources & 1u8.wrapping_shl(u32::from(slot.source)) != 0) {
+            if slot.is_some_and(|slot| sources & 1u8.wrapping_shl(u32::from(slot.source())) != 0) {
                 state.bank.taken &= !intid.bit();
             }
             changed |= intid.bit();
@@ -142,6 +142,7 @@ impl Vgic {
     }
 
     /// Write `GICD_ITARGETSR<n>`, of which only the bytes that are not zero in `bytes`.
+    #[inline(never)]
     pub(crate) fn write_targets(
         &mut self,
         first: u16,
@@ -174,6 +175,7 @@ impl Vgic {
     }
 
     /// Write `GICD_IROUTER<n>`. Interrupt_Routing_Mode is RAZ/WI: `GICD_TYPER.No1N` is set.
+    #[inline(never)]
     pub(crate) fn write_router(
         &mut self,
         intid: IntId,

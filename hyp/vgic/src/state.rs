@@ -2,11 +2,20 @@
 
 use crate::bank::{Bank, Bits};
 use crate::ids::{Affinity, IntId, Kicks, PhysicalIntId, VcpuId};
-use crate::{Line, Maintenance, Model};
+use crate::{Line, ListRegister, Maintenance, Model};
 use alloc::boxed::Box;
 
 /// List registers that the architecture has room for.
 pub(crate) const MAX_LIST_REGISTERS: usize = 16;
+
+/// In [`Vcpu::attention`]: list registers must be looked at.
+pub(crate) const LOOK: u32 = 1;
+/// In [`Vcpu::attention`]: list registers in use must each be read, and written where they should be different.
+pub(crate) const RECHECK: u32 = 2;
+
+/// In [`Vcpu::attention`]: no call for attention by itself, but [`Vcpu::repeat`] can't do all that there is to do. There
+/// are maintenance interrupts to expect, or active interrupts that are in no list register.
+pub(crate) const BUSY: u32 = 4;
 
 /// No vCPU: an SPI that is routed nowhere.
 pub(crate) const NOBODY: u8 = 0xff;
@@ -67,21 +76,6 @@ impl Shared {
     }
 }
 
-/// What the vGIC knows of a list register in use.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Slot {
-    pub intid: IntId,
-    /// As written there, 0..=31.
-    pub priority: u8,
-    /// Source of a GICv2 SGI.
-    pub source: u8,
-    pub group1: bool,
-}
-
-impl Slot {
-    pub const EMPTY: Slot = Slot { intid: IntId(0), priority: 0, source: 0, group1: false };
-}
-
 /// What every vCPU has for itself.
 pub(crate) struct Vcpu {
     pub affinity: Affinity,
@@ -90,11 +84,12 @@ pub(crate) struct Vcpu {
     /// Words that may hold an interrupt that is deliverable here and not in a list register. A superset:
     /// choosing the next interrupt clears bits that prove empty.
     pub waiting: u32,
+    /// SGIs and PPIs that became pending while the list register that they were last in hadn't been looked at.
+    pub again: u32,
     /// Words that may hold an interrupt that is active here and not in a list register. A superset too.
     pub spilled: u32,
-    /// List registers must be looked at, and above that each read and rewritten.
-    pub look: bool,
-    pub recheck: bool,
+    /// What is to be done with the list registers: [`LOOK`], [`RECHECK`], [`BUSY`].
+    pub attention: u32,
     /// Loaded on a physical CPU.
     pub running: bool,
     /// List registers in use.
@@ -106,7 +101,10 @@ pub(crate) struct Vcpu {
     /// List registers whose interrupt a register write made active, or inactive.
     pub set_active: u32,
     pub clear_active: u32,
-    pub slots: [Slot; MAX_LIST_REGISTERS],
+    /// What they were last written with.
+    pub slots: [ListRegister; MAX_LIST_REGISTERS],
+    /// Where an SGI or PPI that is in a list register is.
+    pub private_slots: [u8; 32],
     /// What the hardware was last told.
     pub maintenance: Maintenance,
     /// Bit i of word w: interrupt 32w + i is routed here. Word 0 is all ones.
@@ -126,6 +124,12 @@ pub(crate) struct Vcpu {
 }
 
 impl Vcpu {
+    /// There is something to do when list registers are next at hand.
+    #[inline]
+    pub fn needs_sync(&self) -> bool {
+        self.waiting | self.again | self.attention & (LOOK | RECHECK) != 0
+    }
+
     pub fn word(&self, words: &[u32; WORDS], w: usize) -> u32 {
         words.get(w).copied().unwrap_or(0)
     }
@@ -145,14 +149,26 @@ impl Vcpu {
     pub fn touch_private(&mut self, shared: &Shared, id: VcpuId, changed: u32) -> Kicks {
         let loaded = self.bank.loaded & changed;
         let new = self.deliverable(shared, 0) & changed;
-        self.recheck |= loaded != 0;
+        self.attention |= if loaded == 0 { 0 } else { RECHECK };
         self.waiting |= u32::from(new != 0);
         if loaded | new == 0 { Kicks::NONE } else { Kicks(id.mask()) }
     }
 
+    /// The SGIs or PPIs at `mask` have become pending by `latch`.
+    #[inline]
+    pub fn pend_private(&mut self, shared: &Shared, id: VcpuId, mask: u32) -> Kicks {
+        self.bank.latch |= mask;
+        let signalled = shared.signalled(&self.bank) & mask;
+        self.again |= signalled & self.bank.loaded;
+        self.waiting |= u32::from(signalled & !self.bank.loaded & !self.bank.active != 0);
+        // An interrupt that can't be signalled may still be pending in a list register, or active: nothing
+        // changes there until it can.
+        if signalled == 0 { Kicks::NONE } else { Kicks(id.mask()) }
+    }
+
     /// The list register that holds `intid`.
     pub fn find(&self, intid: IntId) -> Option<u32> {
-        Bits(self.used).find(|&n| self.slots.get(n as usize).is_some_and(|slot| slot.intid == intid))
+        Bits(self.used).find(|&n| self.slots.get(n as usize).is_some_and(|slot| slot.intid() == intid))
     }
 }
 
@@ -229,7 +245,7 @@ impl Vgic {
         for n in Bits(bank.loaded & changed) {
             let Some(spi) = self.shared.spi(Place { vcpu: VcpuId(0), word }.intid(n)) else { continue };
             let Some(vcpu) = self.vcpus.get_mut(usize::from(spi.holder)) else { continue };
-            vcpu.recheck = true;
+            vcpu.attention |= RECHECK;
             kicks |= Kicks(VcpuId(spi.holder).mask());
         }
         kicks | self.announce(word, changed)

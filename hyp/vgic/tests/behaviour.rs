@@ -303,10 +303,10 @@ fn disabling_a_mapped_level_returns_it() {
     let mut m = v3(1, 4);
     m.set_physical(0, 27, true);
     m.settle();
-    assert!(m.cpus[0].lrs[0].pending);
+    assert!(m.cpus[0].lrs[0].pending());
     m.write_private(0, 0, SGI_BASE + 0x180, W, 1 << 27);
     m.settle();
-    assert!(!m.cpus[0].lrs[0].pending, "taken out of its list register");
+    assert!(!m.cpus[0].lrs[0].pending(), "taken out of its list register");
     let line = m.dist[&(0, 27)];
     assert!(!line.enabled && !line.active && line.pending());
     assert_eq!(m.read_private(0, 0, SGI_BASE + 0x200, W), 1 << 27, "the physical line is seen");
@@ -389,6 +389,21 @@ fn nested_handlers_deeper_than_list_registers() {
 }
 
 #[test]
+fn a_stray_end_of_interrupt_ends_nothing() {
+    let mut m = v3(1, 1);
+    m.write(0, 0xc08, W, 0xaaaa_aaaa);
+    m.write(0, 0x420, W, 0x7080);
+    m.end(0, IntId(95), 0);
+    for n in 0..2u16 {
+        m.with(0, |vgic, id, _| vgic.pulse(id, IntId(32 + n)));
+        m.settle();
+        assert_eq!(m.acknowledge(0), Some((IntId(32 + n), 0)));
+    }
+    m.settle();
+    assert_eq!(m.read(0, 0x304, W), 3, "counted before either was without a list register");
+}
+
+#[test]
 fn a_masked_group_does_not_fill_the_list_registers() {
     let mut m = v3(1, 2);
     m.write(0, 0x84, W, 0xffff_ff00);
@@ -446,7 +461,7 @@ fn states_in_another_cpus_list_register() {
     assert_eq!(ask(&mut m).value, None);
     m.settle();
     assert_eq!(ask(&mut m).value, Some(0));
-    assert!(!m.cpus[1].lrs.iter().any(|lr| lr.active), "deactivated there");
+    assert!(!m.cpus[1].lrs.iter().any(|lr| lr.active()), "deactivated there");
     m.cpus[1].drop_priority();
     // Pending there and disabled from here: withdrawn.
     sgi(&mut m, 0, 0x0200_0002);
@@ -624,7 +639,7 @@ fn resets() {
 #[test]
 fn list_registers_are_cleared_at_start() {
     let mut m = v3(1, 4);
-    m.cpus[0].lrs[2].pending = true;
+    m.cpus[0].lrs[2] = ListRegister::new(IntId(3), 0, true).with_state(true, false);
     m.cpus[0].eoi_count = 3;
     clear_list_registers(&mut machine::Hw { cpu: &mut m.cpus[0], dist: &mut m.dist });
     assert!(m.cpus[0].lrs.iter().all(|lr| *lr == ListRegister::EMPTY));

@@ -13,7 +13,8 @@ register_structs! {
     pub DistributorRegisters {
         (0x0000 => pub ctlr: ReadWrite<u32>),
         (0x0004 => pub typer: ReadOnly<u32>),
-        (0x0008 => _reserved0),
+        (0x0008 => pub iidr: ReadOnly<u32>),
+        (0x000c => _reserved0),
         (0x0100 => pub isenabler: [ReadWrite<u32>; 32]),
         (0x0180 => pub icenabler: [ReadWrite<u32>; 32]),
         (0x0200 => pub ispendr: [ReadWrite<u32>; 32]),
@@ -121,6 +122,14 @@ impl Distributor {
 
     fn words(&self) -> usize {
         (self.registers.typer.get() & 0x1f) as usize + 1
+    }
+
+    /// A guest's end of a mapped interrupt deactivates the physical one, but a level that is still asserted is not
+    /// signalled again by itself. So it is with QEMU's model, which says that it is the GIC of a Cortex-A15; no CPU that
+    /// has AArch64 has that one.
+    pub fn forgets_levels(&self) -> bool {
+        const CORTEX_A15: u32 = 0x0000_043b;
+        self.registers.iidr.get() == CORTEX_A15
     }
 
     /// The bit of the CPU that this runs on in target masks: GICD_ITARGETSR0 reads as the reader's own.

@@ -100,7 +100,7 @@ pub enum Trigger {
     Edge,
 }
 
-/// The priority that [`init`] gives to all.
+/// The priority that [`init_cpu`] and [`init_distributor`] give to all.
 pub const DEFAULT_PRIORITY: u8 = 0xa0;
 
 /// A priority mask that lets every priority through.

@@ -1,5 +1,6 @@
 //! Accesses outside the machine's map: each gets an external abort with the right syndrome, and nothing else happens.
 
+use arrayvec::ArrayVec;
 use runtime::exceptions::{Fault, class, status};
 use runtime::mmu::{self, Kind};
 use runtime::probe::{self, Load, Store};
@@ -21,17 +22,13 @@ tests! {
     "fault.brk" => brk,
 }
 
-/// Addresses where nothing is: behind RAM, between the devices, and high up.
-fn nowhere() -> [u64; 6] {
+/// Addresses where nothing is: behind RAM, between the devices, and as high as addresses go.
+fn nowhere() -> ArrayVec<u64, 6> {
     let top = 1u64 << physical_address_bits().min(39);
-    [
-        machine().ram_end().next_multiple_of(2 << 20),
-        0x0b00_0000,
-        0x0b00_0ffc,
-        0x0bff_f004,
-        60 << 30,
-        top - 0x1000,
-    ]
+    [spare(), 0x0b00_0000, 0x0b00_0ffc, 0x0bff_f004, 60 << 30, top - 0x1000]
+        .into_iter()
+        .filter(|address| *address < top)
+        .collect()
 }
 
 /// ID_AA64MMFR0_EL1.PARange, in bits.

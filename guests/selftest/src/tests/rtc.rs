@@ -38,8 +38,8 @@ fn advances() -> Outcome {
     check_eq!(second.wrapping_sub(first), 1, "seconds at the change");
     expect_soon(|| rtc.read32(rtc::DR) != second, format_args!("DR should change again"))?;
     let passed = now() - start;
-    // Natively the clock is the host's, and the timer's may be another.
-    let range = milliseconds(800)..milliseconds(1500);
+    // Wide, for a busy machine may see either change late; natively the clock is the host's, besides.
+    let range = milliseconds(300)..milliseconds(3000);
     check!(range.contains(&passed) || !is_hanok(), "a second should be {range:?} ticks, was {passed}");
     Ok(())
 }

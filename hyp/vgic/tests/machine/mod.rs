@@ -78,26 +78,27 @@ impl ListRegisters for Hw<'_> {
     }
     fn write(&mut self, n: usize, value: ListRegister) {
         self.cpu.accesses += 1;
-        assert!(value.hw.is_none() || !(value.pending && value.active) && !value.eoi, "{value:?}");
-        assert_eq!(value.priority & 7, 0);
-        if value.pending || value.active {
+        let both = value.pending() && value.active();
+        assert!(value.hw().is_none() || !(both || value.eoi()), "{value:?}");
+        assert_eq!(value.priority() & 7, 0);
+        if value.pending() || value.active() {
             let twice = self
                 .cpu
                 .lrs
                 .iter()
                 .enumerate()
-                .any(|(i, lr)| i != n && (lr.pending || lr.active) && lr.intid == value.intid);
-            assert!(!twice, "interrupt {:?} in two list registers", value.intid);
+                .any(|(i, lr)| i != n && (lr.pending() || lr.active()) && lr.intid() == value.intid());
+            assert!(!twice, "interrupt {:?} in two list registers", value.intid());
         }
         self.cpu.lrs[n] = value;
     }
     fn empty(&mut self) -> u32 {
         self.cpu.accesses += 1;
-        self.cpu.mask(|lr| !lr.pending && !lr.active && !lr.eoi)
+        self.cpu.mask(|lr| !lr.pending() && !lr.active() && !lr.eoi())
     }
     fn ended(&mut self) -> u32 {
         self.cpu.accesses += 1;
-        self.cpu.mask(|lr| !lr.pending && !lr.active && lr.eoi)
+        self.cpu.mask(|lr| !lr.pending() && !lr.active() && lr.eoi())
     }
     fn take_eoi_count(&mut self) -> u32 {
         self.cpu.accesses += 1;
@@ -132,8 +133,8 @@ impl Interface {
     /// What the maintenance interrupt's line says.
     pub fn maintenance(&self) -> bool {
         let on = |reason| self.reasons.contains(reason);
-        self.mask(|lr| !lr.pending && !lr.active && lr.eoi) != 0
-            || on(Maintenance::NONE_PENDING) && self.mask(|lr| lr.pending && !lr.active) == 0
+        self.mask(|lr| !lr.pending() && !lr.active() && lr.eoi()) != 0
+            || on(Maintenance::NONE_PENDING) && self.mask(|lr| lr.pending() && !lr.active()) == 0
             || on(Maintenance::EOI_COUNT) && self.eoi_count != 0
             || on(Maintenance::GROUP0_ENABLED) && self.vmcr.group0
             || on(Maintenance::GROUP0_DISABLED) && !self.vmcr.group0
@@ -152,12 +153,12 @@ impl Interface {
         let best = (0..self.lrs.len())
             .filter(|&n| {
                 let lr = self.lrs[n];
-                lr.pending && !lr.active && self.passes(lr.priority, lr.group1)
+                lr.pending() && !lr.active() && self.passes(lr.priority(), lr.group1())
             })
-            .min_by_key(|&n| self.lrs[n].priority)?;
+            .min_by_key(|&n| self.lrs[n].priority())?;
         let lr = &mut self.lrs[best];
-        (lr.pending, lr.active) = (false, true);
-        let (intid, source, priority) = (lr.intid, lr.source, lr.priority);
+        *lr = lr.with_state(false, true);
+        let (intid, source, priority) = (lr.intid(), lr.source(), lr.priority());
         self.running.push(priority);
         Some((intid, source))
     }
@@ -170,13 +171,14 @@ impl Interface {
     /// The guest deactivates an interrupt: the second half of EOIR, or DIR. Returns the physical interrupt that
     /// is deactivated with it.
     pub fn deactivate(&mut self, intid: IntId, source: u8) -> Option<PhysicalIntId> {
-        let found = self.lrs.iter_mut().find(|lr| lr.active && lr.intid == intid && lr.source == source);
+        let found =
+            self.lrs.iter_mut().find(|lr| lr.active() && lr.intid() == intid && lr.source() == source);
         let Some(lr) = found else {
             self.eoi_count += 1;
             return None;
         };
-        lr.active = false;
-        lr.hw
+        *lr = lr.with_state(lr.pending(), false);
+        lr.hw()
     }
 }
 
@@ -222,10 +224,10 @@ impl Machine {
         self.with(vcpu, |vgic, id, hw| vgic.save(id, hw));
         self.loaded[vcpu] = false;
         let cpu = &self.cpus[vcpu];
-        assert!(cpu.lrs.iter().all(|lr| !lr.pending && !lr.active), "list registers left in use");
+        assert!(cpu.lrs.iter().all(|lr| !lr.pending() && !lr.active()), "list registers left in use");
         assert!(!cpu.maintenance());
         for ((_, number), line) in self.dist.iter().filter(|((cpu, _), _)| usize::from(*cpu) == vcpu) {
-            assert!(*number >= 32 || !line.active && !line.enabled, "private line left to the next vCPU");
+            assert!(*number >= 32 || !(line.active || line.enabled), "private line left to the next vCPU");
         }
     }
 

@@ -1,0 +1,45 @@
+//! A scenario by name, as a test.
+
+use std::path::Path;
+
+use libtest_mimic::{Completion, Trial};
+use tests::{Inputs, Outcome, Scenario};
+
+/// The versions of the interrupt controller.
+pub const GICS: [u8; 2] = [2, 3];
+
+/// A scenario that can be run.
+pub struct Case {
+    name: String,
+    needs_linux: bool,
+    run: Box<dyn FnOnce(&Scenario) -> Outcome + Send>,
+}
+
+impl Case {
+    /// A scenario. Its name is `/`-separated, from the general to the particular.
+    pub fn new(name: impl Into<String>, run: impl FnOnce(&Scenario) -> Outcome + Send + 'static) -> Self {
+        Self { name: name.into(), needs_linux: false, run: Box::new(run) }
+    }
+
+    /// It runs files of Debian's, which `LINUX=no` says are not to be had.
+    pub fn needs_linux(mut self) -> Self {
+        self.needs_linux = true;
+        self
+    }
+
+    /// As a test, with files below `folder`.
+    pub fn into_trial(self, inputs: &Inputs, folder: &Path) -> Trial {
+        let (inputs, folder, name) = (inputs.clone(), folder.to_owned(), self.name.clone());
+        Trial::ignorable_test(self.name, move || {
+            if self.needs_linux && inputs.without_linux {
+                return Ok(Completion::ignored_with("LINUX=no"));
+            }
+            let scenario = Scenario::new(&inputs, &folder, &name)?;
+            match (self.run)(&scenario) {
+                Ok(()) => scenario.clean(),
+                Err(failure) => return Err(scenario.report(&failure).into()),
+            }
+            Ok(Completion::Completed)
+        })
+    }
+}

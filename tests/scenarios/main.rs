@@ -1,0 +1,44 @@
+//! What the image does on a machine, from its first message to power off. `cargo test -p tests <part of a name>` runs
+//! the scenarios whose names have that part; `make test` brings the image and the guests first.
+
+mod bad_board;
+mod bad_bundle;
+mod board_u_boot;
+mod case;
+mod firmware;
+mod linux;
+mod neighbours;
+mod small_guests;
+mod u_boot;
+
+use std::path::Path;
+use std::process::ExitCode;
+use std::thread;
+
+use libtest_mimic::Arguments;
+use tests::Inputs;
+
+/// Scenarios' files.
+const FOLDER: &str = env!("CARGO_TARGET_TMPDIR");
+
+fn main() -> ExitCode {
+    let mut arguments = Arguments::from_args();
+    // QEMU has a thread for each of its CPUs, which mostly sleep.
+    let cpus = thread::available_parallelism().map_or(1, usize::from);
+    arguments.test_threads.get_or_insert(cpus.div_ceil(2).max(2));
+    let inputs = Inputs::from_environment();
+    // The longest first, so that no long one is left for the end.
+    let cases = [
+        linux::cases(),
+        neighbours::cases(),
+        small_guests::cases(),
+        u_boot::cases(),
+        board_u_boot::cases(),
+        firmware::cases(),
+        bad_board::cases(),
+        bad_bundle::cases(),
+    ];
+    let trials =
+        cases.into_iter().flatten().map(|case| case.into_trial(&inputs, Path::new(FOLDER))).collect();
+    libtest_mimic::run(&arguments, trials).exit_code()
+}

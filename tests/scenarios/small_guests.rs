@@ -1,0 +1,114 @@
+//! The small guests: the one that the image has built in, and the one that checks its machine from the inside.
+
+use std::time::Duration;
+
+use tests::{Machine, Outcome, Scenario, Vm, ensure, ensure_equal};
+
+use crate::case::{Case, GICS};
+
+/// The models that are tested.
+const MODELS: [&str; 4] = ["max", "neoverse-n1", "cortex-a72", "cortex-a53"];
+
+/// The self-test has more cases than this; fewer means that some were lost.
+const CASES: u64 = 120;
+
+pub fn cases() -> Vec<Case> {
+    let mut cases = Vec::new();
+    for gic in GICS {
+        for vcpus in [4, 2, 1] {
+            for cpu in MODELS {
+                let name = format!("selftest/gicv{gic}/{cpu}/{vcpus}-vcpus");
+                cases.push(Case::new(name, move |scenario| selftest(scenario, gic, cpu, vcpus)));
+            }
+        }
+        let small: [(&str, fn(&Scenario, u8) -> Outcome); 3] =
+            [("built-in", built_in), ("console-echo", echo), ("restarts", restarts)];
+        for (name, run) in small {
+            cases.push(Case::new(format!("{name}/gicv{gic}"), move |scenario| run(scenario, gic)));
+        }
+    }
+    cases
+}
+
+fn selftest(scenario: &Scenario, gic: u8, cpu: &str, vcpus: u8) -> Outcome {
+    // With 2 vCPUs it is the manifest in guests/.
+    let bundle = if vcpus == 2 {
+        scenario.built_bundle("selftest")?
+    } else {
+        scenario.bundle(&[Vm::selftest(vcpus, "")])?
+    };
+    let mut board = scenario.boot(&Machine::new(gic, vcpus).cpu(cpu).bundle(bundle))?;
+    board.expect(&format!(r"(?m)^selftest: {vcpus} CPUs, 64 MiB, GICv{gic}, under Hanok\n"))?;
+    let end = board.expect_within(r"(?m)^(\d+) passed, (\d+) failed\n", Duration::from_secs(200))?;
+    let (passed, failed) = (end.number(1)?, end.number(2)?);
+    ensure(failed == 0, || {
+        let failures: Vec<&str> = end.before.lines().filter(|line| line.contains("FAILED")).collect();
+        format!("{failed} cases failed in the guest:\n{}", failures.join("\n"))
+    })?;
+    let skipped = end.before.matches("... skipped").count() as u64;
+    ensure(passed + skipped > CASES, || format!("only {passed} cases passed and {skipped} were skipped"))?;
+    ensure(!end.before.contains("skipped: holds under Hanok only"), || {
+        "the guest doesn't know that it runs under Hanok".to_owned()
+    })?;
+    board.expect_log("selftest turned itself off")?;
+    board.expect_off()?;
+    Ok(())
+}
+
+/// Without a bundle, the bare image does something useful.
+fn built_in(scenario: &Scenario, gic: u8) -> Outcome {
+    let mut board = scenario.boot(&Machine::new(gic, 1))?;
+    board.expect_log("no bundle was handed over as initrd: running the built-in guests")?;
+    board.expect_log("hello: 1 vCPU on CPU 0, 16 MiB")?;
+    board.expect(r"(?m)^hello: a small guest under Hanok, on ")?;
+    board.expect(&format!(r"hello: 1 CPU\(s\), GICv{gic}, counter at \d+ Hz\n"))?;
+    for tick in 1..=10 {
+        board.expect(&format!(r"hello: tick {tick} of 10\n"))?;
+    }
+    board.expect(r"(?m)^> ")?;
+    board.send_line("help")?;
+    board.expect(r"uptime +since when it runs\n")?;
+    board.expect(r"(?m)^> ")?;
+    board.send_line("uptime")?;
+    let uptime = board.expect(r"\n(\d+)\.\d{3} s\n")?;
+    ensure(uptime.number(1)? >= 1, || "ten ticks of a tenth of a second took less than a second".to_owned())?;
+    board.expect(r"(?m)^> ")?;
+    board.send_line("reboot")?;
+    board.expect_log("hello starts afresh")?;
+    board.expect(r"(?m)^hello: a small guest under Hanok")?;
+    board.expect(r"(?m)^> ")?;
+    board.send_line("off")?;
+    board.expect_log("hello turned itself off")?;
+    board.expect_log("no VM is left: turning the board off")?;
+    board.expect_off()?;
+    Ok(())
+}
+
+/// Input by receive interrupts alone, faster than a guest reads: nothing is lost or comes twice.
+fn echo(scenario: &Scenario, gic: u8) -> Outcome {
+    let bundle = scenario.bundle(&[Vm::selftest(1, "selftest=echo")])?;
+    let mut board = scenario.boot(&Machine::new(gic, 2).bundle(bundle))?;
+    board.expect(r"(?m)^echo: ready\n")?;
+    let lines: Vec<String> = (0..40).map(|n| format!("{n} {}", "abcdefghij".repeat(n % 8))).collect();
+    board.send(&format!("{}\n", lines.join("\n")))?;
+    for line in &lines {
+        let found = board.expect(r"(?m)^echo: ([^\n]*)\n")?;
+        ensure_equal("the echo", found.group(1), line.as_str())?;
+    }
+    board.send_line("off")?;
+    board.expect(r"(?m)^echo: off\n")?;
+    board.expect_off()?;
+    Ok(())
+}
+
+/// A guest that restarts as soon as it runs, on all that it had before: each time from a clean start.
+fn restarts(scenario: &Scenario, gic: u8) -> Outcome {
+    let bundle = scenario.bundle(&[Vm::selftest(2, "selftest=reboot")])?;
+    let mut board = scenario.boot(&Machine::new(gic, 2).bundle(bundle))?;
+    for _ in 0..5 {
+        board.expect(&format!(r"(?m)^selftest: 2 CPUs, 64 MiB, GICv{gic}, under Hanok\n"))?;
+        board.expect(r"(?m)^reboot: SYSTEM_RESET\n")?;
+        board.expect_log("selftest starts afresh")?;
+    }
+    ensure(!board.text().contains("error"), || "something went wrong on the way".to_owned())
+}

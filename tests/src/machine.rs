@@ -1,0 +1,106 @@
+//! The machine that QEMU is to be: its command line.
+
+use std::path::PathBuf;
+
+/// QEMU's `virt` board. What is not said is as `make run` has it, but for one thing: Hanok's own log says more.
+#[derive(Clone, Debug)]
+pub struct Machine {
+    pub(crate) gic: u8,
+    pub(crate) cpu: String,
+    pub(crate) cpus: u8,
+    pub(crate) memory: String,
+    pub(crate) at_el2: bool,
+    pub(crate) bundle: Option<PathBuf>,
+    pub(crate) arguments: String,
+    pub(crate) kernel: Kernel,
+    pub(crate) more: Vec<String>,
+}
+
+/// How the image comes into memory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Kernel {
+    /// By QEMU's own boot loader.
+    Loaded,
+    /// By something else, or not at all.
+    Left,
+}
+
+impl Machine {
+    /// With the GIC of this version, 2 or 3, and `cpus` CPUs.
+    pub fn new(gic: u8, cpus: u8) -> Self {
+        Self {
+            gic,
+            cpu: "cortex-a72".to_owned(),
+            cpus,
+            memory: "2G".to_owned(),
+            at_el2: true,
+            bundle: None,
+            arguments: "hanok.log=debug".to_owned(),
+            kernel: Kernel::Loaded,
+            more: Vec::new(),
+        }
+    }
+
+    /// CPUs of this model.
+    pub fn cpu(mut self, model: &str) -> Self {
+        self.cpu = model.to_owned();
+        self
+    }
+
+    /// RAM, in QEMU's words: `2G`.
+    pub fn memory(mut self, size: &str) -> Self {
+        self.memory = size.to_owned();
+        self
+    }
+
+    /// A VM bundle, handed over as the initrd.
+    pub fn bundle(mut self, bundle: PathBuf) -> Self {
+        self.bundle = Some(bundle);
+        self
+    }
+
+    /// Hanok's own command line.
+    pub fn arguments(mut self, arguments: &str) -> Self {
+        self.arguments = arguments.to_owned();
+        self
+    }
+
+    /// CPUs without EL2: the image is entered at EL1.
+    pub fn without_el2(mut self) -> Self {
+        self.at_el2 = false;
+        self
+    }
+
+    /// The boot loader doesn't load the image: something else does.
+    pub fn without_kernel(mut self) -> Self {
+        self.kernel = Kernel::Left;
+        self
+    }
+
+    /// More of QEMU's options.
+    pub fn option(mut self, name: &str, value: impl Into<String>) -> Self {
+        self.more.extend([name.to_owned(), value.into()]);
+        self
+    }
+
+    /// QEMU's arguments that make the machine, without its console.
+    pub(crate) fn qemu_arguments(&self, image: &str) -> Vec<String> {
+        let el2 = if self.at_el2 { ",virtualization=on" } else { "" };
+        let mut all: Vec<String> =
+            ["-M", &format!("virt,gic-version={}{el2}", self.gic), "-cpu", &self.cpu, "-m", &self.memory]
+                .map(str::to_owned)
+                .into();
+        all.extend(["-smp".to_owned(), self.cpus.to_string()]);
+        if self.kernel == Kernel::Loaded {
+            all.extend(["-kernel", image].map(str::to_owned));
+        }
+        if let Some(bundle) = &self.bundle {
+            all.extend(["-initrd".to_owned(), bundle.display().to_string()]);
+        }
+        if !self.arguments.is_empty() && self.kernel == Kernel::Loaded {
+            all.extend(["-append", &self.arguments].map(str::to_owned));
+        }
+        all.extend(self.more.iter().cloned());
+        all
+    }
+}

@@ -1,0 +1,100 @@
+//! Manifests: which virtual machines run, as device-tree source, and the bundles that `dtc` makes of them.
+
+use std::fmt::Write;
+use std::path::Path;
+
+/// A virtual machine of a manifest.
+#[derive(Clone, Debug)]
+pub struct Vm {
+    name: String,
+    properties: Vec<(String, String)>,
+}
+
+impl Vm {
+    /// A node with nothing in it but `compatible`.
+    pub fn new(name: &str) -> Self {
+        Self { name: name.to_owned(), properties: Vec::new() }.property("compatible", "\"hanok,vm\"")
+    }
+
+    fn sized(name: &str, cpus: u8, mebibytes: u32) -> Self {
+        Self::new(name).property("cpus", &format!("<{cpus}>")).memory(mebibytes)
+    }
+
+    /// Debian's Linux, as `make run` has it.
+    pub fn linux(cpus: u8) -> Self {
+        Self::sized("linux", cpus, 512)
+            .payload("kernel", "linux/Image")
+            .payload("initrd", "linux/initrd.cpio")
+            .property("bootargs", "\"console=ttyAMA0\"")
+    }
+
+    /// The small guest that the image has built in.
+    pub fn hello(name: &str) -> Self {
+        Self::sized(name, 1, 16).payload("elf", "hello.elf")
+    }
+
+    /// The guest that checks its machine. `arguments` is its command line: which cases, or which other program.
+    pub fn selftest(cpus: u8, arguments: &str) -> Self {
+        Self::sized("selftest", cpus, 64)
+            .payload("elf", "selftest.elf")
+            .property("bootargs", &format!("\"{arguments}\""))
+    }
+
+    /// RAM, in MiB.
+    pub fn memory(self, mebibytes: u32) -> Self {
+        self.property("memory", &format!("<0x0 {:#x}>", u64::from(mebibytes) << 10))
+    }
+
+    /// Another name.
+    pub fn named(mut self, name: &str) -> Self {
+        self.name = name.to_owned();
+        self
+    }
+
+    /// A property with its value in device-tree source; one of the same name is replaced.
+    pub fn property(mut self, name: &str, value: &str) -> Self {
+        self = self.without(name);
+        self.properties.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// A property less.
+    pub fn without(mut self, name: &str) -> Self {
+        self.properties.retain(|(present, _)| present != name);
+        self
+    }
+
+    /// A property that is the contents of a file, looked for beside the manifest and among the guests.
+    pub fn payload(self, name: &str, file: impl AsRef<Path>) -> Self {
+        self.property(name, &format!("/incbin/(\"{}\")", file.as_ref().display()))
+    }
+}
+
+/// The source of a manifest with these virtual machines.
+pub(crate) fn source(vms: &[Vm]) -> String {
+    let mut text = "/dts-v1/;\n\n/ {\n\tcompatible = \"hanok,bundle\";\n".to_owned();
+    for vm in vms {
+        // Writing to a string can't fail.
+        let _ = writeln!(text, "\n\t{} {{", vm.name);
+        for (name, value) in &vm.properties {
+            let _ = writeln!(text, "\t\t{name} = {value};");
+        }
+        text.push_str("\t};\n");
+    }
+    text.push_str("};\n");
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_later_value_replaces_an_earlier_one() {
+        let vm = Vm::hello("a").property("cpus", "<9>").without("memory");
+        let text = source(&[vm]);
+        assert!(text.contains("\ta {\n\t\tcompatible = \"hanok,vm\";\n"), "{text}");
+        assert!(text.contains("cpus = <9>;") && !text.contains("<1>") && !text.contains("memory"), "{text}");
+        assert!(text.contains("elf = /incbin/(\"hello.elf\");"), "{text}");
+    }
+}

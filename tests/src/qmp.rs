@@ -1,0 +1,66 @@
+//! QEMU's control socket (QMP): JSON, a line at a time.
+
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::{Failure, Outcome};
+
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A connection to QEMU's control socket.
+pub struct Qmp {
+    stream: BufReader<UnixStream>,
+}
+
+impl Qmp {
+    pub(crate) fn connect(path: &Path) -> Outcome<Self> {
+        let stream = UnixStream::connect(path).map_err(Failure::io(format!("open {}", path.display())))?;
+        stream.set_read_timeout(Some(PATIENCE)).map_err(Failure::io("set a time limit"))?;
+        let mut qmp = Self { stream: BufReader::new(stream) };
+        // The greeting, which says versions.
+        qmp.read()?;
+        qmp.execute("qmp_capabilities", json!({}))?;
+        Ok(qmp)
+    }
+
+    fn read(&mut self) -> Outcome<Value> {
+        let mut line = String::new();
+        let count = self.stream.read_line(&mut line).map_err(Failure::io("read from QMP"))?;
+        if count == 0 {
+            return Err(Failure::Qmp("QEMU closed the socket".to_owned()));
+        }
+        serde_json::from_str(&line).map_err(|error| Failure::Qmp(format!("{error} in {line}")))
+    }
+
+    /// Executes a command and returns what it answers; events that come in between are passed over.
+    ///
+    /// # Errors
+    /// When QEMU refuses it or doesn't answer.
+    pub fn execute(&mut self, command: &str, arguments: Value) -> Outcome<Value> {
+        let request = json!({ "execute": command, "arguments": arguments });
+        let sent = self.stream.get_mut().write_all(format!("{request}\n").as_bytes());
+        sent.map_err(Failure::io("write to QMP"))?;
+        loop {
+            let mut answer = self.read()?;
+            if let Some(value) = answer.get_mut("return") {
+                return Ok(value.take());
+            }
+            if let Some(error) = answer.get("error") {
+                return Err(Failure::Qmp(format!("{command}: {error}")));
+            }
+        }
+    }
+
+    /// Executes a command of the human monitor and returns its text.
+    ///
+    /// # Errors
+    /// As [`execute`](Self::execute).
+    pub fn monitor(&mut self, command: &str) -> Outcome<String> {
+        let answer = self.execute("human-monitor-command", json!({ "command-line": command }))?;
+        Ok(answer.as_str().unwrap_or_default().replace('\r', ""))
+    }
+}

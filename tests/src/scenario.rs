@@ -1,0 +1,213 @@
+//! One scenario while it runs: its files, what it boots, and what is told when it fails.
+
+use std::cell::RefCell;
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::{env, fs, process};
+
+use crate::console::Console;
+use crate::manifest::{self, Vm};
+use crate::{Board, Failure, Machine, Outcome};
+
+/// How much of the console a failure shows.
+const SHOWN_LINES: usize = 60;
+
+/// What the scenarios need and the build makes. The Makefile says by variables where it is.
+#[derive(Clone, Debug)]
+pub struct Inputs {
+    /// The boot image.
+    pub image: PathBuf,
+    /// The guests' files: `hello.elf`, `linux/Image` and so on.
+    pub guests: PathBuf,
+    /// Bundles of the manifests in `guests/`.
+    pub bundles: PathBuf,
+    /// QEMU's program.
+    pub qemu: String,
+    /// Linux and U-Boot are to be left out.
+    pub without_linux: bool,
+}
+
+impl Inputs {
+    /// From the environment; what it doesn't say is where `make` puts it.
+    pub fn from_environment() -> Self {
+        let target = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target");
+        let place = |variable: &str, default: &str| {
+            env::var_os(variable).map_or_else(|| target.join(default), PathBuf::from)
+        };
+        Self {
+            image: place("HANOK_IMAGE", "image/hanok.img"),
+            guests: place("HANOK_GUESTS", "guests"),
+            bundles: place("HANOK_BUNDLES", "bundles"),
+            qemu: env::var("QEMU").unwrap_or_else(|_| "qemu-system-aarch64".to_owned()),
+            without_linux: env::var_os("LINUX").is_some_and(|value| value == "no"),
+        }
+    }
+}
+
+/// A scenario that runs: its folder, and the last machine that it booted.
+pub struct Scenario {
+    inputs: Inputs,
+    folder: PathBuf,
+    last: RefCell<Option<(String, Arc<Console>)>>,
+}
+
+impl Scenario {
+    /// With an empty folder of its own below `folder`.
+    ///
+    /// # Errors
+    /// When the folder can't be made.
+    pub fn new(inputs: &Inputs, folder: &Path, name: &str) -> Outcome<Self> {
+        let folder = folder.join(name.replace('/', "-"));
+        // What an earlier failure has left.
+        let _ = fs::remove_dir_all(&folder);
+        fs::create_dir_all(&folder).map_err(Failure::io(format!("make {}", folder.display())))?;
+        Ok(Self { inputs: inputs.clone(), folder, last: RefCell::new(None) })
+    }
+
+    /// Where files are that the build makes.
+    pub fn inputs(&self) -> &Inputs {
+        &self.inputs
+    }
+
+    /// A file of this name in the scenario's folder.
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.folder.join(name)
+    }
+
+    /// Writes a file of this name in the scenario's folder.
+    ///
+    /// # Errors
+    /// When it can't be written.
+    pub fn write(&self, name: &str, contents: impl AsRef<[u8]>) -> Outcome<PathBuf> {
+        let path = self.file(name);
+        fs::write(&path, contents).map_err(Failure::io(format!("write {}", path.display())))?;
+        Ok(path)
+    }
+
+    /// Makes a bundle of these virtual machines.
+    ///
+    /// # Errors
+    /// When `dtc` refuses.
+    pub fn bundle(&self, vms: &[Vm]) -> Outcome<PathBuf> {
+        let source = self.write("bundle.dts", manifest::source(vms))?;
+        let bundle = self.file("bundle.dtb");
+        let arguments: [&OsStr; 9] = [
+            "-q".as_ref(),
+            "-I".as_ref(),
+            "dts".as_ref(),
+            "-O".as_ref(),
+            "dtb".as_ref(),
+            "-i".as_ref(),
+            self.inputs.guests.as_ref(),
+            "-o".as_ref(),
+            bundle.as_ref(),
+        ];
+        run_tool(Command::new("dtc").args(arguments).arg(source))?;
+        Ok(bundle)
+    }
+
+    /// The bundle that the build has made of `guests/<name>.dts`.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn built_bundle(&self, name: &str) -> Outcome<PathBuf> {
+        let path = self.inputs.bundles.join(format!("{name}.dtb"));
+        if path.exists() {
+            return Ok(path);
+        }
+        Err(Failure::Wrong(format!("there is no {}: `make bundles` makes it", path.display())))
+    }
+
+    /// Starts a machine.
+    ///
+    /// # Errors
+    /// When QEMU can't be started.
+    pub fn boot(&self, machine: &Machine) -> Outcome<Board> {
+        if !self.inputs.image.exists() {
+            let image = self.inputs.image.display();
+            return Err(Failure::Wrong(format!("there is no {image}: `make image` makes it")));
+        }
+        let arguments = machine.qemu_arguments(&self.inputs.image.display().to_string());
+        let socket = socket_path();
+        let mut command = Command::new(&self.inputs.qemu);
+        command.args(["-display", "none", "-monitor", "none", "-nic", "none", "-serial", "stdio"]);
+        command.args(&arguments);
+        let console = Arc::new(Console::default());
+        let shown = format!(
+            "{} -nographic -nic none {}",
+            self.inputs.qemu,
+            arguments.iter().map(|word| quote(word)).collect::<Vec<_>>().join(" ")
+        );
+        *self.last.borrow_mut() = Some((shown, console.clone()));
+        command.arg("-qmp").arg(format!("unix:{},server=on,wait=off", socket.display()));
+        Board::start(&mut command, console, socket)
+    }
+
+    /// What is told of a failure: why, how to do it again, and the end of what the console said.
+    pub fn report(&self, failure: &Failure) -> String {
+        let last = self.last.borrow();
+        let Some((command, console)) = last.as_ref() else { return failure.to_string() };
+        let text = console.text();
+        let kept = match self.write("console.txt", &text) {
+            Ok(path) => format!("all of it is in {}", path.display()),
+            Err(error) => error.to_string(),
+        };
+        let lines: Vec<&str> = text.lines().collect();
+        let shown = lines[lines.len().saturating_sub(SHOWN_LINES)..].join("\n");
+        format!(
+            "{failure}\n-- to run it: {command}\n-- the end of what the console said ({kept}):\n{shown}\n-- {failure}"
+        )
+    }
+
+    /// Removes its files.
+    pub fn clean(self) {
+        // They are of use after a failure only, and will be overwritten.
+        let _ = fs::remove_dir_all(&self.folder);
+    }
+}
+
+/// A path for a socket, which may have about a hundred characters at most.
+fn socket_path() -> PathBuf {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    let count = COUNT.fetch_add(1, Ordering::Relaxed);
+    env::temp_dir().join(format!("hanok-{}-{count}.qmp", process::id()))
+}
+
+/// A word as a shell would take it.
+fn quote(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./,=:+".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        return word.to_owned();
+    }
+    format!("'{}'", word.replace('\'', r"'\''"))
+}
+
+/// Runs a program to its end and returns what it wrote.
+///
+/// # Errors
+/// When it can't be run, or fails.
+pub fn run_tool(command: &mut Command) -> Outcome<Vec<u8>> {
+    let name = command.get_program().display().to_string();
+    let output = command.output().map_err(Failure::io(format!("run {name}")))?;
+    if output.status.success() {
+        return Ok(output.stdout);
+    }
+    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+    Err(Failure::Tool { command: format!("{command:?}"), status: output.status, stderr })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::quote;
+
+    #[test]
+    fn words_are_quoted_where_a_shell_needs_it() {
+        assert_eq!(quote("virt,gic-version=3"), "virt,gic-version=3");
+        assert_eq!(quote("a b"), "'a b'");
+        assert_eq!(quote("it's"), r"'it'\''s'");
+        assert_eq!(quote(""), "''");
+    }
+}
