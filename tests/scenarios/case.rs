@@ -8,6 +8,9 @@ use tests::{Inputs, Outcome, Scenario};
 /// The versions of the interrupt controller.
 pub const GICS: [u8; 2] = [2, 3];
 
+/// What a scenario does with each version of the interrupt controller, by its name.
+pub type Named = (&'static str, fn(&Scenario, u8) -> Outcome);
+
 /// A scenario that can be run.
 pub struct Case {
     name: String,

@@ -2,12 +2,12 @@
 
 use tests::{Board, Machine, Outcome, Scenario, Vm, ensure, ensure_equal};
 
-use crate::case::{Case, GICS};
+use crate::case::{Case, GICS, Named};
 
 pub fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
     for gic in GICS {
-        let pairs: [(&str, fn(&Scenario, u8) -> Outcome); 3] =
+        let pairs: [Named; 3] =
             [("selftest", beside_selftest), ("restarts", beside_restarts), ("hello", beside_hello)];
         for (name, run) in pairs {
             let name = format!("linux-beside-{name}/gicv{gic}");

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tests::{Machine, Outcome, Scenario, Vm, ensure, ensure_equal};
 
-use crate::case::{Case, GICS};
+use crate::case::{Case, GICS, Named};
 
 /// The models that are tested.
 const MODELS: [&str; 4] = ["max", "neoverse-n1", "cortex-a72", "cortex-a53"];
@@ -21,8 +21,7 @@ pub fn cases() -> Vec<Case> {
                 cases.push(Case::new(name, move |scenario| selftest(scenario, gic, cpu, vcpus)));
             }
         }
-        let small: [(&str, fn(&Scenario, u8) -> Outcome); 3] =
-            [("built-in", built_in), ("console-echo", echo), ("restarts", restarts)];
+        let small: [Named; 3] = [("built-in", built_in), ("console-echo", echo), ("restarts", restarts)];
         for (name, run) in small {
             cases.push(Case::new(format!("{name}/gicv{gic}"), move |scenario| run(scenario, gic)));
         }

@@ -1,8 +1,9 @@
 //! A machine that runs: QEMU as a child process, its console, its end.
 
 use std::io::Write;
-use std::path::PathBuf;
-use std::process::{Child, ChildStdin, Command, Stdio};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -18,35 +19,49 @@ const LIMIT: Duration = Duration::from_secs(300);
 /// How long to wait for one thing that the console should say.
 const PATIENCE: Duration = Duration::from_secs(90);
 
+/// The options that make a socket on standard output the console, and one on standard input QEMU's control socket. So
+/// both are there before QEMU is, have no names, and close with it.
+pub(crate) const SOCKETS: [&str; 8] = [
+    "-chardev",
+    "socket,id=control,fd=0",
+    "-mon",
+    "chardev=control,mode=control",
+    "-chardev",
+    "socket,id=console,fd=1",
+    "-serial",
+    "chardev:console",
+];
+
 /// A machine that runs. It is killed, if it still runs, when this is dropped.
 pub struct Board {
     child: Arc<Mutex<Child>>,
     console: Arc<Console>,
-    stdin: ChildStdin,
-    qmp: PathBuf,
+    line: UnixStream,
+    control: UnixStream,
     /// Closed when the board is dropped: then the watchdog's work is done.
     _watched: Sender<()>,
 }
 
 impl Board {
-    /// Starts QEMU; its first serial port is the console.
-    pub(crate) fn start(command: &mut Command, console: Arc<Console>, qmp: PathBuf) -> Outcome<Self> {
+    /// Starts QEMU, which is told of its sockets by [`SOCKETS`].
+    pub(crate) fn start(mut command: Command, console: Arc<Console>) -> Outcome<Self> {
+        let (line, its_line) = pair()?;
+        let (control, its_control) = pair()?;
         let mut child = command
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
+            .stdin(its_control)
+            .stdout(its_line)
             .stderr(Stdio::piped())
             .spawn()
             .map_err(Failure::io(format!("run {}", command.get_program().display())))?;
-        let (Some(stdin), Some(stdout), Some(stderr)) =
-            (child.stdin.take(), child.stdout.take(), child.stderr.take())
-        else {
-            return Err(Failure::Wrong("QEMU has no pipes".to_owned()));
-        };
+        // It holds QEMU's ends of the sockets as well, and they wouldn't close.
+        drop(command);
+        let complaints = child.stderr.take();
         let reader = console.clone();
-        thread::spawn(move || reader.fill_from(stderr));
+        thread::spawn(move || complaints.map(|complaints| reader.fill_from(complaints)));
         let reader = console.clone();
+        let said = line.try_clone().map_err(Failure::io("share a socket"))?;
         thread::spawn(move || {
-            reader.fill_from(stdout);
+            reader.fill_from(said);
             reader.end();
         });
         let child = Arc::new(Mutex::new(child));
@@ -57,7 +72,7 @@ impl Board {
                 kill(&victim);
             }
         });
-        Ok(Self { child, console, stdin, qmp, _watched: watched })
+        Ok(Self { child, console, line, control, _watched: watched })
     }
 
     /// Waits until the console says something that matches, behind what matched last.
@@ -86,12 +101,13 @@ impl Board {
         self.expect(&regex_lite::escape(text))
     }
 
-    /// Waits for a message of EL2, of which this is all, from the word after the time to the line's end.
+    /// Waits for a message of EL2, of which this is all, from behind its name to the line's end. `<n>` stands for any number.
     ///
     /// # Errors
     /// As [`expect`](Self::expect).
     pub fn expect_log(&mut self, message: &str) -> Outcome<Found> {
-        self.expect(&format!(r"(?m)^\[ *\d+\.\d{{6}}\] hanok: {}\n", regex_lite::escape(message)))
+        let message = regex_lite::escape(message).replace("<n>", "(?:0x[0-9a-f]+|[0-9]+)");
+        self.expect(&format!(r"(?m)^\[ *\d+\.\d{{6}}\] hanok: {message}\n"))
     }
 
     /// Types text at the console.
@@ -99,7 +115,7 @@ impl Board {
     /// # Errors
     /// When QEMU has ended.
     pub fn send(&mut self, text: &str) -> Outcome {
-        let sent = self.stdin.write_all(text.as_bytes()).and_then(|()| self.stdin.flush());
+        let sent = self.line.write_all(text.as_bytes());
         sent.map_err(Failure::io("type at the console"))
     }
 
@@ -129,21 +145,25 @@ impl Board {
         self.console.text()
     }
 
-    /// Connects to QEMU's control socket.
+    /// Speaks to QEMU by its control socket; once for a board.
     ///
     /// # Errors
     /// When it doesn't answer.
     pub fn qmp(&self) -> Outcome<Qmp> {
-        Qmp::connect(&self.qmp)
+        Qmp::new(self.control.try_clone().map_err(Failure::io("share a socket"))?)
     }
 }
 
 impl Drop for Board {
     fn drop(&mut self) {
         kill(&self.child);
-        // The socket is QEMU's, which is gone.
-        let _ = std::fs::remove_file(&self.qmp);
     }
+}
+
+/// Two connected sockets: ours, and what becomes one of QEMU's standard streams.
+fn pair() -> Outcome<(UnixStream, Stdio)> {
+    let (ours, its) = UnixStream::pair().map_err(Failure::io("make sockets"))?;
+    Ok((ours, Stdio::from(OwnedFd::from(its))))
 }
 
 fn lock(child: &Mutex<Child>) -> MutexGuard<'_, Child> {

@@ -2,7 +2,6 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
-use std::path::Path;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -17,8 +16,7 @@ pub struct Qmp {
 }
 
 impl Qmp {
-    pub(crate) fn connect(path: &Path) -> Outcome<Self> {
-        let stream = UnixStream::connect(path).map_err(Failure::io(format!("open {}", path.display())))?;
+    pub(crate) fn new(stream: UnixStream) -> Outcome<Self> {
         stream.set_read_timeout(Some(PATIENCE)).map_err(Failure::io("set a time limit"))?;
         let mut qmp = Self { stream: BufReader::new(stream) };
         // The greeting, which says versions.

@@ -5,8 +5,7 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::{env, fs, process};
+use std::{env, fs};
 
 use crate::console::Console;
 use crate::manifest::{self, Vm};
@@ -131,9 +130,9 @@ impl Scenario {
             return Err(Failure::Wrong(format!("there is no {image}: `make image` makes it")));
         }
         let arguments = machine.qemu_arguments(&self.inputs.image.display().to_string());
-        let socket = socket_path();
         let mut command = Command::new(&self.inputs.qemu);
-        command.args(["-display", "none", "-monitor", "none", "-nic", "none", "-serial", "stdio"]);
+        command.args(["-display", "none", "-monitor", "none", "-nic", "none"]);
+        command.args(crate::board::SOCKETS);
         command.args(&arguments);
         let console = Arc::new(Console::default());
         let shown = format!(
@@ -142,8 +141,22 @@ impl Scenario {
             arguments.iter().map(|word| quote(word)).collect::<Vec<_>>().join(" ")
         );
         *self.last.borrow_mut() = Some((shown, console.clone()));
-        command.arg("-qmp").arg(format!("unix:{},server=on,wait=off", socket.display()));
-        Board::start(&mut command, console, socket)
+        Board::start(command, console)
+    }
+
+    /// The device tree that QEMU makes for this machine.
+    ///
+    /// # Errors
+    /// When it makes none.
+    pub fn board_tree(&self, machine: &Machine) -> Outcome<PathBuf> {
+        let tree = self.file("board.dtb");
+        let machine = machine.clone().without_kernel().option("-M", format!("dumpdtb={}", tree.display()));
+        run_tool(
+            Command::new(&self.inputs.qemu)
+                .args(["-nographic", "-nic", "none"])
+                .args(machine.qemu_arguments("")),
+        )?;
+        Ok(tree)
     }
 
     /// What is told of a failure: why, how to do it again, and the end of what the console said.
@@ -167,13 +180,6 @@ impl Scenario {
         // They are of use after a failure only, and will be overwritten.
         let _ = fs::remove_dir_all(&self.folder);
     }
-}
-
-/// A path for a socket, which may have about a hundred characters at most.
-fn socket_path() -> PathBuf {
-    static COUNT: AtomicU32 = AtomicU32::new(0);
-    let count = COUNT.fetch_add(1, Ordering::Relaxed);
-    env::temp_dir().join(format!("hanok-{}-{count}.qmp", process::id()))
 }
 
 /// A word as a shell would take it.

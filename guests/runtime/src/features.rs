@@ -119,6 +119,15 @@ pub fn instruction_key_a() -> [u64; 2] {
     [low, high]
 }
 
+/// Turns off EL1's own traps of FP, SVE and SME (CPACR_EL1.FPEN, ZEN, SMEN), or on, which come before those of a higher
+/// level: a register of theirs then faults only if somebody above hides it.
+pub fn untrap_vectors(untrap: bool) {
+    const TRAPS: u64 = 3 << 16 | 3 << 20 | 3 << 24;
+    let value = CPACR_EL1.get();
+    CPACR_EL1.set(if untrap { value | TRAPS } else { value & !TRAPS });
+    cpu::synchronize();
+}
+
 /// Lets this CPU use FP and SIMD registers, or not (CPACR_EL1.FPEN).
 pub fn enable_simd(enable: bool) {
     CPACR_EL1.modify(if enable { CPACR_EL1::FPEN::TrapNothing } else { CPACR_EL1::FPEN::TrapEl0El1 });

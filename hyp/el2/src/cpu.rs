@@ -230,9 +230,9 @@ fn trap_features() {
     ACTLR_EL2.set(0);
     write_sysreg!("HACR_EL2", 0);
     if id::hcx() != 0 {
-        // HCRX_EL2: its enables (LS64, MOPS, TCR2, SCTLR2, FPMR, PTE stage-1 extensions …) are all off, for none of
-        // them is shown; its traps are for SME and TLB invalidation of features that aren't shown either.
-        write_sysreg!("S3_4_C1_C2_2", 0);
+        // HCRX_EL2: its enables (LS64, MOPS, TCR2, SCTLR2, FPMR, stage-1 permission extensions …) are all off, for none
+        // of them is shown. TALLINT (6) traps writes of ALLINT, for NMIs aren't shown either; RES0 without them.
+        write_sysreg!("S3_4_C1_C2_2", 1 << 6);
     }
 }
 

@@ -2,6 +2,10 @@
 //! nesting (Devicetree Specification v0.4, chapter 5).
 //!
 //! FDT_NOP tokens are squeezed out in place: they carry nothing, and readers differ in where they expect them.
+//!
+//! What the properties mean is not looked at here, but for the two that the nesting of addresses rests on.
+
+use core::ops::Range;
 
 use arrayvec::ArrayVec;
 use thiserror::Error;
@@ -12,14 +16,13 @@ pub const MAX_BLOB: usize = 2 << 20;
 /// Most nodes that a tree may have. A Raspberry Pi 4's has about 700.
 const MAX_NODES: usize = 4096;
 
-/// Deepest nesting that is followed; real trees stay below ten.
-const MAX_DEPTH: usize = 16;
+/// Deepest nesting that is followed, the root being the first level; real trees stay below ten.
+pub(super) const MAX_DEPTH: usize = 16;
 
 const HEADER_BYTES: usize = 40;
 const MAGIC: u32 = 0xd00d_feed;
 /// The version of the format since 2005: the header tells the sizes of both blocks.
 const VERSION: u32 = 17;
-const LAST_COMPATIBLE: u32 = 16;
 
 const BEGIN_NODE: u32 = 1;
 const END_NODE: u32 = 2;
@@ -37,9 +40,13 @@ pub enum TreeError {
     BadMagic { found: u32 },
     #[error("device tree version {version} (compatible with {compatible}): version {VERSION} is needed")]
     BadVersion { version: u32, compatible: u32 },
+    #[error("the device tree says that it has {says} bytes; {HEADER_BYTES} to {MAX_BLOB} are accepted")]
+    SizeOutOfRange { says: usize },
     #[error("the device tree says that it has {says} bytes; {have} are there")]
     BadSize { says: usize, have: usize },
-    #[error("the device tree's {block} block, {size} bytes at {offset:#x}, lies outside the blob")]
+    #[error(
+        "the device tree's {block} block, {size} bytes at {offset:#x}, lies outside the blob or over another block"
+    )]
     BadBlock { block: &'static str, offset: usize, size: usize },
     #[error("the device tree is cut off at {offset:#x}")]
     Truncated { offset: usize },
@@ -80,12 +87,12 @@ pub fn blob_size(start: &[u8]) -> Result<usize, TreeError> {
         return Err(TreeError::BadMagic { found: word(0) });
     }
     let (version, compatible) = (word(5), word(6));
-    if version < VERSION || compatible > LAST_COMPATIBLE.max(VERSION) {
+    if version < VERSION || compatible > VERSION {
         return Err(TreeError::BadVersion { version, compatible });
     }
     let says = word(1) as usize;
     if !(HEADER_BYTES..=MAX_BLOB).contains(&says) {
-        return Err(TreeError::BadSize { says, have: MAX_BLOB });
+        return Err(TreeError::SizeOutOfRange { says });
     }
     Ok(says)
 }
@@ -95,35 +102,44 @@ pub fn blob_size(start: &[u8]) -> Result<usize, TreeError> {
 /// # Errors
 /// The first thing that is wrong with it.
 pub fn check(blob: &mut [u8], shape: &mut Shape) -> Result<(), TreeError> {
+    shape.depths.clear();
     let size = blob_size(blob)?;
     let have = blob.len();
     let blob = blob.get_mut(..size).ok_or(TreeError::BadSize { says: size, have })?;
     let word = |index: usize| read_u32(blob, index * 4).unwrap_or(0) as usize;
-    let (structure_at, strings_at, reservations_at) = (word(2), word(3), word(4));
-    let (strings_size, structure_size) = (word(8), word(9));
-    let block = |block, offset: usize, size: usize| match offset.checked_add(size) {
-        Some(end) if end <= have.min(blob.len()) => Ok(end),
-        _ => Err(TreeError::BadBlock { block, offset, size }),
-    };
-    let structure_end = block("structure", structure_at, structure_size)?;
-    let strings_end = block("strings", strings_at, strings_size)?;
-    block("memory reservation", reservations_at, 16)?;
-    if !structure_at.is_multiple_of(4)
-        || structure_at < HEADER_BYTES
-        || ranges_meet(structure_at..structure_end, strings_at..strings_end)
-    {
-        return Err(TreeError::BadBlock { block: "structure", offset: structure_at, size: structure_size });
+    let structure = block("structure", word(2), word(9), size)?;
+    let strings = block("strings", word(3), word(8), size)?;
+    let reservations_at = word(4);
+    let reservations =
+        block("memory reservation", reservations_at, reservations_size(blob, reservations_at)?, size)?;
+    // What follows changes the structure block and its size in the header; it must change nothing else.
+    if !structure.start.is_multiple_of(4) || meet(&structure, &strings) || meet(&structure, &reservations) {
+        let (offset, size) = (structure.start, structure.len());
+        return Err(TreeError::BadBlock { block: "structure", offset, size });
     }
-    let mut walk = Walk { blob, at: structure_at, end: structure_end, to: structure_at };
-    let new_end = walk.run(strings_at..strings_end, shape)?;
-    let new_size = (new_end - structure_at) as u32;
+    let mut walk = Walk { blob, at: structure.start, end: structure.end, to: structure.start };
+    let new_end = walk.run(strings, shape)?;
+    let new_size = (new_end - structure.start) as u32;
     if let Some(field) = blob.get_mut(36..40) {
         field.copy_from_slice(&new_size.to_be_bytes());
     }
     Ok(())
 }
 
-fn ranges_meet(a: core::ops::Range<usize>, b: core::ops::Range<usize>) -> bool {
+/// Where a block lies, if it lies behind the header and within the blob's `end`.
+fn block(block: &'static str, offset: usize, size: usize, end: usize) -> Result<Range<usize>, TreeError> {
+    let behind = offset.checked_add(size).filter(|behind| offset >= HEADER_BYTES && *behind <= end);
+    behind.map(|behind| offset..behind).ok_or(TreeError::BadBlock { block, offset, size })
+}
+
+/// Bytes of the memory reservation block, up to and with the entry of zeros that ends it (section 5.3).
+fn reservations_size(blob: &[u8], offset: usize) -> Result<usize, TreeError> {
+    let (entries, _) = blob.get(offset..).unwrap_or_default().as_chunks::<16>();
+    let last = entries.iter().position(|entry| *entry == [0; 16]);
+    last.map(|last| (last + 1) * 16).ok_or(TreeError::Truncated { offset: offset + entries.len() * 16 })
+}
+
+fn meet(a: &Range<usize>, b: &Range<usize>) -> bool {
     a.start < b.end && b.start < a.end
 }
 
@@ -142,7 +158,7 @@ struct Walk<'a> {
 
 impl Walk<'_> {
     /// Returns where the squeezed block ends.
-    fn run(&mut self, strings: core::ops::Range<usize>, shape: &mut Shape) -> Result<usize, TreeError> {
+    fn run(&mut self, strings: Range<usize>, shape: &mut Shape) -> Result<usize, TreeError> {
         let mut depth = 0usize;
         // Properties come before subnodes; the reader relies on it.
         let mut properties_may_follow = false;
@@ -176,7 +192,7 @@ impl Walk<'_> {
         }
     }
 
-    fn property(&mut self, strings: core::ops::Range<usize>) -> Result<(), TreeError> {
+    fn property(&mut self, strings: Range<usize>) -> Result<(), TreeError> {
         let offset = self.at;
         let length = self.peek(offset + 4)? as usize;
         let name = strings.start.saturating_add(self.peek(offset + 8)? as usize);

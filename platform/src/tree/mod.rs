@@ -4,6 +4,8 @@
 
 mod board;
 mod check;
+mod reader;
+mod value;
 
 pub use board::{
     Board, BoardError, Cpu, EnableMethod, Gic, MAX_CPUS, Psci, Range, Reserved, Timer, Uart, UartKind,

@@ -6,8 +6,8 @@ use runtime::timer::{self, ENABLE, IMASK, ISTATUS, Timer, milliseconds, wait_unt
 use runtime::{cpu, gic};
 
 use crate::framework::{
-    GRACE_MS, Outcome, check, check_eq, expect_soon, finish, grace, needs_cpus, on_every_cpu, secondaries,
-    start, tests, wait,
+    GRACE_MS, Outcome, check, check_eq, expect_soon, finish, grace, is_hanok, needs_cpus, on_every_cpu,
+    secondaries, start, tests, wait,
 };
 use crate::recorder;
 
@@ -248,6 +248,13 @@ fn masked_at_the_timer() -> Outcome {
     Ok(())
 }
 
+/// How many interrupts a guest may still take when it has lowered a timer's line before it took the interrupt: none on
+/// hardware. Under Hanok one that waits in a list register isn't withdrawn, for the guest's write to its own timer doesn't
+/// come to EL2's notice (docs/architecture.md); a second one would be wrong.
+fn late_interrupts() -> usize {
+    usize::from(is_hanok())
+}
+
 fn stopped_before_taken() -> Outcome {
     for timer in Timer::ALL {
         recorder::clear();
@@ -259,7 +266,11 @@ fn stopped_before_taken() -> Outcome {
         cpu::unmask_irqs();
         grace();
         cpu::mask_irqs();
-        check_eq!(recorder::count(0), 0, "{timer:?}: interrupts after it was stopped");
+        check!(
+            recorder::count(0) <= late_interrupts(),
+            "{timer:?}: {} interrupts after it was stopped",
+            recorder::count(0)
+        );
         check!(!gic::is_pending(timer.intid()), "{timer:?} should not be pending after it was stopped");
     }
     Ok(())
@@ -274,11 +285,20 @@ fn moved_before_taken() -> Outcome {
         let later = timer.count() + milliseconds(100);
         timer.set_deadline(later);
         cpu::unmask_irqs();
-        let came = wait(|| recorder::count(0) > 0);
+        let early = recorder::count(0);
+        check!(
+            early <= late_interrupts(),
+            "{timer:?} should not come before the later deadline: {early} times"
+        );
+        if early > 0 {
+            // Its handler has stopped it.
+            timer.start(later);
+        }
+        let came = wait(|| recorder::count(0) > early);
         cpu::mask_irqs();
         check!(came, "{timer:?} should come at the later deadline");
         check!(timer.count() >= later, "{timer:?} should not come before the later deadline");
-        check_eq!(recorder::count(0), 1, "{timer:?}: interrupts");
+        check_eq!(recorder::count(0), early + 1, "{timer:?}: interrupts");
     }
     Ok(())
 }

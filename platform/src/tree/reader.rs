@@ -1,0 +1,441 @@
+//! Reads a checked tree into a [`Board`], in one pass over its nodes.
+//!
+//! Nodes are recognised by `compatible` and `device_type`, as the Devicetree Specification and the kernel's bindings
+//! have them; everything else is left alone. Addresses are translated through the `ranges` of every bus above.
+
+use arrayvec::{ArrayString, ArrayVec};
+use fdt::Fdt;
+use fdt::node::FdtNode;
+use stage2::Pa;
+
+use super::board::{Board, BoardError, Cpu, EnableMethod, Gic, Psci, Range, Reserved, Timer, Uart, UartKind};
+use super::check::{MAX_DEPTH, Shape};
+use super::value::{cell, interrupt, number, strings, text};
+
+const MAX_UARTS: usize = 8;
+const GIC_V2: &[&str] = &["arm,gic-400", "arm,cortex-a15-gic", "arm,cortex-a7-gic"];
+const GIC_V3: &[&str] = &["arm,gic-v3"];
+const PSCI: &[&str] = &["arm,psci", "arm,psci-0.2", "arm,psci-1.0"];
+
+/// A bus on the way from the root to the node at hand.
+struct Bus<'a> {
+    name: &'a str,
+    address_cells: usize,
+    size_cells: usize,
+    /// Without `ranges`, nothing on the bus has an address above it.
+    ranges: Option<&'a [u8]>,
+    /// Neither it nor a bus above is disabled.
+    enabled: bool,
+}
+
+impl Bus<'_> {
+    /// The address on the bus above, where addresses have `parent_cells` cells.
+    fn to_parent(&self, address: u64, parent_cells: usize) -> Option<u64> {
+        let ranges = self.ranges?;
+        if ranges.is_empty() {
+            return Some(address);
+        }
+        let entry = (self.address_cells + parent_cells + self.size_cells) * 4;
+        ranges.chunks_exact(entry.max(4)).find_map(|entry| {
+            let (child, rest) = entry.split_at_checked(self.address_cells * 4)?;
+            let (parent, size) = rest.split_at_checked(parent_cells * 4)?;
+            let (child, parent, size) = (number(child)?, number(parent)?, number(size)?);
+            let offset = address.checked_sub(child).filter(|offset| *offset < size)?;
+            parent.checked_add(offset)
+        })
+    }
+}
+
+/// A UART that may turn out to be the console.
+struct Candidate {
+    path: ArrayString<96>,
+    /// Phandle of its clock.
+    clock: Option<u32>,
+    uart: Uart,
+}
+
+/// What is kept from node to node.
+pub struct Reader<'a> {
+    path: ArrayVec<Bus<'a>, MAX_DEPTH>,
+    /// `#interrupt-cells` of the GIC.
+    interrupt_cells: usize,
+    stdout: &'a str,
+    /// `/aliases`, as far as they may name a UART.
+    aliases: ArrayVec<(&'a str, &'a str), 16>,
+    uarts: ArrayVec<Candidate, MAX_UARTS>,
+    /// Fixed clocks: phandle and frequency.
+    clocks: ArrayVec<(u32, u32), 16>,
+}
+
+/// What is wanted of one node, gathered in a single pass over its properties.
+#[derive(Default)]
+struct Properties<'a> {
+    compatible: &'a [u8],
+    device_type: &'a [u8],
+    reg: &'a [u8],
+    interrupts: &'a [u8],
+    ranges: Option<&'a [u8]>,
+    enable_method: &'a [u8],
+    release_address: &'a [u8],
+    method: &'a [u8],
+    status: &'a [u8],
+    model: &'a [u8],
+    stride: &'a [u8],
+    redistributors: Option<usize>,
+    clocks: &'a [u8],
+    phandle: &'a [u8],
+    clock_frequency: &'a [u8],
+    no_map: bool,
+    address_cells: Option<usize>,
+    size_cells: Option<usize>,
+    interrupt_cells: Option<usize>,
+}
+
+impl<'a> Properties<'a> {
+    fn of(node: FdtNode<'_, 'a>) -> Self {
+        let mut found = Self::default();
+        for property in node.properties() {
+            let value = property.value;
+            let count = || cell(value, 0).map(|count| count as usize);
+            match property.name {
+                "compatible" => found.compatible = value,
+                "device_type" => found.device_type = value,
+                "reg" => found.reg = value,
+                "interrupts" => found.interrupts = value,
+                "ranges" => found.ranges = Some(value),
+                "enable-method" => found.enable_method = value,
+                "cpu-release-addr" => found.release_address = value,
+                "method" => found.method = value,
+                "status" => found.status = value,
+                "model" => found.model = value,
+                "redistributor-stride" => found.stride = value,
+                "#redistributor-regions" => found.redistributors = count(),
+                "clocks" => found.clocks = value,
+                "phandle" => found.phandle = value,
+                "clock-frequency" => found.clock_frequency = value,
+                "no-map" => found.no_map = true,
+                "#address-cells" => found.address_cells = count(),
+                "#size-cells" => found.size_cells = count(),
+                "#interrupt-cells" => found.interrupt_cells = count(),
+                _ => {}
+            }
+        }
+        found
+    }
+
+    fn is_compatible(&self, wanted: &[&str]) -> bool {
+        strings(self.compatible).any(|string| wanted.contains(&string))
+    }
+
+    fn is_enabled(&self) -> bool {
+        matches!(text(self.status), "" | "okay" | "ok")
+    }
+
+    fn is_gic(&self) -> bool {
+        self.is_enabled() && (self.is_compatible(GIC_V3) || self.is_compatible(GIC_V2))
+    }
+}
+
+impl<'a> Reader<'a> {
+    /// Reads the whole tree, whatever is wrong with it: what was found, and the first thing that was wrong.
+    pub fn run(blob: &'a [u8], shape: &Shape) -> (Board<'a>, Result<(), BoardError>) {
+        let mut board = Board::default();
+        let Ok(fdt) = Fdt::new(blob) else { return (board, Err(BoardError::Reader)) };
+        let gic = fdt.all_nodes().map(Properties::of).find(Properties::is_gic);
+        let mut reader = Self {
+            path: ArrayVec::new(),
+            // The binding knows three and four. The timer may stand before the GIC, so this is looked up first.
+            interrupt_cells: gic.and_then(|gic| gic.interrupt_cells).filter(|cells| *cells == 4).unwrap_or(3),
+            stdout: "",
+            aliases: ArrayVec::new(),
+            uarts: ArrayVec::new(),
+            clocks: ArrayVec::new(),
+        };
+        let mut outcome = Ok(());
+        for reservation in fdt.memory_reservations() {
+            let range = Range::physical(reservation.address() as u64, reservation.size() as u64);
+            outcome = outcome.and(reserve(&mut board, range, false));
+        }
+        for (node, depth) in fdt.all_nodes().zip(shape.depths()) {
+            outcome = outcome.and(reader.node(&mut board, node, depth));
+        }
+        board.uart = reader.console();
+        (board, outcome)
+    }
+
+    fn node(&mut self, board: &mut Board<'a>, node: FdtNode<'_, 'a>, depth: usize) -> Result<(), BoardError> {
+        self.path.truncate(depth);
+        let properties = Properties::of(node);
+        let outcome = self.take(board, node, depth, &properties);
+        // The kernel's binding wants an empty `ranges` there; without it the addresses are still physical ones, and a
+        // region that is not left alone is worse than one too many.
+        let reserved_memory = depth == 1 && node.name == "reserved-memory";
+        self.path.push(Bus {
+            name: node.name,
+            address_cells: properties.address_cells.unwrap_or(2),
+            size_cells: properties.size_cells.unwrap_or(1),
+            ranges: if reserved_memory { Some(&[]) } else { properties.ranges },
+            enabled: self.is_reachable(&properties),
+        });
+        outcome
+    }
+
+    /// Takes over what one node says, the path to it being known.
+    fn take(
+        &mut self,
+        board: &mut Board<'a>,
+        node: FdtNode<'_, 'a>,
+        depth: usize,
+        found: &Properties<'a>,
+    ) -> Result<(), BoardError> {
+        let parent = self.path.get(1).map(|bus| bus.name);
+        match (depth, node.name, parent) {
+            (0, _, _) => {
+                board.model = match text(found.model) {
+                    "" => text(found.compatible),
+                    model => model,
+                };
+                Ok(())
+            }
+            (1, "chosen", _) => {
+                self.chosen(board, node);
+                Ok(())
+            }
+            (1, "aliases", _) => {
+                self.aliases(node);
+                Ok(())
+            }
+            (1, _, _) if found.device_type == b"memory\0" => self.memory(board, found),
+            (2, _, Some("cpus")) if found.device_type == b"cpu\0" => self.cpu(board, node, found),
+            (2, _, Some("reserved-memory")) => self.reserved(board, found),
+            _ if !found.compatible.is_empty() && self.is_reachable(found) => self.device(board, node, found),
+            _ => Ok(()),
+        }
+    }
+
+    fn is_reachable(&self, found: &Properties<'a>) -> bool {
+        found.is_enabled() && self.path.last().is_none_or(|bus| bus.enabled)
+    }
+
+    fn chosen(&mut self, board: &mut Board<'a>, node: FdtNode<'_, 'a>) {
+        let (mut start, mut end) = (None, None);
+        for property in node.properties() {
+            match property.name {
+                "bootargs" => board.bootargs = text(property.value),
+                "stdout-path" => self.stdout = text(property.value),
+                "linux,initrd-start" => start = number(property.value),
+                "linux,initrd-end" => end = number(property.value),
+                "rng-seed" => board.rng_seed = property.value,
+                _ => {}
+            }
+        }
+        if let (Some(start), Some(end)) = (start, end)
+            && let Some(size) = end.checked_sub(start).filter(|size| *size != 0)
+        {
+            // One that does not lie in the physical address space whole is none at all.
+            board.initrd = Range::physical(start, size).filter(|range| range.size == size);
+        }
+    }
+
+    fn aliases(&mut self, node: FdtNode<'_, 'a>) {
+        for property in node.properties() {
+            let uart = property.name.starts_with("serial") || property.name.starts_with("uart");
+            if uart && self.aliases.try_push((property.name, text(property.value))).is_err() {
+                return;
+            }
+        }
+    }
+
+    fn memory(&self, board: &mut Board<'a>, found: &Properties<'a>) -> Result<(), BoardError> {
+        if !found.is_enabled() {
+            return Ok(());
+        }
+        let banks = self.regions(found).flatten().filter(|bank| bank.size != 0);
+        banks.map(|bank| push(&mut board.memory, bank, "RAM banks")).collect()
+    }
+
+    fn reserved(&self, board: &mut Board<'a>, found: &Properties<'a>) -> Result<(), BoardError> {
+        if !found.is_enabled() {
+            return Ok(());
+        }
+        self.regions(found).map(|range| reserve(board, range, found.no_map)).collect()
+    }
+
+    fn cpu(
+        &self,
+        board: &mut Board<'a>,
+        node: FdtNode<'_, 'a>,
+        found: &Properties<'a>,
+    ) -> Result<(), BoardError> {
+        // A CPU whose status is "disabled" may still be started (Devicetree Specification, 3.8.1); "fail" may not.
+        if text(found.status).starts_with("fail") {
+            return Ok(());
+        }
+        let mpidr = number(found.reg).ok_or_else(|| malformed(node, "reg is no CPU number"))?;
+        if board.cpus.iter().any(|cpu| cpu.mpidr == mpidr) {
+            return Err(malformed(node, "reg is the number of a CPU before it"));
+        }
+        let enable_method = match text(found.enable_method) {
+            "psci" => EnableMethod::Psci,
+            "spin-table" => {
+                let address = number(found.release_address);
+                EnableMethod::SpinTable(Pa::new(
+                    address.ok_or_else(|| malformed(node, "cpu-release-addr is missing"))?,
+                ))
+            }
+            _ => EnableMethod::Unknown,
+        };
+        push(&mut board.cpus, Cpu { mpidr, enable_method }, "CPUs")
+    }
+
+    fn device(
+        &mut self,
+        board: &mut Board<'a>,
+        node: FdtNode<'_, 'a>,
+        found: &Properties<'a>,
+    ) -> Result<(), BoardError> {
+        if found.is_compatible(GIC_V3) {
+            board.gic = Some(self.gic_v3(node, found)?);
+        } else if found.is_compatible(GIC_V2) {
+            board.gic = Some(self.gic_v2(node, found)?);
+        } else if found.is_compatible(&["arm,armv8-timer", "arm,armv7-timer"]) {
+            let line = |index| {
+                self.interrupt(found, index).ok_or_else(|| malformed(node, "four interrupts are needed"))
+            };
+            board.timer = Some(Timer { physical: line(1)?, virtual_: line(2)?, hypervisor: line(3)? });
+        } else if found.is_compatible(&["arm,pl011"]) {
+            self.uart(node, found);
+        } else if found.is_compatible(&["arm,pl031"]) {
+            board.rtc = self.regions(found).next().flatten();
+        } else if found.is_compatible(&["fixed-clock"]) {
+            if let (Some(phandle), Some(rate)) = (cell(found.phandle, 0), cell(found.clock_frequency, 0)) {
+                // Only the console's is wanted; a board with more fixed clocks than these keeps firmware's settings.
+                let _ = self.clocks.try_push((phandle, rate));
+            }
+        } else if found.is_compatible(PSCI) {
+            board.psci = match text(found.method) {
+                "smc" => Some(Psci::Smc),
+                "hvc" => Some(Psci::Hvc),
+                _ => return Err(malformed(node, "method is neither smc nor hvc")),
+            };
+        }
+        Ok(())
+    }
+
+    fn gic_v3(&self, node: FdtNode<'_, 'a>, found: &Properties<'a>) -> Result<Gic, BoardError> {
+        let no_redistributors = || malformed(node, "reg has no redistributors");
+        let mut regions = self.regions(found);
+        let gicd = regions.next().flatten().ok_or_else(|| malformed(node, "reg has no distributor"))?;
+        let mut redistributors = ArrayVec::new();
+        for region in regions.take(found.redistributors.unwrap_or(1)) {
+            push(&mut redistributors, region.ok_or_else(no_redistributors)?, "redistributor regions")?;
+        }
+        if redistributors.is_empty() {
+            return Err(no_redistributors());
+        }
+        let maintenance = self.interrupt(found, 0);
+        Ok(Gic::V3 {
+            gicd,
+            redistributors,
+            stride: number(found.stride),
+            maintenance: maintenance.ok_or_else(|| malformed(node, "no maintenance interrupt"))?,
+        })
+    }
+
+    fn gic_v2(&self, node: FdtNode<'_, 'a>, found: &Properties<'a>) -> Result<Gic, BoardError> {
+        let regions: ArrayVec<Option<Range>, 4> = self.regions(found).take(4).collect();
+        let [Some(gicd), Some(gicc), Some(gich), Some(gicv)] = regions[..] else {
+            return Err(malformed(node, "reg lacks the virtualization extensions (GICH, GICV)"));
+        };
+        let maintenance = self.interrupt(found, 0);
+        let maintenance = maintenance.ok_or_else(|| malformed(node, "no maintenance interrupt"))?;
+        Ok(Gic::V2 { gicd, gicc, gich, gicv, maintenance })
+    }
+
+    fn uart(&mut self, node: FdtNode<'_, 'a>, found: &Properties<'a>) {
+        let Some(registers) = self.regions(found).next().flatten() else { return };
+        let interrupt = self.interrupt(found, 0);
+        let uart = Uart { kind: UartKind::Pl011, registers, interrupt, clock: None };
+        let mut path = ArrayString::new();
+        let names = self.path.iter().skip(1).map(|bus| bus.name).chain([node.name]);
+        for name in names {
+            if path.try_push_str("/").and_then(|()| path.try_push_str(name)).is_err() {
+                return;
+            }
+        }
+        // A ninth UART can be no console; nothing else is lost with it.
+        let _ = self.uarts.try_push(Candidate { path, clock: cell(found.clocks, 0), uart });
+    }
+
+    /// The UART that `stdout-path` names, or without one the alias `serial0`, or else the only one there is.
+    fn console(&self) -> Option<Uart> {
+        let wanted = match self.stdout.split(':').next() {
+            None | Some("") => "serial0",
+            Some(wanted) => wanted,
+        };
+        let alias = self.aliases.iter().find(|(alias, _)| *alias == wanted);
+        let wanted = alias.map_or(wanted, |(_, path)| path);
+        let named = self.uarts.iter().find(|candidate| candidate.path.as_str() == wanted);
+        let Candidate { clock, uart, .. } = named.or(match &self.uarts[..] {
+            [only] => Some(only),
+            _ => None,
+        })?;
+        let rate = self.clocks.iter().find(|(phandle, _)| Some(*phandle) == *clock).map(|(_, rate)| *rate);
+        Some(Uart { clock: rate, ..*uart })
+    }
+
+    fn interrupt(&self, found: &Properties<'a>, index: usize) -> Option<u32> {
+        interrupt(found.interrupts, self.interrupt_cells, index)
+    }
+
+    /// The `reg` entries of a node on the bus at hand as physical addresses; `None` for one that some bus on the way
+    /// does not pass on. There are no entries if addresses or sizes have more cells than a number holds.
+    fn regions<'p>(&'p self, found: &Properties<'a>) -> impl Iterator<Item = Option<Range>> + use<'a, 'p> {
+        let (address_cells, size_cells) =
+            self.path.last().map_or((2, 1), |bus| (bus.address_cells, bus.size_cells));
+        let usable = (1..=2).contains(&address_cells) && size_cells <= 2;
+        let bytes: &'a [u8] = if usable { found.reg } else { &[] };
+        let entry = (address_cells + size_cells) * 4;
+        bytes.chunks_exact(entry.max(4)).map(move |entry| {
+            let (address, size) = entry.split_at_checked(address_cells * 4)?;
+            let size = if size.is_empty() { 0 } else { number(size)? };
+            Range::physical(self.translate(number(address)?)?, size)
+        })
+    }
+
+    /// Takes an address on the bus at hand up to the root.
+    fn translate(&self, address: u64) -> Option<u64> {
+        let buses = self.path.iter().skip(1).rev();
+        let parents = self.path.iter().rev().skip(1);
+        buses
+            .zip(parents)
+            .try_fold(address, |address, (bus, parent)| bus.to_parent(address, parent.address_cells))
+    }
+}
+
+fn reserve(board: &mut Board<'_>, range: Option<Range>, no_map: bool) -> Result<(), BoardError> {
+    match range {
+        Some(range) if range.size != 0 => {
+            push(&mut board.reserved, Reserved { range, no_map }, "reserved regions")
+        }
+        _ => Ok(()),
+    }
+}
+
+fn malformed(node: FdtNode<'_, '_>, what: &'static str) -> BoardError {
+    let mut name = ArrayString::new();
+    for character in node.name.chars() {
+        if name.try_push(character).is_err() {
+            break;
+        }
+    }
+    BoardError::Node { node: name, what }
+}
+
+fn push<T, const N: usize>(
+    list: &mut ArrayVec<T, N>,
+    value: T,
+    what: &'static str,
+) -> Result<(), BoardError> {
+    list.try_push(value).map_err(|_| BoardError::TooMany(what))
+}

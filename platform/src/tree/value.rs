@@ -1,0 +1,38 @@
+//! Values of properties (Devicetree Specification v0.4, section 2.2.4): big-endian cells and lists of strings.
+
+/// The cell at `index`.
+pub fn cell(bytes: &[u8], index: usize) -> Option<u32> {
+    let (cells, _) = bytes.as_chunks();
+    cells.get(index).map(|cell| u32::from_be_bytes(*cell))
+}
+
+/// A number of one or two cells; `None` for any other length.
+pub fn number(bytes: &[u8]) -> Option<u64> {
+    match bytes.len() {
+        4 => cell(bytes, 0).map(u64::from),
+        8 => Some(u64::from(cell(bytes, 0)?) << 32 | u64::from(cell(bytes, 1)?)),
+        _ => None,
+    }
+}
+
+/// The first string of a value, without its zero.
+pub fn text(bytes: &[u8]) -> &str {
+    strings(bytes).next().unwrap_or("")
+}
+
+/// The strings of a list, without their zeros; those that are not UTF-8 are left out.
+pub fn strings(bytes: &[u8]) -> impl Iterator<Item = &str> {
+    bytes.split(|byte| *byte == 0).filter_map(|string| core::str::from_utf8(string).ok())
+}
+
+/// The INTID of the entry at `index` of an `interrupts` property for a GIC with `cells` cells to an entry. The first
+/// three are kind, number and flags (binding `arm,gic`); a fourth does not change the INTID.
+pub fn interrupt(bytes: &[u8], cells: usize, index: usize) -> Option<u32> {
+    let entry = bytes.chunks_exact(cells.max(3) * 4).nth(index)?;
+    let number = cell(entry, 1)?;
+    match cell(entry, 0)? {
+        0 if number < 988 => Some(number + 32),
+        1 if number < 16 => Some(number + 16),
+        _ => None,
+    }
+}
