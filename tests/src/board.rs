@@ -11,13 +11,13 @@ use std::time::{Duration, Instant};
 
 use regex_lite::Regex;
 
-use crate::console::{Console, Found};
+use crate::console::{Console, Found, Search};
 use crate::{Failure, Outcome, Qmp};
 
 /// The longest that any QEMU may run, however slow the machine is.
 const LIMIT: Duration = Duration::from_secs(300);
 /// How long to wait for one thing that the console should say.
-const PATIENCE: Duration = Duration::from_secs(90);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The options that make a socket on standard output the console, and one on standard input QEMU's control socket. So
 /// both are there before QEMU is, have no names, and close with it.
@@ -88,9 +88,16 @@ impl Board {
     /// # Errors
     /// As there.
     pub fn expect_within(&mut self, pattern: &str, limit: Duration) -> Outcome<Found> {
-        let pattern = Regex::new(pattern)
-            .map_err(|error| Failure::Wrong(format!("the pattern /{pattern}/ is wrong: {error}")))?;
-        self.console.expect(&pattern, Instant::now() + limit)
+        self.console.expect(&compile(pattern)?, Instant::now() + limit, Search::Rest)
+    }
+
+    /// Waits until the console has said something that matches, before what matched last or behind it. The next
+    /// [`expect`](Self::expect) goes on from where it would have.
+    ///
+    /// # Errors
+    /// As [`expect`](Self::expect).
+    pub fn expect_ever(&mut self, pattern: &str) -> Outcome<Found> {
+        self.console.expect(&compile(pattern)?, Instant::now() + PATIENCE, Search::All)
     }
 
     /// Waits for a piece of text, whatever characters it has.
@@ -158,6 +165,10 @@ impl Drop for Board {
     fn drop(&mut self) {
         kill(&self.child);
     }
+}
+
+fn compile(pattern: &str) -> Outcome<Regex> {
+    Regex::new(pattern).map_err(|error| Failure::Wrong(format!("the pattern /{pattern}/ is wrong: {error}")))
 }
 
 /// Two connected sockets: ours, and what becomes one of QEMU's standard streams.

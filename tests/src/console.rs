@@ -36,6 +36,15 @@ struct State {
     ended: bool,
 }
 
+/// Where to look for a pattern.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Search {
+    /// Behind the last match, which this match then is.
+    Rest,
+    /// Everywhere; it doesn't count as a match.
+    All,
+}
+
 /// A place where the console's text matched a pattern.
 #[derive(Clone, Debug)]
 pub struct Found {
@@ -84,13 +93,13 @@ impl Console {
         self.changed.notify_all();
     }
 
-    /// Waits until the text behind the last match matches, or the deadline passes.
-    pub(crate) fn expect(&self, pattern: &Regex, deadline: Instant) -> Outcome<Found> {
+    /// Waits until the text matches, or the deadline passes.
+    pub(crate) fn expect(&self, pattern: &Regex, deadline: Instant, search: Search) -> Outcome<Found> {
         let start = Instant::now();
         let mut state = self.lock();
         loop {
             state.check()?;
-            if let Some(found) = state.find(pattern) {
+            if let Some(found) = state.find(pattern, search) {
                 return Ok(found);
             }
             let wanted = || pattern.as_str().to_owned();
@@ -126,14 +135,19 @@ impl Console {
 }
 
 impl State {
-    fn find(&mut self, pattern: &Regex) -> Option<Found> {
-        let text = &self.text[self.seen..];
+    fn find(&mut self, pattern: &Regex, search: Search) -> Option<Found> {
+        let text = match search {
+            Search::Rest => &self.text[self.seen..],
+            Search::All => &self.text,
+        };
         let captures = pattern.captures(text)?;
         let whole = captures.get(0)?;
         let groups =
             captures.iter().map(|group| group.map_or("", |group| group.as_str()).to_owned()).collect();
         let found = Found { before: text[..whole.start()].to_owned(), groups };
-        self.seen += whole.end();
+        if search == Search::Rest {
+            self.seen += whole.end();
+        }
         Some(found)
     }
 
@@ -205,7 +219,7 @@ mod tests {
 
     fn expect(console: &Console, pattern: &str) -> Outcome<Found> {
         let soon = Instant::now() + Duration::from_millis(10);
-        console.expect(&Regex::new(pattern).expect("a pattern"), soon)
+        console.expect(&Regex::new(pattern).expect("a pattern"), soon, Search::Rest)
     }
 
     #[test]

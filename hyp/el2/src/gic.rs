@@ -338,11 +338,12 @@ impl EndedHere {
 impl HardwareV2<'_> {
     /// Deactivates what a guest has ended in list register `n`, if that is EL2's to do, and empties the register. What
     /// the vGIC takes out before its end, it deactivates itself.
-    fn end(&self, n: usize) {
+    fn end(&mut self, n: usize) {
         let held = &own().ended_here;
         let Some(physical) = held.get(n) else { return };
         held.set(n, None);
         let lr = ListRegister::from_gich(self.0.read_lr(n));
+        self.0.write_lr(n, 0);
         if !lr.pending() && !lr.active() {
             self.1.set_private_active(this_cpu().index, u32::from(physical.0), false);
         }
@@ -394,10 +395,12 @@ impl ListRegisters for HardwareV2<'_> {
     #[inline]
     fn read(&mut self, n: usize) -> ListRegister {
         let lr = ListRegister::from_gich(self.0.read_lr(n));
-        match own().ended_here.get(n) {
-            Some(physical) => lr.with_eoi(false).with_hw(physical),
-            None => lr,
+        let Some(physical) = own().ended_here.get(n) else { return lr };
+        if !lr.pending() && !lr.active() {
+            // The vGIC takes it for empty, and will not write it; its maintenance interrupt must end.
+            self.end(n);
         }
+        lr.with_eoi(false).with_hw(physical)
     }
     #[inline]
     fn write(&mut self, n: usize, value: ListRegister) {
@@ -420,7 +423,6 @@ impl ListRegisters for HardwareV2<'_> {
                 let n = ended.trailing_zeros() as usize;
                 ended &= ended - 1;
                 self.end(n);
-                self.0.write_lr(n, 0);
             }
         }
         self.0.empty()

@@ -65,12 +65,15 @@ impl Write for Cut<'_> {
     }
 }
 
-/// Turns the log on. Its level is `hanok.log=off|error|warn|info|debug|trace` in the board's boot arguments, `info` by
-/// default.
-pub fn init(bootargs: &str) {
+/// Turns the log on, at level `info`.
+pub fn init() {
     // A logger can be set once, and this is called once.
     let _ = log::set_logger(&Logger);
     log::set_max_level(LevelFilter::Info);
+}
+
+/// Sets the level that the board's boot arguments ask for: `hanok.log=off|error|warn|info|debug|trace`.
+pub fn set_level(bootargs: &str) {
     for argument in bootargs.split_whitespace() {
         let Some(level) = argument.strip_prefix("hanok.log=") else { continue };
         match level.parse() {

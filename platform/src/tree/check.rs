@@ -109,9 +109,7 @@ pub fn check(blob: &mut [u8], shape: &mut Shape) -> Result<(), TreeError> {
     let word = |index: usize| read_u32(blob, index * 4).unwrap_or(0) as usize;
     let structure = block("structure", word(2), word(9), size)?;
     let strings = block("strings", word(3), word(8), size)?;
-    let reservations_at = word(4);
-    let reservations =
-        block("memory reservation", reservations_at, reservations_size(blob, reservations_at)?, size)?;
+    let reservations = reservations(blob, word(4))?;
     // What follows changes the structure block and its size in the header; it must change nothing else.
     if !structure.start.is_multiple_of(4) || meet(&structure, &strings) || meet(&structure, &reservations) {
         let (offset, size) = (structure.start, structure.len());
@@ -132,11 +130,16 @@ fn block(block: &'static str, offset: usize, size: usize, end: usize) -> Result<
     behind.map(|behind| offset..behind).ok_or(TreeError::BadBlock { block, offset, size })
 }
 
-/// Bytes of the memory reservation block, up to and with the entry of zeros that ends it (section 5.3).
-fn reservations_size(blob: &[u8], offset: usize) -> Result<usize, TreeError> {
-    let (entries, _) = blob.get(offset..).unwrap_or_default().as_chunks::<16>();
-    let last = entries.iter().position(|entry| *entry == [0; 16]);
-    last.map(|last| (last + 1) * 16).ok_or(TreeError::Truncated { offset: offset + entries.len() * 16 })
+/// Where the memory reservation block lies: it ends with the first entry of zeros (section 5.3).
+fn reservations(blob: &[u8], offset: usize) -> Result<Range<usize>, TreeError> {
+    let name = "memory reservation";
+    let bytes = blob.get(offset..).ok_or(TreeError::BadBlock { block: name, offset, size: 16 })?;
+    let (entries, _) = bytes.as_chunks::<16>();
+    let count = entries.iter().take_while(|entry| **entry != [0; 16]).count();
+    if count == entries.len() {
+        return Err(TreeError::Truncated { offset: offset + count * 16 });
+    }
+    block(name, offset, (count + 1) * 16, blob.len())
 }
 
 fn meet(a: &Range<usize>, b: &Range<usize>) -> bool {

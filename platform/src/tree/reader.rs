@@ -250,15 +250,15 @@ impl<'a> Reader<'a> {
         if !found.is_enabled() {
             return Ok(());
         }
-        let banks = self.regions(found).flatten().filter(|bank| bank.size != 0);
-        banks.map(|bank| push(&mut board.memory, bank, "RAM banks")).collect()
+        let mut banks = self.regions(found).flatten().filter(|bank| bank.size != 0);
+        banks.try_for_each(|bank| push(&mut board.memory, bank, "RAM banks"))
     }
 
     fn reserved(&self, board: &mut Board<'a>, found: &Properties<'a>) -> Result<(), BoardError> {
         if !found.is_enabled() {
             return Ok(());
         }
-        self.regions(found).map(|range| reserve(board, range, found.no_map)).collect()
+        self.regions(found).try_for_each(|range| reserve(board, range, found.no_map))
     }
 
     fn cpu(

@@ -108,6 +108,7 @@ impl Write for Polled {
 extern "C" fn boot_main(tree: u64) -> ! {
     memory::init_heap();
     percpu::init_boot_cpu();
+    logging::init();
     let size = tree_size(tree).unwrap_or(0);
     // SAFETY: the first map has the tree, and nothing else has looked at it since.
     let blob = unsafe { tree_blob(tree, size) };
@@ -150,7 +151,7 @@ fn fatal(reason: core::fmt::Arguments<'_>) -> ! {
 }
 
 fn start(board: Board<'static>, tree: u64, tree_size: u64) -> ! {
-    logging::init(board.bootargs);
+    logging::set_level(board.bootargs);
     log::info!(
         "Hanok {} on {}, {} CPU{}, entered at {:#x}",
         env!("CARGO_PKG_VERSION"),
