@@ -69,7 +69,7 @@ help:
 	@echo 'MANIFEST=x.dts  the virtual machines to run (guests/linux.dts)   KERNEL=, INITRD=  in place of Debian'"'"'s'
 	@echo 'GIC=2|3         interrupt controller ($(GIC))                        CPUS=n, MEM=size  of the board ($(CPUS), $(MEM))'
 	@echo 'CPU=model       cortex-a53, cortex-a72, neoverse-n1, max ($(CPU))'
-	@echo 'DEBUG=1         wait for gdb at port 1234                        ARGS="log=debug"  Hanok'"'"'s own command line'
+	@echo 'DEBUG=1         wait for gdb at port 1234                        ARGS="hanok.log=debug" Hanok'"'"'s own command line'
 	@echo 'TEST=name       only the scenarios whose name has it             LINUX=no  test without Linux and U-Boot'
 	@echo 'TOOLCHAIN=rustup|debian, QEMU=path, DEBIAN_SUITE=name, DEBIAN_MIRROR=url'
 

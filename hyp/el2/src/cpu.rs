@@ -201,9 +201,16 @@ pub fn mitigations(by_smc: bool) -> Mitigations {
         Some(Availability::NotNeeded) => Workaround::NotNeeded,
         Some(Availability::Unknown) | None => Workaround::NotSupported,
     };
+    // Speculative store bypass is switched off for good, so that EL2 never runs with it at a guest's wish.
+    const BYPASS_OFF: Mitigation = Mitigation::Workaround2 { enable: true };
+    let mut workaround_2 = ask(BYPASS_OFF);
+    if workaround_2 == Workaround::Needed {
+        platform::power::mitigate(BYPASS_OFF);
+        workaround_2 = Workaround::NotNeeded;
+    }
     Mitigations {
         workaround_1: ask(Mitigation::Workaround1),
-        workaround_2: ask(Mitigation::Workaround2 { enable: true }),
+        workaround_2,
         workaround_3: ask(Mitigation::Workaround3),
     }
 }

@@ -194,19 +194,21 @@ fn set_way(vcpu: &'static Vcpu) {
     }
 }
 
-const SCTLR_C: u64 = 1 << 2;
+/// SCTLR_EL1.C and M: the caches are used where both are set.
+const CACHES_ON: u64 = 1 << 2 | 1;
 
 /// A write to one of stage 1's registers, trapped since set-and-way maintenance was seen.
 fn write_stage_one(vcpu: &'static Vcpu, register: StageOne, value: u64) {
     match register {
         StageOne::Sctlr => {
-            let toggles = (SCTLR_EL1.get() ^ value) & SCTLR_C != 0;
+            let on = |sctlr: u64| sctlr & CACHES_ON == CACHES_ON;
+            let toggles = on(SCTLR_EL1.get()) != on(value);
             // What was written with the caches in one state must be seen in the other.
             if toggles && !vcpu.vm.clean_some(&vcpu.cleaned) {
                 return;
             }
             SCTLR_EL1.set(value);
-            if value & SCTLR_C != 0 {
+            if on(value) {
                 vcpu.watch_caches(false);
             }
         }

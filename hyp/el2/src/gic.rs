@@ -72,9 +72,6 @@ pub enum GicError {
     /// Neither kind of GIC, or no timer.
     #[error("the device tree has no interrupt controller or timer")]
     Missing,
-    /// GICv3's system registers can't be used.
-    #[error("the CPU interface's system registers are not available (ICC_SRE_EL2.SRE can't be set)")]
-    NoSystemRegisters,
 }
 
 /// Sets the distributor up, all lines off. By the boot CPU, with the full map in place.
@@ -134,7 +131,14 @@ pub fn init_cpu() {
                 (Some(redistributor), Some(slot)) => slot.call_once(|| redistributor).init(),
                 _ => log::warn!("CPU {}: no redistributor: it gets no interrupts", cpu.index),
             }
-            CpuGic::V3(v3::Interface::init())
+            let Some(interface) = v3::Interface::init() else {
+                log::error!(
+                    "CPU {}: firmware keeps the GIC's system registers off (ICC_SRE_EL2.SRE): it gets no interrupts",
+                    cpu.index
+                );
+                return;
+            };
+            CpuGic::V3(interface)
         }
         _ => return,
     };

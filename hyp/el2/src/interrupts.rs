@@ -1,5 +1,6 @@
 //! Physical interrupts: EL2's own, and those that it hands to the guest that owns them.
 
+use aarch64_cpu::asm::barrier;
 use vgic::{IntId, Kicks};
 
 use crate::gic::{self, Acknowledged, CpuGic, Lines, with_hardware};
@@ -43,6 +44,8 @@ fn take_own(gic: CpuGic, lines: &Lines, interrupt: Acknowledged, vcpu: Option<&'
     match interrupt.intid {
         gic::KICK => {
             gic.deactivate(interrupt);
+            // The requests were written before the kick, and must be read behind it: a read of IAR orders nothing.
+            barrier::dsb(barrier::SY);
             serve_requests();
         }
         intid if intid == lines.maintenance => {

@@ -16,7 +16,7 @@ use crate::{image, percpu};
 /// The map, kept for ever; its root is what every CPU's TTBR0_EL2 holds.
 static MAP: Once<IdMap<El2>> = Once::new();
 
-/// Read-only, whatever else. AP[1] is RES1 in a regime with one privilege level.
+/// Read-only, whatever else. AP\[1\] is RES1 in a regime with one privilege level.
 const NORMAL: El23Attributes = El23Attributes::VALID
     .union(El23Attributes::ATTRIBUTE_INDEX_1)
     .union(El23Attributes::INNER_SHAREABLE)
@@ -70,7 +70,8 @@ pub fn init(board: &Board<'_>) -> Result<(), MmuError> {
 
     let mut tables = IdMap::new(ROOT_LEVEL, El2);
     for bank in &board.memory {
-        let (mut at, end) = whole_pages(bank);
+        // A bank's broken first and last page are no memory of EL2's.
+        let (mut at, end) = (bank.start.as_u64().next_multiple_of(PAGE_SIZE), bank.end() & !(PAGE_SIZE - 1));
         for (from, to) in holes.iter().copied().filter(|(from, _)| *from < end) {
             map(&mut tables, at, from.min(end), DATA)?;
             at = at.max(to);

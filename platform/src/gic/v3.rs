@@ -289,11 +289,14 @@ pub struct Interface {
 
 impl Interface {
     /// Turns the CPU interface on: system registers, all priorities, EOI and deactivation apart, group 1; and the
-    /// virtual interface off, its list registers empty.
-    pub fn init() -> Self {
+    /// virtual interface off, its list registers empty. `None` where a higher level keeps the system registers off.
+    pub fn init() -> Option<Self> {
         // SRE: system registers. DFB, DIB: no bypass. Enable: EL1 may use ICC_SRE_EL1 without a trap.
         write!("ICC_SRE_EL2", 0b1111);
         isb();
+        if ICC_SRE_EL2.get() & 1 == 0 {
+            return None;
+        }
         write!("ICC_PMR_EL1", 0xff);
         write!("ICC_BPR1_EL1", 0);
         // EOImode 1: EOIR drops the priority, DIR deactivates. CBPR 0.
@@ -305,7 +308,7 @@ impl Interface {
         for index in 0..interface.count() {
             interface.write_lr(index, 0);
         }
-        interface
+        Some(interface)
     }
 
     /// The number of list registers.

@@ -57,7 +57,7 @@ static POOL: BootCell<Pool> = BootCell(UnsafeCell::new(Pool([[0; ENTRIES]; TABLE
 const VALID: u64 = 1;
 const TABLE_OR_PAGE: u64 = 1 << 1;
 const READ_ONLY: u64 = 1 << 7;
-/// AP[1] is RES1 in a regime with one privilege level.
+/// AP\[1\] is RES1 in a regime with one privilege level.
 const AP1: u64 = 1 << 6;
 const INNER_SHAREABLE: u64 = 0b11 << 8;
 const ACCESSED: u64 = 1 << 10;

@@ -20,6 +20,23 @@ boot_cpu_start:
     msr     daifset, #0xf
     msr     spsel, #1
     mov     x19, x0
+    mrs     x21, CurrentEL
+    cmp     x21, #(2 << 2)
+    b.ne    0f
+
+    // At EL2, nothing of what firmware left in these two decides how the first instructions run: the MMU and caches are
+    // off, accesses little-endian, and EL2 has a translation regime of its own (E2H 0: the other registers' layouts
+    // depend on it), with EL1 in AArch64. The rest of HCR_EL2 is set when a guest is built.
+    ldr     x1, =0x30c50830             // the bits that are RES1
+    msr     sctlr_el2, x1
+    mov     x1, #(1 << 31)
+    msr     hcr_el2, x1
+    isb
+
+    // Lines of this memory that a loader left dirty must not come down on what is written past the caches now.
+0:  adrp    x0, __bss_start
+    adrp    x1, __image_end
+    bl      invalidate_to_poc
 
     adrp    x1, __bss_start
     add     x1, x1, :lo12:__bss_start
@@ -48,17 +65,10 @@ boot_cpu_start:
     mov     sp, x1
     mov     x29, xzr
     mov     x30, xzr
-    mov     x1, #0                      // Unbootable::WrongExceptionLevel
-    mrs     x2, CurrentEL
-    cmp     x2, #(2 << 2)
+    mov     x1, #0                      // WRONG_EXCEPTION_LEVEL
+    cmp     x21, #(2 << 2)
     b.ne    4f
-
-    // EL1 is AArch64 and EL2 has a translation regime of its own: E2H is 0, or this CPU cannot be used. The rest of
-    // HCR_EL2 is set when a guest is built.
-    mov     x1, #1                      // Unbootable::OnlyVhe
-    mov     x2, #(1 << 31)
-    msr     hcr_el2, x2
-    isb
+    mov     x1, #1                      // ONLY_VHE: E2H cannot be cleared
     mrs     x2, hcr_el2
     tbnz    x2, #34, 4f
 
@@ -66,7 +76,7 @@ boot_cpu_start:
     mov     x0, x19
     bl      make_early_map
     mov     x20, x0                     // the root table, or 0 where the tree is of no use
-    mov     x1, #2                      // Unbootable::NoDeviceTree
+    mov     x1, #2                      // NO_DEVICE_TREE
     cbz     x0, 4f
     adrp    x0, __image_start
     adrp    x1, __image_end
@@ -106,6 +116,8 @@ enable_mmu:
 // is cleaned too, so that a neighbour loses nothing.
 .global invalidate_to_poc
 invalidate_to_poc:
+    // Stores with the MMU off are to Device memory, which cache maintenance is ordered with by a barrier alone.
+    dmb     sy
     mrs     x3, ctr_el0
     ubfx    x3, x3, #16, #4
     mov     x4, #4
@@ -128,7 +140,19 @@ invalidate_to_poc:
 .global secondary_start
 secondary_start:
     msr     daifset, #0xf
+    msr     spsel, #1
     mov     x19, x0
+    // As on the boot CPU; one that can't clear E2H stays here, and is reported as not having come up.
+    ldr     x1, =0x30c50830
+    msr     sctlr_el2, x1
+    mov     x1, #(1 << 31)
+    msr     hcr_el2, x1
+    isb
+    mrs     x1, hcr_el2
+0:  tbz     x1, #34, 1f
+    wfi
+    b       0b
+1:
     ldp     x0, x20, [x19]              // root table; stack
     bl      enable_mmu
     mov     sp, x20

@@ -21,7 +21,7 @@ global_asm!(include_str!("head.s"));
 /// The size of the tree at this address, or `None` where there is none. Reads the header only.
 fn tree_size(tree: u64) -> Option<u64> {
     // x0 = 0 or 0x100 is what QEMU and firmware without a tree leave there; a tree is 8-byte aligned.
-    if tree < 0x1000 || !tree.is_multiple_of(8) {
+    if !(0x1000..1 << 48).contains(&tree) || !tree.is_multiple_of(8) {
         return None;
     }
     // SAFETY: the boot protocol gives the address of a tree in RAM in x0. That it is one is checked by its magic number;
@@ -39,13 +39,11 @@ unsafe fn tree_blob(tree: u64, size: u64) -> &'static mut [u8] {
     unsafe { slice::from_raw_parts_mut(ptr::with_exposed_provenance_mut(tree as usize), size as usize) }
 }
 
-/// Why the image can't even start.
-#[repr(u64)]
-enum Unbootable {
-    WrongExceptionLevel = 0,
-    OnlyVhe = 1,
-    NoDeviceTree = 2,
-}
+/// Why the image can't even start, as `head.s` tells it: it was not entered at EL2.
+const WRONG_EXCEPTION_LEVEL: u64 = 0;
+/// HCR_EL2.E2H cannot be cleared.
+const ONLY_VHE: u64 = 1;
+// 2: there is no device tree that can be mapped.
 
 /// Says on the board's UART, where the tree names one, why nothing will happen; and stops. Runs with the MMU off at
 /// whatever exception level the image was entered: no locks, no log.
@@ -58,11 +56,11 @@ extern "C" fn unbootable(tree: u64, reason: u64) -> ! {
         // SAFETY: the tree says that the UART is there; with the MMU off all memory is device memory.
         let mut out = Polled(unsafe { open(&uart) });
         let _ = match reason {
-            r if r == Unbootable::WrongExceptionLevel as u64 => out.write_str(
+            WRONG_EXCEPTION_LEVEL => out.write_str(
                 "\nhanok: entered below EL2, where no hypervisor can run. Start the image at EL2: on QEMU with \
                  -M virt,virtualization=on; on a board, by firmware that enters its payload at EL2.\n",
             ),
-            r if r == Unbootable::OnlyVhe as u64 => out.write_str(
+            ONLY_VHE => out.write_str(
                 "\nhanok: HCR_EL2.E2H cannot be cleared on this CPU. Hanok runs at EL2 without the Virtualization \
                  Host Extensions, so this CPU cannot be used.\n",
             ),
@@ -124,25 +122,14 @@ extern "C" fn boot_main(tree: u64) -> ! {
             console::init(unsafe { open(&uart) });
         }
     }
-    let board = checked
-        .map_err(|error| error.to_string_in())
-        .and_then(|()| Board::read(blob, &shape).map_err(|error| error.to_string_in()));
-    match board {
+    if let Err(error) = checked {
+        fatal(format_args!("{error}"));
+    }
+    match Board::read(blob, &shape) {
         Ok(board) => start(board, tree, size),
-        Err(text) => fatal(format_args!("{text}")),
+        Err(error) => fatal(format_args!("{error}")),
     }
 }
-
-/// An error's message, kept beyond the error.
-trait Message: core::fmt::Display {
-    fn to_string_in(&self) -> arrayvec::ArrayString<256> {
-        let mut text = arrayvec::ArrayString::new();
-        let _ = write!(text, "{self}");
-        text
-    }
-}
-
-impl<T: core::fmt::Display> Message for T {}
 
 /// Stops the boot with a message that a person can act on.
 fn fatal(reason: core::fmt::Arguments<'_>) -> ! {

@@ -349,6 +349,7 @@ fn describe(vm: &Vm, config: &VmConfig<'_>) {
         cpus.join(", "),
         config.memory >> 20
     );
+    log::debug!("{}: VMID {}", vm.name, vm.id.vmid());
     let mut at = VIRT.ram.base.as_u64();
     for run in &vm.ram {
         log::debug!("{}: RAM {at:#x} is at {:#x}, {} MiB", vm.name, run.start().as_u64(), run.size() >> 20);

@@ -24,7 +24,7 @@ pub struct Reload {
     plan: LoadPlan<'static>,
     tree: GuestTree<'static>,
     blob: Vec<u8>,
-    /// Which of [`Self::items`] is being copied, and how much of it has been.
+    /// Which [`Self::item`] is being copied, and how much of it has been.
     item: usize,
     offset: u64,
     /// How far cleaning what the guest itself left in caches has come; an offset into RAM.

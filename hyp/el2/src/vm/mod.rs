@@ -180,6 +180,9 @@ impl Vm {
         let own = own().vcpu.get().filter(|own| own.id == vcpu && core::ptr::eq(own.vm, self));
         match own.filter(|own| own.is_loaded()) {
             Some(own) => {
+                // This may be the second sync of one exit: what the first wrote to list registers must have reached
+                // the register that tells which are empty.
+                aarch64_cpu::asm::barrier::isb(aarch64_cpu::asm::barrier::SY);
                 // What a vCPU's own sync asks of itself has been done by it; so this ends.
                 let kicks = with_hardware!(|hardware| self.vgic.lock().sync(own.id, &mut hardware));
                 let others = kicks.unwrap_or(Kicks::NONE).without(vcpu);
@@ -255,7 +258,9 @@ impl Vm {
         let rtc = self.rtc.lock().reset(timer::now());
         self.apply(VIRT.rtc.intid(), rtc);
         self.power.lock().boot(reload.start());
-        log::info!("{} starts afresh", self.name);
+        if self.may_log() {
+            log::info!("{} starts afresh", self.name);
+        }
         self.phase.store(Phase::Running as u8, Ordering::SeqCst);
     }
 
