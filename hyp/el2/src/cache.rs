@@ -16,11 +16,11 @@ pub fn line_bytes() -> u64 {
 /// with caches off sees what was written, and nobody finds a stale line later. The caller completes it by [`sync`].
 pub fn clean(start: u64, end: u64) {
     let line = line_bytes();
-    let mut at = start & !(line - 1);
+    let mut at = start & !line.wrapping_sub(1);
     while at < end {
         // SAFETY: cleaning and invalidating a line loses nothing; all callers pass addresses that EL2 maps.
         unsafe { asm!("dc civac, {}", in(reg) at, options(nostack)) };
-        at += line;
+        at = at.wrapping_add(line);
     }
 }
 
@@ -44,11 +44,11 @@ pub fn zero(range: PaRange) {
             // SAFETY: the ledger's caller has just taken these pages, which EL2 maps as Normal memory and nothing refers
             // to; blocks divide pages.
             unsafe { asm!("dc zva, {}", in(reg) at, options(nostack)) };
-            at += block;
+            at = at.wrapping_add(block);
         } else {
             // SAFETY: as above.
             unsafe { core::ptr::write_bytes(at as *mut u8, 0, stage2::PAGE_SIZE as usize) };
-            at += stage2::PAGE_SIZE;
+            at = at.wrapping_add(stage2::PAGE_SIZE);
         }
     }
 }

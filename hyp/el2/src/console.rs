@@ -169,7 +169,7 @@ impl Console {
             if !uart.try_send(*byte) {
                 return false;
             }
-            self.sent += 1;
+            self.sent = self.sent.wrapping_add(1);
         }
         false
     }
@@ -183,25 +183,25 @@ impl Console {
             let count = cpu.log.take(&mut chunk);
             if count > 0 {
                 self.begin_line();
-                self.put(&chunk[..count]);
+                self.put(chunk.get(..count).unwrap_or(&[]));
                 return true;
             }
         }
         let vms = vm::all().count();
         for turn in 0..vms {
-            let index = (self.next + turn) % vms;
+            let index = self.next.wrapping_add(turn).checked_rem(vms).unwrap_or(0);
             let Some(vm) = vm::all().nth(index) else { continue };
             // A line that is cut and its name must fit.
             let room = if index == 0 { CHUNK } else { LINE };
-            let count = vm.drain(&mut chunk[..room]);
+            let count = chunk.get_mut(..room).map_or(0, |chunk| vm.drain(chunk));
             if count == 0 {
                 continue;
             }
-            self.next = (index + 1) % vms;
+            self.next = index.wrapping_add(1);
             if index == 0 {
-                self.put(&chunk[..count]);
+                self.put(chunk.get(..count).unwrap_or(&[]));
             } else {
-                self.gather(index, &vm.name, &chunk[..count]);
+                self.gather(index, &vm.name, chunk.get(..count).unwrap_or(&[]));
             }
             return true;
         }
@@ -218,7 +218,7 @@ impl Console {
     fn put(&mut self, bytes: &[u8]) {
         // Room was made sure of by whoever cut the piece.
         let room = self.staged.remaining_capacity().min(bytes.len());
-        let _ = self.staged.try_extend_from_slice(&bytes[..room]);
+        let _ = self.staged.try_extend_from_slice(bytes.get(..room).unwrap_or(&[]));
         if let Some(last) = bytes.last() {
             self.at_line_start = *last == b'\n';
         }

@@ -79,7 +79,7 @@ extern "C" fn crash_report(kind: u64, registers: &Registers) -> ! {
     for (row, values) in registers.x.chunks(4).enumerate() {
         let _ = write!(report, " ");
         for (column, value) in values.iter().enumerate() {
-            let _ = write!(report, " x{:<2} {value:016x}", row * 4 + column);
+            let _ = write!(report, " x{:<2} {value:016x}", row.wrapping_mul(4).wrapping_add(column));
         }
         let _ = writeln!(report);
     }

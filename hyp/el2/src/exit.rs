@@ -33,7 +33,7 @@ impl Frame {
     pub fn get(&self, n: u8) -> u64 {
         match n & 31 {
             31 => 0,
-            n => self.x[usize::from(n)],
+            n => self.x.get(usize::from(n)).copied().unwrap_or(0),
         }
     }
 
@@ -41,7 +41,9 @@ impl Frame {
     #[inline]
     pub fn set(&mut self, n: u8, value: u64) {
         // The last slot of the frame is nobody's.
-        self.x[usize::from(n & 31)] = value;
+        if let Some(register) = self.x.get_mut(usize::from(n & 31)) {
+            *register = value;
+        }
     }
 
     /// X0 to X3.
@@ -52,7 +54,7 @@ impl Frame {
 
     /// X0 to X30.
     pub fn registers(&self) -> &[u64] {
-        &self.x[..31]
+        self.x.first_chunk::<31>().map_or(&[], |registers| registers)
     }
 }
 

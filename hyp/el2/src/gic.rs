@@ -425,7 +425,7 @@ impl ListRegisters for HardwareV2<'_> {
             ended &= self.0.ended();
             while ended != 0 {
                 let n = ended.trailing_zeros() as usize;
-                ended &= ended - 1;
+                ended &= ended.wrapping_sub(1);
                 self.end(n);
             }
         }

@@ -20,8 +20,9 @@ fn piece(stage2: &Stage2, tables: &impl Environment, ipa: Ipa, wanted: u64) -> R
     if mapping.attributes.usage != Use::Ram {
         return Err(NoMemory(ipa));
     }
-    let offset = ipa.as_u64() - mapping.ipa.as_u64();
-    Ok((mapping.pa.as_u64() + offset, wanted.min(mapping.size() - offset)))
+    let offset = ipa.as_u64().wrapping_sub(mapping.ipa.as_u64());
+    let left = mapping.size().saturating_sub(offset);
+    Ok((mapping.pa.as_u64().wrapping_add(offset), wanted.min(left)))
 }
 
 /// What to put into a guest's memory.
@@ -56,12 +57,13 @@ pub fn write(
     from: u64,
     limit: u64,
 ) -> Result<u64, NoMemory> {
-    let at = Ipa::new(ipa.as_u64() + from);
-    let (pa, length) = piece(stage2, tables, at, limit.min(source.size() - from))?;
+    let at = Ipa::new(ipa.as_u64().wrapping_add(from));
+    let (pa, length) = piece(stage2, tables, at, limit.min(source.size().saturating_sub(from)))?;
     let target = pa as *mut u8;
     match source {
         Source::Bytes(bytes) => {
-            let bytes = &bytes[from as usize..(from + length) as usize];
+            let bytes =
+                bytes.get(from as usize..).and_then(|bytes| bytes.get(..length as usize)).unwrap_or(&[]);
             // SAFETY: stage 2 says that these addresses are the VM's memory, which is no object of EL2's, and which EL2 maps
             // as Normal memory; the bundle, where the bytes lie, is kept out of what VMs are given.
             unsafe { ptr::copy_nonoverlapping(bytes.as_ptr(), target, bytes.len()) };
@@ -71,6 +73,6 @@ pub fn write(
             unsafe { ptr::write_bytes(target, byte, length as usize) };
         }
     }
-    cache::clean(pa, pa + length);
+    cache::clean(pa, pa.wrapping_add(length));
     Ok(length)
 }

@@ -16,7 +16,9 @@ use crate::{console, timer};
 
 /// Longest message in bytes, its end included; what is longer is cut.
 pub const MESSAGE: usize = 512;
+/// Bytes in a ring, a power of two.
 const RING: usize = 8192;
+const WRAP: usize = RING - 1;
 
 static DEFERRED: AtomicBool = AtomicBool::new(false);
 
@@ -56,7 +58,7 @@ struct Cut<'a>(&'a mut ArrayString<MESSAGE>);
 impl Write for Cut<'_> {
     fn write_str(&mut self, text: &str) -> core::fmt::Result {
         for character in text.chars() {
-            if self.0.remaining_capacity() < character.len_utf8() + 2 {
+            if self.0.remaining_capacity() < character.len_utf8().wrapping_add(2) {
                 return Ok(());
             }
             self.0.push(character);
@@ -111,14 +113,16 @@ impl Ring {
     /// Adds a message, or counts it as lost.
     fn push(&self, message: &[u8]) {
         let mut bytes = self.bytes.lock();
-        if RING - bytes.length < message.len() {
+        if RING.saturating_sub(bytes.length) < message.len() {
             self.lost.fetch_add(1, Ordering::Relaxed);
             return;
         }
         for byte in message {
-            let at = (bytes.start + bytes.length) % RING;
-            bytes.ring[at] = *byte;
-            bytes.length += 1;
+            let end = bytes.start.wrapping_add(bytes.length);
+            if let Some(slot) = bytes.ring.get_mut(end & WRAP) {
+                *slot = *byte;
+            }
+            bytes.length = bytes.length.wrapping_add(1);
         }
     }
 
@@ -128,13 +132,13 @@ impl Ring {
         let mut bytes = self.bytes.lock();
         let mut whole = 0;
         for (taken, slot) in out.iter_mut().enumerate().take(bytes.length) {
-            *slot = bytes.ring[(bytes.start + taken) % RING];
+            *slot = bytes.ring.get(bytes.start.wrapping_add(taken) & WRAP).copied().unwrap_or(0);
             if *slot == b'\n' {
-                whole = taken + 1;
+                whole = taken.wrapping_add(1);
             }
         }
-        bytes.start = (bytes.start + whole) % RING;
-        bytes.length -= whole;
+        bytes.start = bytes.start.wrapping_add(whole) & WRAP;
+        bytes.length = bytes.length.saturating_sub(whole);
         drop(bytes);
         if whole > 0 {
             return whole;
@@ -144,9 +148,10 @@ impl Ring {
             lost => {
                 let mut text: ArrayString<64> = ArrayString::new();
                 let _ = write!(text, "hanok: {lost} messages lost\r\n");
-                let length = text.len().min(out.len());
-                out[..length].copy_from_slice(&text.as_bytes()[..length]);
-                length
+                for (slot, byte) in out.iter_mut().zip(text.bytes()) {
+                    *slot = byte;
+                }
+                text.len().min(out.len())
             }
         }
     }

@@ -5,10 +5,23 @@
 //! through it.
 #![no_std]
 #![no_main]
-#![deny(clippy::unwrap_used, clippy::expect_used, clippy::todo, clippy::unimplemented)]
+#![deny(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::todo,
+    clippy::unimplemented,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects
+)]
 
 extern crate alloc;
 
+#[allow(
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    reason = "runs at boot alone, before any guest"
+)]
 mod boot;
 mod bundle;
 mod cache;
@@ -21,11 +34,31 @@ mod guest_memory;
 mod image;
 mod interrupts;
 mod logging;
+#[allow(
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    reason = "runs at boot alone, before any guest"
+)]
 mod memory;
+#[allow(
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    reason = "runs at boot alone, before any guest"
+)]
 mod mmu;
+#[allow(
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    reason = "runs at boot alone, before any guest"
+)]
 mod percpu;
 mod random;
 mod run;
+#[allow(
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    reason = "runs at boot alone, before any guest"
+)]
 mod smp;
 mod sysreg;
 mod tables;

@@ -14,8 +14,10 @@ static GENERATOR: Mutex<Option<ChaCha20Rng>> = Mutex::new(None);
 pub fn init(board: &Board<'_>) {
     let mut key = [0; 32];
     let seeded = board.rng_seed.len() >= key.len();
-    for (n, byte) in board.rng_seed.iter().enumerate() {
-        key[n % 32] ^= byte;
+    for chunk in board.rng_seed.chunks(key.len()) {
+        for (byte, random) in key.iter_mut().zip(chunk) {
+            *byte ^= random;
+        }
     }
     let from_cpu = cpu::Features::read().random && mix_random(&mut key);
     if !seeded && !from_cpu {

@@ -47,7 +47,7 @@ fn descriptor(table: Pa, index: usize) -> *const AtomicU64 {
 }
 
 fn zero(pa: Pa, frames: usize) {
-    if let Ok(range) = PaRange::new(pa, frames as u64 * PAGE_SIZE) {
+    if let Ok(range) = PaRange::new(pa, PAGE_SIZE.saturating_mul(frames as u64)) {
         cache::zero(range);
     }
 }

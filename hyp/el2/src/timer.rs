@@ -20,7 +20,10 @@ pub fn frequency() -> u64 {
 /// Microseconds since the counter started.
 pub fn microseconds() -> u64 {
     let (ticks, frequency) = (now(), frequency());
-    (u128::from(ticks) * 1_000_000 / u128::from(frequency)) as u64
+    let seconds = ticks.checked_div(frequency).unwrap_or(0);
+    let rest = ticks.checked_rem(frequency).unwrap_or(0);
+    let micros = rest.saturating_mul(1_000_000).checked_div(frequency).unwrap_or(0);
+    seconds.saturating_mul(1_000_000).saturating_add(micros)
 }
 
 /// Has EL2's timer interrupt come to this CPU at `deadline` ticks, or not at all.

@@ -389,14 +389,12 @@ impl<'a> Reader<'a> {
     }
 
     /// The `reg` entries of a node on the bus at hand as physical addresses; `None` for one that some bus on the way
-    /// does not pass on. There are no entries if addresses or sizes have more cells than a number holds.
+    /// does not pass on, or whose address or size has more cells than a number.
     fn regions<'p>(&'p self, found: &Properties<'a>) -> impl Iterator<Item = Option<Range>> + use<'a, 'p> {
         let (address_cells, size_cells) =
             self.path.last().map_or((2, 1), |bus| (bus.address_cells, bus.size_cells));
-        let usable = (1..=2).contains(&address_cells) && size_cells <= 2;
-        let bytes: &'a [u8] = if usable { found.reg } else { &[] };
         let entry = (address_cells + size_cells) * 4;
-        bytes.chunks_exact(entry.max(4)).map(move |entry| {
+        found.reg.chunks_exact(entry.max(4)).map(move |entry| {
             let (address, size) = entry.split_at_checked(address_cells * 4)?;
             let size = if size.is_empty() { 0 } else { number(size)? };
             Range::physical(self.translate(number(address)?)?, size)
@@ -405,8 +403,8 @@ impl<'a> Reader<'a> {
 
     /// Takes an address on the bus at hand up to the root.
     fn translate(&self, address: u64) -> Option<u64> {
-        let buses = self.path.iter().skip(1).rev();
-        let parents = self.path.iter().rev().skip(1);
+        let buses = self.path.iter().rev();
+        let parents = buses.clone().skip(1);
         buses
             .zip(parents)
             .try_fold(address, |address, (bus, parent)| bus.to_parent(address, parent.address_cells))

@@ -46,24 +46,27 @@ impl Reload {
 
     /// What goes where, in order: for each segment its bytes and the zeros behind them, the flash banks, the tree.
     fn item(&self, index: usize) -> Option<(Ipa, Source<'_>)> {
-        let segments = self.plan.segments.len() * 2;
+        let segments = self.plan.segments.len().saturating_mul(2);
         if let Some(segment) = self.plan.segments.get(index / 2).filter(|_| index < segments) {
-            let end = Ipa::new(segment.ipa.as_u64() + segment.bytes.len() as u64);
+            let end = Ipa::new(segment.ipa.as_u64().saturating_add(segment.bytes.len() as u64));
             return Some(match index % 2 {
                 0 => (segment.ipa, Source::Bytes(segment.bytes)),
                 _ => (end, Source::Fill(0, segment.zero_after)),
             });
         }
-        let index = index - segments;
+        let index = index.saturating_sub(segments);
         let banks = self.plan.flash.as_ref().map_or(&[][..], |flash| &flash.banks);
         if let Some(bank) = banks.get(index / 2) {
             let size = bank.bytes.len() as u64;
             return Some(match index % 2 {
                 0 => (bank.base, Source::Bytes(bank.bytes)),
-                _ => (Ipa::new(bank.base.as_u64() + size), Source::Fill(0xff, bank.backed - size)),
+                _ => {
+                    let end = Ipa::new(bank.base.as_u64().saturating_add(size));
+                    (end, Source::Fill(0xff, bank.backed.saturating_sub(size)))
+                }
             });
         }
-        (index == banks.len() * 2).then_some((self.plan.dtb, Source::Bytes(&self.blob)))
+        (index == banks.len().saturating_mul(2)).then_some((self.plan.dtb, Source::Bytes(&self.blob)))
     }
 
     /// Does a piece. Returns whether all is loaded; the next call begins anew.
@@ -83,15 +86,15 @@ impl Reload {
             return true;
         };
         if self.offset >= source.size() {
-            self.item += 1;
+            self.item = self.item.saturating_add(1);
             self.offset = 0;
             return false;
         }
         match guest_memory::write(stage2, tables, ipa, source, self.offset, PIECE) {
-            Ok(written) => self.offset += written,
+            Ok(written) => self.offset = self.offset.saturating_add(written),
             Err(error) => {
                 self.failed = Some(error);
-                self.item += 1;
+                self.item = self.item.saturating_add(1);
                 self.offset = 0;
             }
         }

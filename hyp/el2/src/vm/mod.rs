@@ -3,6 +3,11 @@
 //! VMs are built at boot ([`build`]) and live for ever; a VM that has stopped keeps its memory. What several CPUs touch is
 //! behind locks of that VM, taken in this order: a device, then the vGIC. No lock is shared between VMs.
 
+#[allow(
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    reason = "runs at boot alone, before any guest"
+)]
 mod build;
 mod load;
 
@@ -229,7 +234,7 @@ impl Vm {
             HPFAR_EL2.get()
         );
         for (row, values) in frame.registers().chunks(4).enumerate() {
-            log::error!("{}:   x{}.. {values:016x?}", self.name, row * 4);
+            log::error!("{}:   x{}.. {values:016x?}", self.name, row.wrapping_mul(4));
         }
     }
 
@@ -272,13 +277,16 @@ impl Vm {
         let mut skip = cursor.load(Ordering::Relaxed);
         for run in &self.ram {
             if skip < run.size() {
-                let start = run.start().as_u64() + skip;
-                let end = run.end().as_u64().min(start + PIECE);
+                let start = run.start().as_u64().wrapping_add(skip);
+                let end = run.end().as_u64().min(start.wrapping_add(PIECE));
                 cache::clean(start, end);
-                cursor.fetch_add(end - start, Ordering::Relaxed);
+                cursor.store(
+                    cursor.load(Ordering::Relaxed).wrapping_add(end.wrapping_sub(start)),
+                    Ordering::Relaxed,
+                );
                 return false;
             }
-            skip -= run.size();
+            skip = skip.saturating_sub(run.size());
         }
         cursor.store(0, Ordering::Relaxed);
         aarch64_cpu::asm::barrier::dsb(aarch64_cpu::asm::barrier::SY);
