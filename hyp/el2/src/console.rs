@@ -31,6 +31,8 @@ struct Console {
     sent: usize,
     /// The last byte that was staged ended a line.
     at_line_start: bool,
+    /// The UART has no interrupt: sending waits for room.
+    polled: bool,
     /// Came from the board, and the guest in focus has no room for it.
     input: Option<u8>,
     /// Lines of the VMs out of focus, as far as they have come.
@@ -43,6 +45,7 @@ static CONSOLE: Mutex<Console> = Mutex::new(Console {
     staged: ArrayVec::new_const(),
     sent: 0,
     at_line_start: true,
+    polled: false,
     input: None,
     lines: Vec::new(),
     next: 0,
@@ -97,7 +100,14 @@ fn send_text(uart: &mut Uart, text: &str) {
 
 /// From now on guests run: the UART's interrupts come to CPU 0, and nobody waits for it any more.
 pub fn start(board: &Board<'_>) {
+    let polled = board.uart.is_none_or(|uart| uart.interrupt.is_none());
+    if polled && board.uart.is_some() {
+        log::warn!(
+            "the console's UART has no interrupt in the device tree: it takes no input, and sending waits for it"
+        );
+    }
     let mut console = CONSOLE.lock();
+    console.polled = polled;
     console.lines.resize_with(vm::all().count(), ArrayVec::new);
     let Some(uart) = &mut console.uart else { return };
     uart.start_receiving();
@@ -130,13 +140,17 @@ pub fn service() {
     let Some(mut console) = CONSOLE.try_lock() else { return };
     let receiving = console.receive();
     let all_sent = console.send();
+    if all_sent && POWER_OFF.load(Ordering::Acquire) && console.flush_lines() {
+        console.send();
+    }
     if let Some(uart) = &mut console.uart {
         uart.set_interrupts(receiving, !all_sent);
     }
     drop(console);
     if all_sent && POWER_OFF.load(Ordering::Acquire) {
         // The last byte may still be on the wire, which outlives the CPU.
-        if platform::power::system_off().is_err() {
+        if !crate::smp::by_smc() || platform::power::system_off().is_err() {
+            write_now(b"hanok: this board can't be turned off by software\r\n");
             crate::crash::halt();
         }
     }
@@ -165,8 +179,19 @@ impl Console {
             if self.sent == self.staged.len() && !self.stage() {
                 return true;
             }
-            let (Some(uart), Some(byte)) = (&mut self.uart, self.staged.get(self.sent)) else { return true };
-            if !uart.try_send(*byte) {
+            // Nothing is staged where the piece ended before a line of a VM out of focus did.
+            let Some(byte) = self.staged.get(self.sent).copied() else { continue };
+            let sent = match &mut self.uart {
+                // Nobody would say when there is room again.
+                Some(uart) if self.polled => {
+                    uart.send(byte);
+                    true
+                }
+                Some(uart) => uart.try_send(byte),
+                // No console: what guests say is gone, and they need not wait.
+                None => true,
+            };
+            if !sent {
                 return false;
             }
             self.sent = self.sent.wrapping_add(1);
@@ -191,8 +216,10 @@ impl Console {
         for turn in 0..vms {
             let index = self.next.wrapping_add(turn).checked_rem(vms).unwrap_or(0);
             let Some(vm) = vm::all().nth(index) else { continue };
-            // A line that is cut and its name must fit.
-            let room = if index == 0 { CHUNK } else { LINE };
+            // Each byte may end a line, which a name and a few characters are added to.
+            let added = vm.name.len().saturating_add(6);
+            let short = CHUNK.saturating_sub(LINE).checked_div(added).unwrap_or(1).clamp(1, LINE);
+            let room = if index == 0 { CHUNK } else { short };
             let count = chunk.get_mut(..room).map_or(0, |chunk| vm.drain(chunk));
             if count == 0 {
                 continue;
@@ -206,6 +233,19 @@ impl Console {
             return true;
         }
         false
+    }
+
+    /// The last words of VMs out of focus, which no line's end will bring out any more. Whether there were any; they are
+    /// short, so that all fit that are likely to be.
+    fn flush_lines(&mut self) -> bool {
+        self.staged.clear();
+        self.sent = 0;
+        for (index, vm) in vm::all().enumerate().skip(1) {
+            if self.lines.get(index).is_some_and(|line| !line.is_empty()) {
+                self.gather(index, &vm.name, b"\n");
+            }
+        }
+        !self.staged.is_empty()
     }
 
     /// What starts a line of its own must not be appended to somebody's half line.

@@ -215,9 +215,11 @@ pub fn mitigations(by_smc: bool) -> Mitigations {
     }
 }
 
-/// Sets every control register of EL2 on this CPU but those that depend on the VM that runs: HCR_EL2, VTCR_EL2,
-/// VTTBR_EL2, VPIDR_EL2 and VMPIDR_EL2 are written when a vCPU is loaded.
+/// Sets every control register of EL2 on this CPU but those that depend on the VM that runs: VTCR_EL2, VTTBR_EL2,
+/// VPIDR_EL2, VMPIDR_EL2 and the rest of HCR_EL2 are written when a vCPU is loaded.
 pub fn init() {
+    // Until then, and on a CPU without one: AArch64 below, and all interrupts here (FMO, IMO, AMO).
+    HCR_EL2.set(1 << 31 | 0b111 << 3);
     trap_features();
     trap_debug();
     give_timers();
@@ -305,10 +307,14 @@ fn partitioning() {
     if id::mpam() == 0 && id::mpam_frac() == 0 {
         return;
     }
+    // MPAM1_EL1, MPAM0_EL1: partition 0 for guests as well, whatever was there.
+    write_sysreg!("S3_0_C10_C5_0", 0);
+    write_sysreg!("S3_0_C10_C5_1", 0);
     // MPAM2_EL2: partition 0 for EL2; TRAPMPAM0EL1, TRAPMPAM1EL1 (48, 49): guests don't see MPAM.
     write_sysreg!("S3_4_C10_C5_0", 1 << 48 | 1 << 49);
     // MPAMHCR_EL2 exists where MPAMIDR_EL1.HAS_HCR says so: no virtual partitions.
     if read_sysreg!("S3_0_C10_C4_4") & 1 << 17 != 0 {
-        write_sysreg!("S3_4_C10_C4_0", 0);
+        // TRAP_MPAMIDR_EL1 (31).
+        write_sysreg!("S3_4_C10_C4_0", 1 << 31);
     }
 }

@@ -58,11 +58,20 @@ impl Frame {
     }
 }
 
-/// Steps over the trapped instruction. All that trap are 32 bits long, but for HVC, which needs no step.
+/// Steps over the trapped instruction, as its execution would: no software step is left to take (SS), no branch target is
+/// expected (BTYPE). All that are emulated are AArch64's, of 32 bits. HVC needs no step.
 #[inline]
 fn skip() {
+    const SS_AND_BTYPE: u64 = 1 << 21 | 0b11 << 10;
     ELR_EL2.set(ELR_EL2.get().wrapping_add(4));
+    let pstate = SPSR_EL2.get();
+    if pstate & SS_AND_BTYPE != 0 {
+        SPSR_EL2.set(pstate & !SS_AND_BTYPE);
+    }
 }
+
+/// SPSR_EL2.M\[4\]: the guest was in AArch32.
+const PSTATE_AARCH32: u64 = 1 << 4;
 
 #[unsafe(no_mangle)]
 extern "C" fn handle_sync(frame: &mut Frame) {
@@ -234,6 +243,8 @@ fn data_abort(vcpu: &'static Vcpu, frame: &mut Frame, abort: Abort) {
         && !abort.on_table_walk()
         && !abort.is_cache_maintenance()
         && let Some(access) = abort.access()
+        // What a 32-bit program's access is to be stepped over by isn't said; it has no business with devices.
+        && SPSR_EL2.get() & PSTATE_AARCH32 == 0
         && let Some(hit) = vcpu.vm.mmio.find(faulting_ipa())
     {
         return mmio(vcpu, frame, hit.device, hit.offset, access);
@@ -244,7 +255,7 @@ fn data_abort(vcpu: &'static Vcpu, frame: &mut Frame, abort: Abort) {
 /// The IPA that HPFAR_EL2 and FAR_EL2 tell, where the former is valid.
 #[inline]
 fn faulting_ipa() -> Ipa {
-    // HPFAR_EL2.FIPA, bits 47:4, are bits 55:12 of the address.
+    // HPFAR_EL2.FIPA, bits 43:4, are bits 51:12 of the address.
     Ipa::new((HPFAR_EL2.get() & 0xfff_ffff_fff0) << 8 | FAR_EL2.get() & 0xfff)
 }
 

@@ -111,8 +111,11 @@ pub fn init(board: &Board<'_>) -> Result<(), GicError> {
 }
 
 /// Sets up what the CPU that runs has of its own, with EL2's interrupts on.
-pub fn init_cpu() {
-    let Some(controller) = CONTROLLER.get() else { return };
+///
+/// # Errors
+/// Why this CPU can't be used: it would get no interrupts.
+pub fn init_cpu() -> Result<(), &'static str> {
+    let Some(controller) = CONTROLLER.get() else { return Err("there is no interrupt controller") };
     let cpu = this_cpu();
     let gic = match (&controller.board, &controller.distributor) {
         (Gic::V2 { gicc, gich, .. }, Distributor::V2(distributor)) => {
@@ -129,23 +132,20 @@ pub fn init_cpu() {
             let found = unsafe { v3::Redistributor::find(redistributors, *stride, cpu.mpidr) };
             match (found, controller.redistributors.get(cpu.index)) {
                 (Some(redistributor), Some(slot)) => slot.call_once(|| redistributor).init(),
-                _ => log::warn!("CPU {}: no redistributor: it gets no interrupts", cpu.index),
+                _ => return Err("the GIC has no redistributor for it"),
             }
             let Some(interface) = v3::Interface::init() else {
-                log::error!(
-                    "CPU {}: firmware keeps the GIC's system registers off (ICC_SRE_EL2.SRE): it gets no interrupts",
-                    cpu.index
-                );
-                return;
+                return Err("firmware keeps the GIC's system registers off (ICC_SRE_EL2.SRE)");
             };
             CpuGic::V3(interface)
         }
-        _ => return,
+        _ => return Err("the interrupt controller is not what the device tree says"),
     };
     own().gic.set(Some(gic));
     for intid in [KICK, controller.lines.maintenance, controller.lines.timer.hypervisor] {
         controller.set_private_enabled(cpu.index, intid, true);
     }
+    Ok(())
 }
 
 /// EL2's interrupts and the timers'.
@@ -177,6 +177,16 @@ pub fn take_spi(intid: u32, trigger: Trigger) {
     }
 }
 
+/// Turns off an interrupt that nobody owns, on this CPU.
+pub fn silence(intid: u32) {
+    let Some(controller) = CONTROLLER.get() else { return };
+    match (&controller.distributor, intid) {
+        (_, 0..32) => controller.set_private_enabled(this_cpu().index, intid, false),
+        (Distributor::V2(distributor), _) => distributor.set_enabled(intid, false),
+        (Distributor::V3(distributor), _) => distributor.set_enabled(intid, false),
+    }
+}
+
 /// Makes another CPU exit from its guest, or wake.
 pub fn kick(target: &PerCpu) {
     let Some(controller) = CONTROLLER.get() else { return };
@@ -205,6 +215,8 @@ impl Controller {
     }
 
     fn set_private_active(&self, cpu: usize, intid: u32, active: bool) {
+        // An acknowledge by system register must reach the redistributor before this does.
+        aarch64_cpu::asm::barrier::dsb(aarch64_cpu::asm::barrier::SY);
         let mask = 1u32.wrapping_shl(intid);
         match &self.distributor {
             Distributor::V2(distributor) => distributor.set_private_active(mask, active),

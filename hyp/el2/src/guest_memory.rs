@@ -25,6 +25,36 @@ fn piece(stage2: &Stage2, tables: &impl Environment, ipa: Ipa, wanted: u64) -> R
     Ok((mapping.pa.as_u64().wrapping_add(offset), wanted.min(left)))
 }
 
+/// Copies bytes to `target`, 32 at a time wherever either lies: the library's copying takes ten times as long where the
+/// two are not aligned alike, and payloads in a bundle are aligned to four bytes.
+///
+/// # Safety
+/// `target` has room for them; both are Normal memory of EL2's map, where unaligned accesses are allowed (SCTLR_EL2.A is 0).
+unsafe fn copy(bytes: &[u8], target: *mut u8) {
+    let (blocks, rest) = bytes.as_chunks::<32>();
+    if !blocks.is_empty() {
+        // SAFETY: as many blocks are read and written as there are; the caller vouches for both places.
+        unsafe {
+            core::arch::asm!(
+                "2: ldp {a}, {b}, [{from}], #16",
+                "ldp {c}, {d}, [{from}], #16",
+                "stp {a}, {b}, [{to}], #16",
+                "stp {c}, {d}, [{to}], #16",
+                "subs {count}, {count}, #1",
+                "b.ne 2b",
+                from = inout(reg) blocks.as_ptr() => _,
+                to = inout(reg) target => _,
+                count = inout(reg) blocks.len() => _,
+                a = out(reg) _, b = out(reg) _, c = out(reg) _, d = out(reg) _,
+                options(nostack)
+            );
+        }
+    }
+    let done = blocks.len().wrapping_mul(32);
+    // SAFETY: the rest follows the blocks in both places.
+    unsafe { ptr::copy_nonoverlapping(rest.as_ptr(), target.wrapping_add(done), rest.len()) };
+}
+
 /// What to put into a guest's memory.
 #[derive(Clone, Copy)]
 pub enum Source<'a> {
@@ -66,7 +96,7 @@ pub fn write(
                 bytes.get(from as usize..).and_then(|bytes| bytes.get(..length as usize)).unwrap_or(&[]);
             // SAFETY: stage 2 says that these addresses are the VM's memory, which is no object of EL2's, and which EL2 maps
             // as Normal memory; the bundle, where the bytes lie, is kept out of what VMs are given.
-            unsafe { ptr::copy_nonoverlapping(bytes.as_ptr(), target, bytes.len()) };
+            unsafe { copy(bytes, target) };
         }
         Source::Fill(byte, _) => {
             // SAFETY: as above.

@@ -13,7 +13,7 @@ use crate::{console, crash, timer, vm};
 pub fn take() {
     let (Some(gic), Some(lines)) = (own().gic.get(), gic::lines()) else { return };
     let interrupt = gic.acknowledge();
-    if interrupt.intid >= platform::gic::SPECIAL {
+    if platform::gic::SPECIAL.contains(&interrupt.intid) {
         return;
     }
     gic.drop_priority(interrupt);
@@ -68,8 +68,10 @@ fn take_own(gic: CpuGic, lines: &Lines, interrupt: Acknowledged, vcpu: Option<&'
             gic.deactivate(interrupt);
         }
         intid => {
+            // A level that nobody lowers would come back for ever.
+            gic::silence(intid);
             gic.deactivate(interrupt);
-            log::debug!("interrupt {intid} on CPU {} is nobody's", this_cpu().index);
+            log::warn!("interrupt {intid} on CPU {} is nobody's: it is turned off", this_cpu().index);
         }
     }
 }
@@ -82,6 +84,11 @@ pub fn serve_requests() {
     }
     if requests & request::CONSOLE != 0 {
         console::service();
+    }
+    if requests & request::TIMER != 0
+        && let Some(vcpu) = own().vcpu.get()
+    {
+        vcpu.vm.tick(timer::now());
     }
     if requests & request::SYNC != 0
         && let Some(vcpu) = own().vcpu.get().filter(|vcpu| vcpu.is_loaded())

@@ -67,6 +67,21 @@ pub fn init_heap() {
     unsafe { HEAP.lock().init(HEAP_SPACE.0.get() as usize, HEAP_BYTES) };
 }
 
+/// What a CPU takes of the heap, its log and its crash stack, in pages.
+const PAGES_PER_CPU: usize = 8;
+
+/// Gives the heap more space, for `cpus` CPUs. Once, when there are frames.
+///
+/// # Errors
+/// No memory for it.
+pub fn grow_heap(cpus: usize) -> Result<(), FrameError> {
+    let pages = cpus.saturating_mul(PAGES_PER_CPU).next_power_of_two();
+    let start = claim(pages)?.as_u64() as usize;
+    // SAFETY: these frames have just become EL2's, which maps them, and nothing else uses them.
+    unsafe { HEAP.lock().add_to_heap(start, start + pages * PAGE_SIZE as usize) };
+    Ok(())
+}
+
 /// Bytes of the heap that are in use.
 pub fn heap_used() -> usize {
     HEAP.lock().stats_alloc_actual()
@@ -80,6 +95,12 @@ pub enum MemoryError {
     ImageOutside {
         /// Where the image starts.
         image: u64,
+    },
+    /// The tree isn't in the memory that it describes.
+    #[error("the device tree at {tree:#x} is not in the memory that it describes")]
+    TreeOutside {
+        /// Where it starts.
+        tree: u64,
     },
     /// The tree describes memory that the ledger can't hold, or twice.
     #[error("the device tree's memory: {0}")]
@@ -119,6 +140,9 @@ pub fn init(board: &Board<'_>, tree: u64, tree_size: u64) -> Result<(), MemoryEr
         return Err(MemoryError::ImageOutside { image: image.start });
     }
     let tree = Range { start: Pa::new(tree), size: tree_size };
+    if !is_ram(board, tree) {
+        return Err(MemoryError::TreeOutside { tree: tree.start.as_u64() });
+    }
     let image_range = Range { start: Pa::new(image.start), size: image.end - image.start };
     let mut taken: Vec<(u64, u64)> = [tree, image_range].iter().chain(&board.initrd).map(pages).collect();
     taken.extend(board.reserved.iter().map(|reserved| pages(&reserved.range)));
@@ -207,16 +231,22 @@ pub fn donate(vm: VmId, size: u64) -> Result<Vec<PaRange>, FrameError> {
     Ok(runs)
 }
 
-/// Gives back what `donate` gave and the VM no longer maps.
+/// Gives back a run that `donate` gave and the VM doesn't map.
 ///
 /// # Errors
 /// The ledger says that it isn't so.
-pub fn reclaim(vm: VmId, runs: &[PaRange]) -> Result<(), FrameError> {
-    for run in runs {
-        with_ledger(|ledger| ledger.transfer(*run, Transfer::Reclaim(vm))).unwrap_or(Ok(()))?;
-        FRAMES.lock().give_back(*run);
-    }
+pub fn reclaim(vm: VmId, run: PaRange) -> Result<(), FrameError> {
+    with_ledger(|ledger| ledger.transfer(run, Transfer::Reclaim(vm))).unwrap_or(Ok(()))?;
+    FRAMES.lock().give_back(run);
     Ok(())
+}
+
+/// Gives back frames that `claim` gave.
+pub fn yield_back(pa: Pa, pages: usize) {
+    let Ok(range) = PaRange::new(pa, pages as u64 * PAGE_SIZE) else { return };
+    if with_ledger(|ledger| ledger.transfer(range, Transfer::Yield)) == Some(Ok(())) {
+        FRAMES.lock().give_back(range);
+    }
 }
 
 fn allocate_runs(size: u64) -> Result<Vec<PaRange>, FrameError> {

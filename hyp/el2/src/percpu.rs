@@ -24,6 +24,8 @@ pub mod request {
     pub const CONSOLE: u32 = 1 << 0;
     /// The vCPU here must see to its interrupts.
     pub const SYNC: u32 = 1 << 1;
+    /// A device of the VM here has set a deadline.
+    pub const TIMER: u32 = 1 << 3;
     /// EL2 has crashed on another CPU: stop.
     pub const HALT: u32 = 1 << 2;
 }
@@ -168,23 +170,33 @@ pub fn get(index: usize) -> Option<&'static PerCpu> {
     CPUS.get()?.get(index).copied()
 }
 
-/// Sets out a PerCpu and a stack for each of the board's other CPUs, in the tree's order. CPUs are numbered so, the
-/// boot CPU being 0.
+/// The board's other CPUs, in the tree's order.
+fn others<'a>(board: &'a Board<'_>) -> impl Iterator<Item = u64> + 'a {
+    let boot = this_cpu().mpidr;
+    board.cpus.iter().map(|cpu| cpu.mpidr).filter(move |mpidr| *mpidr != boot)
+}
+
+/// Takes memory for the stacks of the board's other CPUs, before EL2's map is made.
 ///
 /// # Errors
 /// No memory for a stack.
-pub fn plan(board: &Board<'_>) -> Result<(), crate::memory::FrameError> {
-    let boot = this_cpu();
-    let mut cpus = Vec::from([boot]);
+pub fn plan_stacks(board: &Board<'_>) -> Result<(), crate::memory::FrameError> {
     let mut stacks = Vec::new();
-    for cpu in board.cpus.iter().filter(|cpu| cpu.mpidr != boot.mpidr) {
-        cpus.push(PerCpu::new(cpus.len(), cpu.mpidr));
+    for _ in others(board) {
         // Twice the size is the next power of two that has room for the guard.
         stacks.push(Stack { base: crate::memory::claim(2 * STACK_PAGES as usize)?.as_u64() });
     }
-    CPUS.call_once(|| cpus);
     STACKS.call_once(|| stacks);
     Ok(())
+}
+
+/// Sets out a PerCpu for each of the board's other CPUs. CPUs are numbered in the tree's order, the boot CPU being 0.
+pub fn plan(board: &Board<'_>) {
+    let mut cpus = Vec::from([this_cpu()]);
+    for mpidr in others(board) {
+        cpus.push(PerCpu::new(cpus.len(), mpidr));
+    }
+    CPUS.call_once(|| cpus);
 }
 
 /// The pages below the stacks, which are not to be mapped.

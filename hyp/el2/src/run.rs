@@ -69,6 +69,8 @@ fn start(vcpu: &'static Vcpu, frame: &mut Frame) -> bool {
         vgic.load(vcpu.id, &mut hardware)
     });
     vcpu.vm.kick(kicks.unwrap_or(Kicks::NONE).without(vcpu.id));
+    // What was asked meanwhile has had its kick, and would get no other.
+    interrupts::serve_requests();
     true
 }
 
@@ -102,7 +104,13 @@ pub fn power(vcpu: &'static Vcpu, frame: &mut Frame, request: PowerRequest) {
             frame.set(0, X0_SUCCESS);
             vcpu.vm.wake(target);
         }
-        Outcome::StopVcpu => stop(vcpu, frame),
+        Outcome::StopVcpu => {
+            if vcpu.vm.power.lock().all_off() {
+                // Nothing in the VM can turn a vCPU on any more.
+                vcpu.vm.stop(Phase::TurningOff);
+            }
+            stop(vcpu, frame);
+        }
         Outcome::Suspend => {
             frame.set(0, X0_SUCCESS);
             suspend(vcpu);

@@ -33,11 +33,19 @@ const PATIENCE: u64 = 1;
 static BY_SMC: AtomicBool = AtomicBool::new(false);
 
 /// Sets up what the CPU that runs has of its own.
-pub fn init_cpu(by_smc: bool) {
+///
+/// # Errors
+/// Why this CPU can't be used.
+pub fn init_cpu(by_smc: bool) -> Result<(), &'static str> {
     BY_SMC.store(by_smc, Ordering::Relaxed);
     cpu::init();
     own().mitigations.set(cpu::mitigations(by_smc));
-    gic::init_cpu();
+    gic::init_cpu()
+}
+
+/// Whether SMC reaches a PSCI firmware.
+pub fn by_smc() -> bool {
+    BY_SMC.load(Ordering::Relaxed)
 }
 
 /// Starts all CPUs but the one that runs, and waits for each. One that doesn't come is left out, with a message.
@@ -104,7 +112,10 @@ fn wait_for(target: &PerCpu) -> Result<(), &'static str> {
 extern "C" fn secondary_main(cpu: &'static PerCpu) -> ! {
     cpu.adopt();
     percpu::set_vectors();
-    init_cpu(BY_SMC.load(Ordering::Relaxed));
+    if let Err(reason) = init_cpu(by_smc()) {
+        log::error!("CPU {}: {reason}", cpu.index);
+        crate::crash::halt();
+    }
     cpu.online.store(true, Ordering::Release);
     // It waits for a kick, which comes when the VMs are there.
     while !crate::vm::started() {

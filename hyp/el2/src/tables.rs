@@ -11,7 +11,7 @@ use stage2::{Environment, Invalidation, PAGE_SIZE, Pa, PaRange, VmId};
 use tock_registers::interfaces::{Readable, Writeable};
 
 use crate::cache;
-use crate::memory::{FrameError, claim};
+use crate::memory::{FrameError, claim, yield_back};
 
 /// A VM's frames for tables.
 pub struct Tables {
@@ -27,12 +27,27 @@ impl Tables {
     /// # Errors
     /// There aren't that many.
     pub fn new(start: usize, single: usize) -> Result<Self, FrameError> {
-        let first = claim(start)?;
-        let mut reserve = Vec::with_capacity(single);
+        let mut tables = Self { start: Some((claim(start)?, start)), reserve: Vec::with_capacity(single) };
         for _ in 0..single {
-            reserve.push(claim(1)?);
+            match claim(1) {
+                Ok(frame) => tables.reserve.push(frame),
+                Err(error) => {
+                    tables.give_back();
+                    return Err(error);
+                }
+            }
         }
-        Ok(Self { start: Some((first, start)), reserve })
+        Ok(tables)
+    }
+
+    /// Gives all frames back. No tables are made of any of them any more.
+    pub fn give_back(self) {
+        if let Some((start, frames)) = self.start {
+            yield_back(start, frames);
+        }
+        for frame in self.reserve {
+            yield_back(frame, 1);
+        }
     }
 
     /// Frames that are left.

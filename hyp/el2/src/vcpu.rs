@@ -81,16 +81,22 @@ impl Vcpu {
     /// Puts the CPU that runs into the state in which PSCI has this vCPU start: at EL1, everything off.
     pub fn reset(&self, start: Start, frame: &mut Frame) {
         self.hcr.store(self.vm.hcr, Ordering::Relaxed);
-        // No walk may run ahead while the VM's identity is half changed (Cortex-A72 erratum 1319367).
+        self.cleaned.store(0, Ordering::Relaxed);
+        // No walk may run ahead while the VM's identity is half changed: stage 1 is on, so that walks are all that could
+        // be, and walks are off (Cortex-A72 erratum 1319367).
         TCR_EL1.set(TCR_NO_WALKS);
-        SCTLR_EL1.set(SCTLR_EL1_RESET);
         barrier::isb(barrier::SY);
-        HCR_EL2.set(self.vm.hcr);
+        SCTLR_EL1.set(SCTLR_EL1_RESET | 1);
+        barrier::isb(barrier::SY);
         VTCR_EL2.set(self.vm.vtcr);
         VTTBR_EL2.set(self.vm.vttbr);
         write_sysreg!("VPIDR_EL2", MIDR_EL1.get());
         // Bit 31 is RES1.
         VMPIDR_EL2.set(1 << 31 | vmm::affinity::vcpu_mpidr(self.id));
+        barrier::isb(barrier::SY);
+        HCR_EL2.set(self.vm.hcr);
+        barrier::isb(barrier::SY);
+        SCTLR_EL1.set(SCTLR_EL1_RESET);
         barrier::isb(barrier::SY);
         reset_el1();
         forget_translations();

@@ -83,6 +83,7 @@ fn id_space(register: Sysreg, read: bool) -> Action {
 }
 
 fn reads(register: Sysreg) -> Action {
+    const ICC_SRE_EL1: Sysreg = Sysreg::new(3, 0, 12, 12, 5);
     const AIDR_EL1: Sysreg = Sysreg::new(3, 1, 0, 0, 7);
     const ACTLR_EL1: Sysreg = Sysreg::new(3, 0, 1, 0, 1);
     const MDRAR_EL1: Sysreg = Sysreg::new(2, 0, 1, 0, 0);
@@ -90,6 +91,8 @@ fn reads(register: Sysreg) -> Action {
     const OSDLR_EL1: Sysreg = Sysreg::new(2, 0, 1, 3, 4);
     const DBGPRCR_EL1: Sysreg = Sysreg::new(2, 0, 1, 4, 4);
     match register {
+        // SRE, DFB, DIB: the GIC is reached by system registers, and by nothing else.
+        ICC_SRE_EL1 => Action::Constant(0b111),
         AIDR_EL1 => Action::Identity(Identity::Aidr),
         // A guest has no business with the implementation's knobs; Linux saves and restores ACTLR_EL1 on some CPUs.
         ACTLR_EL1 => Action::Constant(0),
@@ -103,6 +106,7 @@ fn reads(register: Sysreg) -> Action {
 }
 
 fn writes(register: Sysreg) -> Action {
+    const ICC_SRE_EL1: Sysreg = Sysreg::new(3, 0, 12, 12, 5);
     const ACTLR_EL1: Sysreg = Sysreg::new(3, 0, 1, 0, 1);
     const OSLAR_EL1: Sysreg = Sysreg::new(2, 0, 1, 0, 4);
     const OSDLR_EL1: Sysreg = Sysreg::new(2, 0, 1, 3, 4);
@@ -143,7 +147,7 @@ fn writes(register: Sysreg) -> Action {
         AMAIR_EL1 => Action::StageOne(StageOne::Amair),
         CONTEXTIDR_EL1 => Action::StageOne(StageOne::Contextidr),
         // The locks are open and stay open; power requests are the board's business.
-        ACTLR_EL1 | OSLAR_EL1 | OSDLR_EL1 | DBGPRCR_EL1 => Action::Ignored,
+        ICC_SRE_EL1 | ACTLR_EL1 | OSLAR_EL1 | OSDLR_EL1 | DBGPRCR_EL1 => Action::Ignored,
         _ => Action::Undefined,
     }
 }

@@ -13,8 +13,8 @@ pub mod v3;
 /// The priority that every physical interrupt of EL2 and of guests has: one level, so none preempts another.
 pub const PRIORITY: u8 = 0x80;
 
-/// INTIDs from here on are special: no interrupt, or one for a security state that isn't ours.
-pub const SPECIAL: u32 = 1020;
+/// INTIDs that name no interrupt: there is none, or it is for a security state that isn't ours.
+pub const SPECIAL: core::ops::Range<u32> = 1020..1024;
 
 /// Whether an interrupt is signalled by level or by edge.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

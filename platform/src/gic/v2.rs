@@ -15,6 +15,7 @@ register_structs! {
         (0x0004 => pub typer: ReadOnly<u32>),
         (0x0008 => pub iidr: ReadOnly<u32>),
         (0x000c => _reserved0),
+        (0x0080 => pub igroupr: [ReadWrite<u32>; 32]),
         (0x0100 => pub isenabler: [ReadWrite<u32>; 32]),
         (0x0180 => pub icenabler: [ReadWrite<u32>; 32]),
         (0x0200 => pub ispendr: [ReadWrite<u32>; 32]),
@@ -92,8 +93,9 @@ impl Distributor {
         Self { registers: unsafe { &*(base as *const DistributorRegisters) } }
     }
 
-    /// Brings it to a known state: all SPIs disabled and of one priority. Groups stay as firmware set them: only it
-    /// may, where there are two security states.
+    /// Brings it to a known state: all SPIs disabled and of one priority, in the group that bit 0 of the control registers
+    /// enables: group 0 where there is one security state. Where there are two, that bit is the non-secure side's group 1,
+    /// and groups are firmware's to set: writes of them are ignored.
     pub fn init(&self) {
         let registers = self.registers;
         registers.ctlr.set(0);
@@ -102,6 +104,7 @@ impl Distributor {
             registers.icenabler[word].set(!0);
             registers.icpendr[word].set(!0);
             registers.icactiver[word].set(!0);
+            registers.igroupr[word].set(0);
         }
         for priorities in &registers.ipriorityr[8..words * 8] {
             priorities.set(PRIORITIES);
@@ -115,6 +118,7 @@ impl Distributor {
         registers.icenabler[0].set(!0);
         registers.icpendr[0].set(!0);
         registers.icactiver[0].set(!0);
+        registers.igroupr[0].set(0);
         for priorities in &registers.ipriorityr[..8] {
             priorities.set(PRIORITIES);
         }
@@ -139,7 +143,7 @@ impl Distributor {
 
     /// Whether the distributor has this SPI.
     pub fn has_spi(&self, intid: u32) -> bool {
-        (32..(self.words() as u32 * 32).min(super::SPECIAL)).contains(&intid)
+        (32..(self.words() as u32 * 32).min(super::SPECIAL.start)).contains(&intid)
     }
 
     /// Sends an SPI to the CPUs in this mask and sets how it is signalled. At boot only.

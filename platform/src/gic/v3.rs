@@ -86,6 +86,9 @@ const CTLR_ENABLE_GROUP1: u32 = 1 << 1;
 /// GICD_CTLR.RWP: a write has not taken effect everywhere yet.
 const CTLR_RWP: u32 = 1 << 31;
 
+/// GICR_CTLR.RWP: a write has not taken effect yet.
+const GICR_CTLR_RWP: u32 = 1 << 3;
+
 const WAKER_PROCESSOR_SLEEP: u32 = 1 << 1;
 const WAKER_CHILDREN_ASLEEP: u32 = 1 << 2;
 
@@ -118,7 +121,8 @@ impl Distributor {
     /// Brings it to a known state: all SPIs disabled, in group 1, of one priority; affinity routing on.
     pub fn init(&self) {
         let registers = self.registers;
-        registers.ctlr.set(0);
+        // All groups off; affinity routing, once on, stays on.
+        registers.ctlr.set(registers.ctlr.get() & CTLR_ARE);
         self.wait();
         let words = self.words();
         for word in 1..words {
@@ -147,7 +151,7 @@ impl Distributor {
 
     /// Whether the distributor has this SPI.
     pub fn has_spi(&self, intid: u32) -> bool {
-        (32..(self.words() as u32 * 32).min(super::SPECIAL)).contains(&intid)
+        (32..(self.words() as u32 * 32).min(super::SPECIAL.start)).contains(&intid)
     }
 
     /// Sends an SPI to the CPU of this affinity and sets how it is signalled. At boot only.
@@ -215,7 +219,7 @@ impl Redistributor {
                 return None;
             }
             let frames = if typer & TYPER_VLPIS != 0 { 4 } else { 2 };
-            base += stride.unwrap_or(frames * FRAME);
+            base += stride.filter(|stride| *stride != 0).unwrap_or(frames * FRAME);
         }
         None
     }
@@ -226,6 +230,9 @@ impl Redistributor {
         while self.control.waker.get() & WAKER_CHILDREN_ASLEEP != 0 {}
         let private = self.private;
         private.icenabler0.set(!0);
+        while self.control.ctlr.get() & GICR_CTLR_RWP != 0 {}
+        // The timer's and the maintenance interrupt are levels; where a PPI's kind is fixed, this is ignored.
+        private.icfgr[1].set(0);
         private.icpendr0.set(!0);
         private.icactiver0.set(!0);
         private.igroupr0.set(!0);
@@ -291,12 +298,16 @@ impl Interface {
     /// Turns the CPU interface on: system registers, all priorities, EOI and deactivation apart, group 1; and the
     /// virtual interface off, its list registers empty. `None` where a higher level keeps the system registers off.
     pub fn init() -> Option<Self> {
-        // SRE: system registers. DFB, DIB: no bypass. Enable: EL1 may use ICC_SRE_EL1 without a trap.
-        write!("ICC_SRE_EL2", 0b1111);
+        // SRE: system registers. DFB, DIB: no bypass. Enable 0: guests' accesses to ICC_SRE_EL1 trap, for turning system
+        // registers off again is UNPREDICTABLE.
+        write!("ICC_SRE_EL2", 0b0111);
         isb();
         if ICC_SRE_EL2.get() & 1 == 0 {
             return None;
         }
+        // What firmware left active would hold back everything of its priority and below.
+        write!("ICC_AP0R0_EL1", 0);
+        write!("ICC_AP1R0_EL1", 0);
         write!("ICC_PMR_EL1", 0xff);
         write!("ICC_BPR1_EL1", 0);
         // EOImode 1: EOIR drops the priority, DIR deactivates. CBPR 0.

@@ -150,16 +150,22 @@ fn start(board: Board<'static>, tree: u64, tree_size: u64) -> ! {
     if let Err(error) = memory::init(&board, tree, tree_size) {
         fatal(format_args!("{error}"));
     }
-    if let Err(error) = percpu::plan(&board) {
+    if let Err(error) = percpu::plan_stacks(&board) {
         fatal(format_args!("stacks: {error}"));
     }
     if let Err(error) = mmu::init(&board) {
         fatal(format_args!("{error}"));
     }
+    if let Err(error) = memory::grow_heap(board.cpus.len()) {
+        fatal(format_args!("heap: {error}"));
+    }
+    percpu::plan(&board);
     if let Err(error) = gic::init(&board) {
         fatal(format_args!("{error}"));
     }
-    smp::init_cpu(board.psci == Some(Psci::Smc));
+    if let Err(reason) = smp::init_cpu(board.psci == Some(Psci::Smc)) {
+        fatal(format_args!("{reason}"));
+    }
     smp::start_all(&board);
     random::init(&board);
     let bundle = bundle::find(&board);

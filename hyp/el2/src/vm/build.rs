@@ -33,6 +33,8 @@ use crate::{gic, timer};
 /// Why a VM is left out.
 #[derive(Debug, thiserror::Error)]
 enum BuildError {
+    #[error("there are {} VMs already", VmId::COUNT)]
+    TooMany,
     #[error("cpus: {wanted} CPUs are wanted and {free} of the board's {all} are free")]
     Cpus { wanted: usize, free: usize, all: usize },
     #[error("cpu-affinity: CPU {cpu} is {why}")]
@@ -61,6 +63,7 @@ enum BuildError {
 pub fn build_all(board: &Board<'_>, bundle: Option<Bundle<'static>>) {
     let mut vms: Vec<&'static Vm> = Vec::new();
     let mut builder = Builder::new(board);
+    let mut tried = 0;
     for config in bundle.into_iter().flat_map(|bundle| bundle.vms) {
         let config = match config {
             Ok(config) => config,
@@ -69,13 +72,118 @@ pub fn build_all(board: &Board<'_>, bundle: Option<Bundle<'static>>) {
                 continue;
             }
         };
-        match builder.build(&config, vms.len()) {
+        // Slots are not used again: what a VM that failed could not give back stays written down as its own.
+        let slot = tried;
+        tried += 1;
+        match builder.build(&config, slot) {
             Ok(vm) => vms.push(vm),
             Err(error) => log::error!("left out: /{}: {error}", config.name),
         }
     }
     VMS.call_once(|| vms);
     log::debug!("{} KiB of EL2's heap are in use", memory::heap_used() >> 10);
+}
+
+/// All memory that a VM takes, taken before any of it is mapped.
+struct Memory {
+    ram: Vec<PaRange>,
+    flash: Vec<FlashMemory>,
+    tables: Tables,
+}
+
+/// The frames behind a flash bank: of what it holds, and one unit, all ones, for the rest.
+#[derive(Default)]
+struct FlashMemory {
+    held: Vec<PaRange>,
+    erased: Vec<PaRange>,
+}
+
+impl Memory {
+    fn take(
+        id: VmId,
+        config: &VmConfig<'_>,
+        plan: &LoadPlan<'_>,
+        geometry: Geometry,
+    ) -> Result<Self, BuildError> {
+        let ram = memory::donate(id, config.memory).map_err(BuildError::Memory)?;
+        let mut flash = Vec::new();
+        let taken = Self::take_rest(id, plan, &mut flash).and_then(|()| {
+            // One for each level above, two for each run's ends, one for each GiB, and as much for flash.
+            let runs =
+                flash.iter().map(|bank| bank.held.len() + bank.erased.len()).sum::<usize>() + ram.len();
+            let frames = 12 + 2 * runs + (config.memory >> 30) as usize;
+            Tables::new(geometry.start_tables(), frames).map_err(BuildError::Tables)
+        });
+        match taken {
+            Ok(tables) => Ok(Self { ram, flash, tables }),
+            Err(error) => {
+                reclaim(id, config.name, &ram, &flash);
+                Err(error)
+            }
+        }
+    }
+
+    fn take_rest(id: VmId, plan: &LoadPlan<'_>, flash: &mut Vec<FlashMemory>) -> Result<(), BuildError> {
+        for bank in plan.flash.iter().flat_map(|flash| &flash.banks) {
+            flash.push(FlashMemory::default());
+            let Some(memory) = flash.last_mut() else { continue };
+            if bank.backed > 0 {
+                memory.held = memory::donate(id, bank.backed).map_err(BuildError::Memory)?;
+            }
+            memory.erased = memory::donate(id, payload::FLASH_UNIT).map_err(BuildError::Memory)?;
+        }
+        Ok(())
+    }
+}
+
+/// Gives back everything of a VM that can't be built.
+fn give_back(id: VmId, name: &str, stage2: Option<Stage2>, memory: Memory) {
+    let Memory { ram, flash, mut tables } = memory;
+    if let Some(stage2) = stage2 {
+        let done = memory::with_ledger(|ledger| ledger.teardown(stage2, &mut tables));
+        if let Some(Err(error)) = done {
+            log::error!("/{name}: its tables: {error}");
+        }
+    }
+    tables.give_back();
+    reclaim(id, name, &ram, &flash);
+}
+
+fn reclaim(id: VmId, name: &str, ram: &[PaRange], flash: &[FlashMemory]) {
+    let flash = flash.iter().flat_map(|bank| bank.held.iter().chain(&bank.erased));
+    for run in ram.iter().chain(flash) {
+        if let Err(error) = memory::reclaim(id, *run) {
+            log::error!("/{name}: {} KiB of its memory are lost: {error}", run.size() >> 10);
+        }
+    }
+}
+
+/// Maps a flash bank, what is erased of it again and again to the same frames.
+fn map_flash(
+    stage2: &mut Stage2,
+    tables: &mut Tables,
+    bank: &FlashBank<'_>,
+    memory: &FlashMemory,
+) -> Result<(), BuildError> {
+    let mut at = bank.base;
+    for run in &memory.held {
+        map(stage2, tables, at, *run, Use::Ram, FLASH)?;
+        at = Ipa::new(at.as_u64() + run.size());
+    }
+    for run in &memory.erased {
+        // SAFETY: the pages are this VM's, which doesn't run yet; EL2 maps them as Normal memory and has no other use
+        // for them.
+        unsafe { core::ptr::write_bytes(run.start().as_u64() as *mut u8, 0xff, run.size() as usize) };
+        crate::cache::clean(run.start().as_u64(), run.end().as_u64());
+    }
+    let end = bank.base.as_u64() + bank.backed + bank.erased;
+    while at.as_u64() < end {
+        for run in &memory.erased {
+            map(stage2, tables, at, *run, Use::Ram, FLASH)?;
+            at = Ipa::new(at.as_u64() + run.size());
+        }
+    }
+    Ok(())
 }
 
 struct Builder<'a> {
@@ -112,36 +220,39 @@ impl<'a> Builder<'a> {
         }
     }
 
+    /// Builds a VM in `slot`, or gives back all that it took.
     fn build(&mut self, config: &VmConfig<'static>, slot: usize) -> Result<&'static Vm, BuildError> {
-        let id = VmId::new(slot as u8).ok_or(BuildError::Memory(FrameError::Short { wanted: 0, free: 0 }))?;
+        let id = VmId::new(slot as u8).ok_or(BuildError::TooMany)?;
         let cpus = self.choose_cpus(config)?;
         let affinities: Vec<u64> = (0..cpus.len() as u8).map(|vcpu| vcpu_mpidr(VcpuId(vcpu))).collect();
         let mut tree = GuestTree {
             layout: &VIRT,
             memory: config.memory,
-            affinities: Box::leak(affinities.into_boxed_slice()),
+            affinities: &affinities,
             gic: if gic::model() == Model::V3 { GicVersion::V3 } else { GicVersion::V2 },
             bootargs: config.bootargs,
             initrd: None,
-            // The real ones are made when it is loaded; these are for its size.
             seeds: crate::random::seeds(),
         };
         let plan = payload::plan(config, &VIRT, guest_tree::size(&tree))?;
         plan.check_granule(self.ids.get(vmm::idregs::MMFR0))?;
         tree.initrd = plan.initrd.clone();
         let machine = self.machine(config, cpus.len())?;
+        let reload = Reload::new(plan, &tree);
 
-        let ram = memory::donate(id, config.memory).map_err(BuildError::Memory)?;
-        let built = self.address_space(id, config, &plan, &ram);
-        let (stage2, tables) = match built {
-            Ok(space) => space,
+        let memory = Memory::take(id, config, reload.plan(), self.geometry(config)?)?;
+        let Memory { ram, flash, mut tables } = memory;
+        let mut stage2 = match self.stage2(id, config, &mut tables) {
+            Ok(stage2) => stage2,
             Err(error) => {
-                if let Err(error) = memory::reclaim(id, &ram) {
-                    log::error!("/{}: its memory is lost: {error}", config.name);
-                }
+                give_back(id, config.name, None, Memory { ram, flash, tables });
                 return Err(error);
             }
         };
+        if let Err(error) = self.map_all(&mut stage2, &mut tables, reload.plan(), &ram, &flash) {
+            give_back(id, config.name, Some(stage2), Memory { ram, flash, tables });
+            return Err(error);
+        }
         let vm: &'static Vm = Box::leak(Box::new(Vm {
             id,
             name: config.name.to_string(),
@@ -160,7 +271,7 @@ impl<'a> Builder<'a> {
             phase: AtomicU8::new(Phase::Running as u8),
             ram,
             space: Mutex::new((stage2, tables)),
-            reload: Mutex::new(Reload::new(plan, tree)),
+            reload: Mutex::new(reload),
             messages: Budget::new(),
         }));
         self.load(vm)?;
@@ -230,65 +341,39 @@ impl<'a> Builder<'a> {
         Ok(Machine { mmio: MmioMap::new(&regions)?, vgic, power: PowerStates::new(vcpus as u8, executable)? })
     }
 
-    fn address_space(
+    fn geometry(&self, config: &VmConfig<'_>) -> Result<Geometry, BuildError> {
+        let geometry = Geometry::new(ipa_bits(config, &self.features), self.features.pa_bits)?;
+        Ok(geometry)
+    }
+
+    fn stage2(&self, id: VmId, config: &VmConfig<'_>, tables: &mut Tables) -> Result<Stage2, BuildError> {
+        let format = if self.features.forced_write_back { Format::ForcedWriteBack } else { Format::Combined };
+        let stage2 = Stage2::new(tables, id, self.geometry(config)?, format)?;
+        Ok(stage2)
+    }
+
+    fn map_all(
         &self,
-        id: VmId,
-        config: &VmConfig<'_>,
+        stage2: &mut Stage2,
+        tables: &mut Tables,
         plan: &LoadPlan<'_>,
         ram: &[PaRange],
-    ) -> Result<(Stage2, Tables), BuildError> {
-        let geometry = Geometry::new(ipa_bits(config, &self.features), self.features.pa_bits)?;
-        let format = if self.features.forced_write_back { Format::ForcedWriteBack } else { Format::Combined };
-        // Level 2 for each GiB, level 3 for what is no multiple of 2 MiB, and the levels above.
-        let frames = 8 + 2 * ram.len() + (config.memory >> 30) as usize;
-        let mut tables = Tables::new(geometry.start_tables(), frames).map_err(BuildError::Tables)?;
-        let mut stage2 = Stage2::new(&mut tables, id, geometry, format)?;
+        flash: &[FlashMemory],
+    ) -> Result<(), BuildError> {
         let mut at = VIRT.ram.base;
         for run in ram {
-            map(&mut stage2, &mut tables, at, *run, Use::Ram, RAM)?;
+            map(stage2, tables, at, *run, Use::Ram, RAM)?;
             at = Ipa::new(at.as_u64() + run.size());
         }
         if let Some(Gic::V2 { gicv, .. }) = &self.board.gic {
             let pages = PaRange::new(gicv.start, memory::GICV_BYTES).map_err(stage2::Error::from)?;
-            map(&mut stage2, &mut tables, VIRT.gicc.base, pages, Use::Banked, DEVICE)?;
+            map(stage2, tables, VIRT.gicc.base, pages, Use::Banked, DEVICE)?;
         }
-        if let Some(flash) = &plan.flash {
-            for bank in &flash.banks {
-                self.flash_bank(id, &mut stage2, &mut tables, bank)?;
-            }
+        let banks = plan.flash.as_ref().map_or(&[][..], |flash| &flash.banks);
+        for (bank, memory) in banks.iter().zip(flash) {
+            map_flash(stage2, tables, bank, memory)?;
         }
-        log::debug!("/{}: {} of {frames} frames for tables are left", config.name, tables.left());
-        Ok((stage2, tables))
-    }
-
-    /// What the bank holds gets frames of its own; what is erased, one frame for all of it.
-    fn flash_bank(
-        &self,
-        id: VmId,
-        stage2: &mut Stage2,
-        tables: &mut Tables,
-        bank: &FlashBank<'_>,
-    ) -> Result<(), BuildError> {
-        let mut at = bank.base;
-        if bank.backed > 0 {
-            for run in memory::donate(id, bank.backed).map_err(BuildError::Memory)? {
-                map(stage2, tables, at, run, Use::Ram, FLASH)?;
-                at = Ipa::new(at.as_u64() + run.size());
-            }
-        }
-        let erased = memory::donate(id, payload::FLASH_UNIT).map_err(BuildError::Memory)?;
-        for run in &erased {
-            // SAFETY: the pages have just become this VM's, which doesn't run yet; EL2 maps them as Normal memory.
-            unsafe { core::ptr::write_bytes(run.start().as_u64() as *mut u8, 0xff, run.size() as usize) };
-            crate::cache::clean(run.start().as_u64(), run.end().as_u64());
-        }
-        let end = bank.base.as_u64() + bank.backed + bank.erased;
-        while at.as_u64() < end {
-            for run in &erased {
-                map(stage2, tables, at, *run, Use::Ram, FLASH)?;
-                at = Ipa::new(at.as_u64() + run.size());
-            }
-        }
+        log::debug!("{} frames for tables are left", tables.left());
         Ok(())
     }
 

@@ -7,7 +7,7 @@ use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use stage2::{Ipa, Stage2};
-use vmm::guest_tree::{self, GuestTree};
+use vmm::guest_tree::{self, GuestTree, Seeds};
 use vmm::payload::LoadPlan;
 use vmm::psci::Start;
 
@@ -16,14 +16,18 @@ use crate::guest_memory::{self, NoMemory, Source};
 use crate::tables::Tables;
 use crate::{cache, random};
 
-/// Bytes that are copied at a time.
-const PIECE: u64 = 64 << 10;
+/// Bytes that are copied at a time, or filled: some 16,000 instructions with cleaning.
+const PIECE: u64 = 32 << 10;
 
 /// What a VM is loaded from, and how far that has come.
 pub struct Reload {
     plan: LoadPlan<'static>,
-    tree: GuestTree<'static>,
+    /// The device tree's blob.
     blob: Vec<u8>,
+    /// Where the seeds are in it, which every start has fresh ones of.
+    seeds: Option<SeedsAt>,
+    /// This start has its seeds.
+    seeded: bool,
     /// Which [`Self::item`] is being copied, and how much of it has been.
     item: usize,
     offset: u64,
@@ -33,10 +37,41 @@ pub struct Reload {
     failed: Option<NoMemory>,
 }
 
+/// Where a blob has its seeds.
+struct SeedsAt {
+    rng: usize,
+    kaslr: usize,
+}
+
+impl SeedsAt {
+    /// Looks for these seeds, which are too long to be there by chance.
+    fn find(blob: &[u8], seeds: &Seeds) -> Option<Self> {
+        let position = |bytes: &[u8]| blob.windows(bytes.len()).position(|window| window == bytes);
+        Some(Self { rng: position(&seeds.rng)?, kaslr: position(&seeds.kaslr.to_be_bytes())? })
+    }
+
+    fn put(&self, blob: &mut [u8], seeds: &Seeds) {
+        let kaslr = seeds.kaslr.to_be_bytes();
+        for (at, bytes) in [(self.rng, &seeds.rng[..]), (self.kaslr, &kaslr[..])] {
+            for (slot, byte) in blob.iter_mut().skip(at).zip(bytes) {
+                *slot = *byte;
+            }
+        }
+    }
+}
+
 impl Reload {
-    /// Nothing is loaded yet.
-    pub fn new(plan: LoadPlan<'static>, tree: GuestTree<'static>) -> Self {
-        Self { plan, tree, blob: Vec::new(), item: 0, offset: 0, cleaned: AtomicU64::new(0), failed: None }
+    /// Nothing is loaded yet. Allocates; loading doesn't.
+    pub fn new(plan: LoadPlan<'static>, tree: &GuestTree<'_>) -> Self {
+        let blob = guest_tree::build(tree);
+        let seeds = tree.seeds.as_ref().and_then(|seeds| SeedsAt::find(&blob, seeds));
+        let cleaned = AtomicU64::new(0);
+        Self { plan, blob, seeds, seeded: false, item: 0, offset: 0, cleaned, failed: None }
+    }
+
+    /// What goes where.
+    pub fn plan(&self) -> &LoadPlan<'static> {
+        &self.plan
     }
 
     /// How vCPU 0 starts.
@@ -71,18 +106,20 @@ impl Reload {
 
     /// Does a piece. Returns whether all is loaded; the next call begins anew.
     pub fn step(&mut self, vm: &Vm, stage2: &Stage2, tables: &Tables) -> bool {
-        if self.item == 0 && self.offset == 0 && self.blob.is_empty() {
+        if !self.seeded {
             // What the guest has in its caches must not come down on what is loaded now.
             if !vm.clean_some(&self.cleaned) {
                 return false;
             }
-            self.tree.seeds = random::seeds();
-            self.blob = guest_tree::build(&self.tree);
+            if let (Some(at), Some(seeds)) = (&self.seeds, random::seeds()) {
+                at.put(&mut self.blob, &seeds);
+            }
+            self.seeded = true;
         }
         let Some((ipa, source)) = self.item(self.item) else {
             cache::sync();
             self.item = 0;
-            self.blob = Vec::new();
+            self.seeded = false;
             return true;
         };
         if self.offset >= source.size() {

@@ -128,6 +128,8 @@ pub fn start_all() {
 
 /// Brings a loaded vCPU's interrupts up to date, on its CPU.
 pub fn sync(vcpu: &'static Vcpu) {
+    // As in `wake_or_sync`.
+    aarch64_cpu::asm::barrier::isb(aarch64_cpu::asm::barrier::SY);
     let kicks = with_hardware!(|hardware| vcpu.vm.vgic.lock().sync(vcpu.id, &mut hardware));
     vcpu.vm.kick(kicks.unwrap_or(Kicks::NONE).without(vcpu.id));
 }
@@ -365,8 +367,10 @@ impl Vm {
         drop(rtc);
         if self.cpus.first() == Some(&this_cpu().index) {
             timer::arm(deadline);
-        } else if deadline.is_some() {
-            self.wake(VcpuId(0));
+        } else if deadline.is_some()
+            && let Some(cpu) = self.cpus.first().copied().and_then(percpu::get)
+        {
+            cpu.request(request::TIMER);
         }
     }
 
