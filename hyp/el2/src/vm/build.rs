@@ -8,7 +8,6 @@ use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU64};
 
 use platform::tree::{Board, Gic};
 use spin::Mutex;
-use spin::mutex::TicketMutex;
 use stage2::{Format, Geometry, Ipa, PaRange, Permissions, Stage2, Use, VmId};
 use vgic::{Config, IntId, Model, PhysicalIntId, VcpuId, Vgic};
 use vmm::affinity::{vcpu_affinity, vcpu_mpidr};
@@ -262,10 +261,10 @@ impl<'a> Builder<'a> {
             vttbr: stage2.vttbr(),
             ids: self.ids.clone(),
             mmio: machine.mmio,
-            vgic: TicketMutex::new(machine.vgic),
-            power: TicketMutex::new(machine.power),
-            uart: TicketMutex::new(Pl011::new()),
-            rtc: TicketMutex::new(Pl031::new(self.wall_clock, timer::now(), frequency())),
+            vgic: Mutex::new(machine.vgic),
+            power: Mutex::new(machine.power),
+            uart: Mutex::new(Pl011::new()),
+            rtc: Mutex::new(Pl031::new(self.wall_clock, timer::now(), frequency())),
             input_waits: AtomicBool::new(false),
             loaded: AtomicU64::new(0),
             phase: AtomicU8::new(Phase::Running as u8),

@@ -1,7 +1,9 @@
 //! Virtual machines: what each one is made of, its life from start to end, and its devices' lines.
 //!
 //! VMs are built at boot ([`build`]) and live for ever; a VM that has stopped keeps its memory. What several CPUs touch is
-//! behind locks of that VM, taken in this order: a device, then the vGIC. No lock is shared between VMs.
+//! behind locks of that VM, taken in this order: a device, then the vGIC. No lock is shared between VMs, so who waits for
+//! one waits for a vCPU of the same VM, for a few hundred instructions. The locks are not fair: a fair one that hands
+//! itself to a CPU that isn't running, as emulated CPUs often aren't, makes all others wait for it.
 
 #[allow(
     clippy::indexing_slicing,
@@ -17,7 +19,6 @@ use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 
 use aarch64_cpu::registers::{ELR_EL2, FAR_EL2, HPFAR_EL2, SPSR_EL2};
-use spin::mutex::TicketMutex;
 use spin::{Mutex, Once};
 use stage2::{PaRange, Stage2, VmId};
 use tock_registers::interfaces::Readable;
@@ -58,11 +59,11 @@ pub struct Vm {
     /// Its emulated devices by address.
     pub mmio: MmioMap,
     /// Its interrupt controller.
-    pub vgic: TicketMutex<Vgic>,
+    pub vgic: Mutex<Vgic>,
     /// Which of its vCPUs are on.
-    pub power: TicketMutex<PowerStates>,
-    uart: TicketMutex<Pl011>,
-    rtc: TicketMutex<Pl031>,
+    pub power: Mutex<PowerStates>,
+    uart: Mutex<Pl011>,
+    rtc: Mutex<Pl031>,
     /// A byte for its console waits because its UART had no room.
     input_waits: AtomicBool,
     /// Which of its vCPUs are loaded on their CPUs, one bit each.
