@@ -21,6 +21,8 @@ use crate::{gic, logging, vm};
 const BUDGET: usize = 256;
 /// Bytes fetched from a source at a time.
 const CHUNK: usize = logging::MESSAGE;
+/// Pieces of a line in progress that go out before the log does.
+const CONTINUED: u32 = 4;
 /// Longest line of a VM out of focus that stays whole.
 const LINE: usize = 200;
 
@@ -31,6 +33,8 @@ struct Console {
     sent: usize,
     /// The last byte that was staged ended a line.
     at_line_start: bool,
+    /// Pieces that went out since, before the log.
+    continued: u32,
     /// The UART has no interrupt: sending waits for room.
     polled: bool,
     /// Came from the board, and the guest in focus has no room for it.
@@ -45,6 +49,7 @@ static CONSOLE: Mutex<Console> = Mutex::new(Console {
     staged: ArrayVec::new_const(),
     sent: 0,
     at_line_start: true,
+    continued: 0,
     polled: false,
     input: None,
     lines: Vec::new(),
@@ -199,11 +204,24 @@ impl Console {
         false
     }
 
-    /// Fetches the next piece from whoever has one: first the log, then the VMs in turn.
+    /// Fetches the next piece from whoever has one: first the log, then the VMs in turn. A line that the VM in focus has
+    /// begun, though, goes on before the log breaks in, for a few pieces.
     fn stage(&mut self) -> bool {
         self.staged.clear();
         self.sent = 0;
         let mut chunk = [0; CHUNK];
+        if !self.at_line_start
+            && self.continued < CONTINUED
+            && let Some(vm) = vm::all().next()
+        {
+            let count = vm.drain(&mut chunk);
+            if count > 0 {
+                self.continued = self.continued.saturating_add(1);
+                self.put(chunk.get(..count).unwrap_or(&[]));
+                return true;
+            }
+        }
+        self.continued = 0;
         for cpu in percpu::all() {
             let count = cpu.log.take(&mut chunk);
             if count > 0 {
