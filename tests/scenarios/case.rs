@@ -1,12 +1,26 @@
 //! A scenario by name, as a test.
 
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use libtest_mimic::{Completion, Trial};
 use tests::{Inputs, Outcome, Scenario};
 
 /// The versions of the interrupt controller.
 pub const GICS: [u8; 2] = [2, 3];
+
+/// How long each scenario took.
+static TIMES: Mutex<Vec<(Duration, String)>> = Mutex::new(Vec::new());
+
+/// Says which scenarios took longest: they bound how fast all of them can be.
+pub fn print_longest() {
+    let mut times = TIMES.lock().unwrap_or_else(PoisonError::into_inner);
+    times.sort_unstable_by(|a, b| b.cmp(a));
+    let longest: Vec<String> =
+        times.iter().take(5).map(|(time, name)| format!("{name} {} s", time.as_secs())).collect();
+    println!("longest: {}", longest.join(", "));
+}
 
 /// What a scenario does with each version of the interrupt controller, by its name.
 pub type Named = (&'static str, fn(&Scenario, u8) -> Outcome);
@@ -38,7 +52,10 @@ impl Case {
                 return Ok(Completion::ignored_with("LINUX=no"));
             }
             let scenario = Scenario::new(&inputs, &folder, &name)?;
-            match (self.run)(&scenario) {
+            let start = Instant::now();
+            let outcome = (self.run)(&scenario);
+            TIMES.lock().unwrap_or_else(PoisonError::into_inner).push((start.elapsed(), name));
+            match outcome {
                 Ok(()) => scenario.clean(),
                 Err(failure) => return Err(scenario.report(&failure).into()),
             }

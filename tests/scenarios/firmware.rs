@@ -12,7 +12,7 @@ pub fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
     for gic in GICS {
         // The self-test's cases that call by SMC.
-        for subset in ["psci", "smccc"] {
+        for subset in ["psci", "sysreg.smc"] {
             let name = format!("no-smc-reaches-firmware/gicv{gic}/{subset}");
             cases.push(Case::new(name, move |scenario| smcs_stay(scenario, gic, subset)));
         }
@@ -35,7 +35,7 @@ fn smcs_stay(scenario: &Scenario, gic: u8, subset: &str) -> Outcome {
     board.expect_off()?;
     let calls = Calls::read(&log)?;
     // All kinds are there, or this looks for the wrong words.
-    ensure(calls.to_el2 > 10, || format!("only {} SMCs of the guest in {}", calls.to_el2, log.display()))?;
+    ensure(calls.to_el2 > 0, || format!("no SMC of the guest in {}", log.display()))?;
     ensure(calls.by_el2 > 1, || format!("only {} SMCs of EL2 in {}", calls.by_el2, log.display()))?;
     ensure(calls.past_el2 == 0, || format!("{} SMCs of the guest went past EL2", calls.past_el2))?;
     ensure(calls.in_its_name == 0, || format!("EL2 made {} SMCs for the guest", calls.in_its_name))

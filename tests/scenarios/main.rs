@@ -40,5 +40,9 @@ fn main() -> ExitCode {
     ];
     let trials =
         cases.into_iter().flatten().map(|case| case.into_trial(&inputs, Path::new(FOLDER))).collect();
-    libtest_mimic::run(&arguments, trials).exit_code()
+    let conclusion = libtest_mimic::run(&arguments, trials);
+    if conclusion.num_passed + conclusion.num_failed > 0 {
+        case::print_longest();
+    }
+    conclusion.exit_code()
 }

@@ -2,7 +2,10 @@
 
 use crate::{Board, Failure, Found, Outcome, ensure_equal};
 
-/// The shell of the Linux guest, of a prompt that ends in `# `.
+/// The prompt: host name and folder.
+const PROMPT: &str = r"linux:\S+# ";
+
+/// The shell of the Linux guest.
 pub struct Shell<'a> {
     board: &'a mut Board,
 }
@@ -13,7 +16,7 @@ impl<'a> Shell<'a> {
     /// # Errors
     /// When it doesn't.
     pub fn login(board: &'a mut Board) -> Outcome<Self> {
-        board.expect(r"linux:\S+# ")?;
+        board.expect(PROMPT)?;
         Ok(Self { board })
     }
 
@@ -43,7 +46,7 @@ impl<'a> Shell<'a> {
     pub fn try_run(&mut self, command: &str) -> Outcome<(String, u64)> {
         self.board.send_line(&format!("echo @$((0))@; {command}; echo @$?@"))?;
         self.board.expect(r"(?m)^@0@\n")?;
-        let end = self.board.expect(r"@(\d+)@\n")?;
+        let end = self.board.expect(&format!(r"(?s)@(\d+)@\n.*?{PROMPT}"))?;
         Ok((end.before.trim_end().to_owned(), end.number(1)?))
     }
 
@@ -81,11 +84,14 @@ impl<'a> Shell<'a> {
     /// # Errors
     /// When an answer doesn't come, in order.
     pub fn run_at_once(&mut self, commands: &[&str]) -> Outcome<Vec<String>> {
-        let script: String =
-            commands.iter().enumerate().map(|(n, command)| format!("echo \"Q{n}=$({command})\"\n")).collect();
+        let script: String = commands
+            .iter()
+            .enumerate()
+            .map(|(n, command)| format!("echo \"Q{n}=$({command});\"\n"))
+            .collect();
         self.board.send(&script)?;
-        // What is echoed has the command where the answer has its text.
-        let answer = |n| self.board.expect(&format!(r"(?m)^Q{n}=([^$\n][^\n]*)\n"));
+        // What is echoed has the command where the answer has its text; and it may surround the answer.
+        let answer = |n| self.board.expect(&format!(r"Q{n}=([^$;\n][^;\n]*);"));
         let found: Outcome<Vec<Found>> = (0..commands.len()).map(answer).collect();
         Ok(found?.iter().map(|found| found.group(1).to_owned()).collect())
     }

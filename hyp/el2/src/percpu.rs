@@ -214,7 +214,8 @@ pub fn stack_top(index: usize) -> Option<u64> {
 pub fn is_on_a_stack(address: u64) -> bool {
     let image = crate::image::layout();
     let within = |start: u64, end: u64| address >= start && address.saturating_add(16) <= end;
-    // The boot stack and the crash stacks (which are on the heap) lie in the image.
+    // The boot stack lies in the image; so does the heap's first part, with the boot CPU's crash stack. A crash on another
+    // CPU's crash stack ends without a trace.
     within(image.data_start, image.guard)
         || within(image.guard + stage2::PAGE_SIZE, image.end)
         || STACKS.get().into_iter().flatten().any(|stack| {

@@ -35,6 +35,7 @@ boot_cpu_start:
 
     // Lines of this memory that a loader left dirty must not come down on what is written past the caches now.
 0:  adrp    x0, __bss_start
+    add     x0, x0, :lo12:__bss_start
     adrp    x1, __image_end
     bl      invalidate_to_poc
 
