@@ -9,13 +9,14 @@ use regex_lite::Regex;
 use crate::{Failure, Outcome};
 
 /// What no console may ever say: the wait for anything else ends at once.
-const ALARMS: [&str; 6] = [
+const ALARMS: [&str; 7] = [
     "hanok: EL2 crashed",
     "hanok: EL2 panicked",
     "Kernel panic - not syncing",
     "Internal error: Oops",
     "Unable to handle kernel",
     "BUG: ",
+    "WARNING: CPU: ",
 ];
 
 /// The text of a console, written by a thread that reads it and searched by the scenario.
