@@ -108,6 +108,9 @@ fn backtrace(report: &mut Report, mut frame: u64) {
         }
         // SAFETY: the record lies on a stack, which is mapped; what it holds is only printed and checked.
         let [next, return_address] = unsafe { *(frame as *const [u64; 2]) };
+        if return_address == 0 {
+            break;
+        }
         let _ = writeln!(report, "    {:#x}", return_address.wrapping_sub(base));
         if next <= frame {
             break;

@@ -17,11 +17,7 @@
 
 extern crate alloc;
 
-#[allow(
-    clippy::indexing_slicing,
-    clippy::arithmetic_side_effects,
-    reason = "runs at boot alone, before any guest"
-)]
+#[allow(clippy::indexing_slicing, clippy::arithmetic_side_effects)] // runs at boot alone
 mod boot;
 mod bundle;
 mod cache;
@@ -34,31 +30,15 @@ mod guest_memory;
 mod image;
 mod interrupts;
 mod logging;
-#[allow(
-    clippy::indexing_slicing,
-    clippy::arithmetic_side_effects,
-    reason = "runs at boot alone, before any guest"
-)]
+#[allow(clippy::indexing_slicing, clippy::arithmetic_side_effects)] // runs at boot alone
 mod memory;
-#[allow(
-    clippy::indexing_slicing,
-    clippy::arithmetic_side_effects,
-    reason = "runs at boot alone, before any guest"
-)]
+#[allow(clippy::indexing_slicing, clippy::arithmetic_side_effects)] // runs at boot alone
 mod mmu;
-#[allow(
-    clippy::indexing_slicing,
-    clippy::arithmetic_side_effects,
-    reason = "runs at boot alone, before any guest"
-)]
+#[allow(clippy::arithmetic_side_effects)] // on the places of its own stacks alone
 mod percpu;
 mod random;
 mod run;
-#[allow(
-    clippy::indexing_slicing,
-    clippy::arithmetic_side_effects,
-    reason = "runs at boot alone, before any guest"
-)]
+#[allow(clippy::indexing_slicing, clippy::arithmetic_side_effects)] // runs at boot alone
 mod smp;
 mod sysreg;
 mod tables;

@@ -67,7 +67,7 @@ pub fn init_heap() {
     unsafe { HEAP.lock().init(HEAP_SPACE.0.get() as usize, HEAP_BYTES) };
 }
 
-/// What a CPU takes of the heap, its log and its crash stack, in pages.
+/// What a CPU takes of the heap, its log above all, in pages.
 const PAGES_PER_CPU: usize = 8;
 
 /// Gives the heap more space, for `cpus` CPUs. Once, when there are frames.

@@ -80,8 +80,9 @@ pub fn init(board: &Board<'_>) -> Result<(), MmuError> {
     }
     map(&mut tables, image.start, image.text_end, TEXT)?;
     map(&mut tables, image.text_end, image.data_start, RODATA)?;
-    map(&mut tables, image.data_start, image.guard, DATA)?;
-    map(&mut tables, image.guard + PAGE_SIZE, image.end, DATA)?;
+    for (start, end) in image.writable() {
+        map(&mut tables, start, end, DATA)?;
+    }
     for device in devices(board) {
         let (start, end) = whole_pages(&device);
         map(&mut tables, start, end, DEVICE)?;

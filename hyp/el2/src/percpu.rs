@@ -11,6 +11,7 @@ use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use aarch64_cpu::registers::{TPIDR_EL2, VBAR_EL2};
 use platform::tree::Board;
 use spin::Once;
+use stage2::PAGE_SIZE;
 use tock_registers::interfaces::{Readable, Writeable};
 
 use crate::gic::{CpuGic, EndedHere};
@@ -66,18 +67,12 @@ pub struct Own {
 // calls; EL2 runs with interrupts masked, so nothing else runs on that CPU meanwhile.
 unsafe impl Sync for PerCpu {}
 
-const CRASH_STACK: usize = 8192;
-
-#[repr(C, align(16))]
-struct CrashStack([u8; CRASH_STACK]);
-
 static CPUS: Once<Vec<&'static PerCpu>> = Once::new();
 
 impl PerCpu {
-    fn new(index: usize, mpidr: u64) -> &'static Self {
-        let stack = Box::leak(Box::new(CrashStack([0; CRASH_STACK])));
+    fn new(index: usize, mpidr: u64, crash_stack_top: u64) -> &'static Self {
         Box::leak(Box::new(Self {
-            crash_stack_top: stack.0.as_ptr() as usize + CRASH_STACK,
+            crash_stack_top: crash_stack_top as usize,
             index,
             mpidr,
             online: AtomicBool::new(index == 0),
@@ -132,7 +127,7 @@ pub fn set_vectors() {
 
 /// The boot CPU's PerCpu. Needs the heap.
 pub fn init_boot_cpu() {
-    let cpu = PerCpu::new(0, crate::cpu::mpidr());
+    let cpu = PerCpu::new(0, crate::cpu::mpidr(), crate::image::layout().crash_stack_top);
     cpu.adopt();
     set_vectors();
 }
@@ -151,11 +146,28 @@ pub fn own() -> &'static Own {
     &this_cpu().own
 }
 
-const STACK_PAGES: u64 = 8;
+/// Pages that a CPU's two stacks take, with the guard below each.
+const STACK_PAGES: u64 = 16;
+/// Pages of the crash stack, which lies above the other.
+const CRASH_PAGES: u64 = 2;
 
-/// A CPU's stack: its lowest page is the guard.
+/// The stacks of a CPU other than the boot CPU: a guard, the stack, a guard, the crash stack.
 struct Stack {
     base: u64,
+}
+
+impl Stack {
+    fn top(&self) -> u64 {
+        self.crash_guard()
+    }
+
+    fn crash_guard(&self) -> u64 {
+        self.crash_top() - (CRASH_PAGES + 1) * PAGE_SIZE
+    }
+
+    fn crash_top(&self) -> u64 {
+        self.base + STACK_PAGES * PAGE_SIZE
+    }
 }
 
 static STACKS: Once<Vec<Stack>> = Once::new();
@@ -183,8 +195,7 @@ fn others<'a>(board: &'a Board<'_>) -> impl Iterator<Item = u64> + 'a {
 pub fn plan_stacks(board: &Board<'_>) -> Result<(), crate::memory::FrameError> {
     let mut stacks = Vec::new();
     for _ in others(board) {
-        // Twice the size is the next power of two that has room for the guard.
-        stacks.push(Stack { base: crate::memory::claim(2 * STACK_PAGES as usize)?.as_u64() });
+        stacks.push(Stack { base: crate::memory::claim(STACK_PAGES as usize)?.as_u64() });
     }
     STACKS.call_once(|| stacks);
     Ok(())
@@ -193,32 +204,29 @@ pub fn plan_stacks(board: &Board<'_>) -> Result<(), crate::memory::FrameError> {
 /// Sets out a PerCpu for each of the board's other CPUs. CPUs are numbered in the tree's order, the boot CPU being 0.
 pub fn plan(board: &Board<'_>) {
     let mut cpus = Vec::from([this_cpu()]);
-    for mpidr in others(board) {
-        cpus.push(PerCpu::new(cpus.len(), mpidr));
+    for (mpidr, stack) in others(board).zip(STACKS.get().into_iter().flatten()) {
+        cpus.push(PerCpu::new(cpus.len(), mpidr, stack.crash_top()));
     }
     CPUS.call_once(|| cpus);
 }
 
 /// The pages below the stacks, which are not to be mapped.
 pub fn guards() -> impl Iterator<Item = u64> {
-    STACKS.get().into_iter().flatten().map(|stack| stack.base)
+    STACKS.get().into_iter().flatten().flat_map(|stack| [stack.base, stack.crash_guard()])
 }
 
 /// The top of the stack of CPU `index`, which isn't the boot CPU.
 pub fn stack_top(index: usize) -> Option<u64> {
-    let stack = STACKS.get()?.get(index.checked_sub(1)?)?;
-    Some(stack.base + 2 * STACK_PAGES * stage2::PAGE_SIZE)
+    Some(STACKS.get()?.get(index.checked_sub(1)?)?.top())
 }
 
 /// Whether 16 bytes at this address lie on some stack of EL2's.
 pub fn is_on_a_stack(address: u64) -> bool {
-    let image = crate::image::layout();
-    let within = |start: u64, end: u64| address >= start && address.saturating_add(16) <= end;
-    // The boot stack lies in the image; so does the heap's first part, with the boot CPU's crash stack. A crash on another
-    // CPU's crash stack ends without a trace.
-    within(image.data_start, image.guard)
-        || within(image.guard + stage2::PAGE_SIZE, image.end)
+    let within = |(start, end): (u64, u64)| address >= start && address.saturating_add(16) <= end;
+    // The boot CPU's stacks are the image's last two writable parts.
+    crate::image::layout().writable().into_iter().any(within)
         || STACKS.get().into_iter().flatten().any(|stack| {
-            within(stack.base + stage2::PAGE_SIZE, stack.base + 2 * STACK_PAGES * stage2::PAGE_SIZE)
+            within((stack.base + PAGE_SIZE, stack.top()))
+                || within((stack.crash_guard() + PAGE_SIZE, stack.crash_top()))
         })
 }

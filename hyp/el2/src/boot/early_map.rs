@@ -143,6 +143,8 @@ fn image_pages(map: &mut EarlyMap<'_>) -> Option<()> {
     let image = image::layout();
     map.map(image.start, image.text_end, PAGE | READ_ONLY)?;
     map.map(image.text_end, image.data_start, PAGE | READ_ONLY | EXECUTE_NEVER)?;
-    map.map(image.data_start, image.guard, PAGE | EXECUTE_NEVER)?;
-    map.map(image.guard + 4096, image.end, PAGE | EXECUTE_NEVER)
+    for (start, end) in image.writable() {
+        map.map(start, end, PAGE | EXECUTE_NEVER)?;
+    }
+    Some(())
 }
