@@ -21,7 +21,12 @@ pub fn cases() -> Vec<Case> {
                 cases.push(Case::new(name, move |scenario| selftest(scenario, gic, cpu, vcpus)));
             }
         }
-        let small: [Named; 3] = [("built-in", built_in), ("console-echo", echo), ("restarts", restarts)];
+        let small: [Named; 4] = [
+            ("built-in", built_in),
+            ("console-echo", echo),
+            ("restarts", restarts),
+            ("raw-binary", raw_binary),
+        ];
         for (name, run) in small {
             cases.push(Case::new(format!("{name}/gicv{gic}"), move |scenario| run(scenario, gic)));
         }
@@ -79,6 +84,31 @@ fn built_in(scenario: &Scenario, gic: u8) -> Outcome {
     board.send_line("off")?;
     board.expect_log("hello turned itself off")?;
     board.expect_log("no VM is left: turning the board off")?;
+    board.expect_off()?;
+    Ok(())
+}
+
+/// A program of a few instructions, entered behind its first one, which would never end.
+fn raw_binary(scenario: &Scenario, gic: u8) -> Outcome {
+    const PROGRAM: [u32; 9] = [
+        0x1400_0000, // b .
+        0xd2a1_2001, // mov x1, #0x0900_0000: the console's data register
+        0x5280_0e40, // mov w0, #'r'
+        0xb900_0020, // str w0, [x1]
+        0x5280_0140, // mov w0, #10
+        0xb900_0020, // str w0, [x1]
+        0x5280_0100, // mov w0, #0x8400_0008: PSCI SYSTEM_OFF
+        0x72b0_8000,
+        0xd400_0002, // hvc #0
+    ];
+    let bytes: Vec<u8> = PROGRAM.iter().flat_map(|word| word.to_le_bytes()).collect();
+    let vm = Vm::new("raw")
+        .payload("binary", scenario.write("raw.bin", bytes)?)
+        .property("load-address", "<0x0 0x40400000>")
+        .property("entry-address", "<0x0 0x40400004>");
+    let mut board = scenario.boot(&Machine::new(gic, 1).bundle(scenario.bundle(&[vm])?))?;
+    board.expect(r"(?m)^r\n")?;
+    board.expect_log("raw turned itself off")?;
     board.expect_off()?;
     Ok(())
 }
