@@ -4,13 +4,16 @@ use runtime::mmio::Mmio;
 use runtime::timer::{milliseconds, now, wait_until};
 use runtime::{cpu, gic, machine, rtc};
 
-use crate::framework::{GRACE_MS, Outcome, Stop, check, check_eq, expect_soon, is_hanok, tests, wait};
+use crate::framework::{
+    GRACE_MS, Outcome, Stop, check, check_eq, expect_soon, finish, is_hanok, needs_cpus, start, tests, wait,
+};
 use crate::recorder;
 
 tests! {
     "rtc.identification" => identification,
     "rtc.advances" => advances,
     "rtc.alarm" => alarm,
+    "rtc.alarm-set-by-another-cpu" => alarm_set_by_another_cpu,
     "rtc.set" => set,
 }
 
@@ -65,6 +68,30 @@ fn alarm() -> Outcome {
     rtc.write32(rtc::IMSC, 1);
     check!(!wait_until(GRACE_MS, cpu::irq_waits), "no interrupt after ICR");
     rtc.write32(rtc::IMSC, 0);
+    Ok(())
+}
+
+/// Sets the alarm a second ahead.
+fn arm(_: u64) {
+    if let Some(rtc) = rtc::rtc() {
+        rtc.write32(rtc::MR, rtc.read32(rtc::DR) + 1);
+        rtc.write32(rtc::IMSC, 1);
+    }
+}
+
+fn alarm_set_by_another_cpu() -> Outcome {
+    needs_cpus(2)?;
+    let rtc = registers()?;
+    let Some(device) = machine().rtc else { return Err(Stop::Skipped("there is no PL031")) };
+    rtc.write32(rtc::ICR, 1);
+    gic::enable(device.intid);
+    start(1, arm, 0)?;
+    finish(1)?;
+    cpu::unmask_irqs();
+    let came = wait(|| recorder::count(0) > 0);
+    cpu::mask_irqs();
+    check!(came, "INTID {} should come", device.intid);
+    rtc.write32(rtc::ICR, 1);
     Ok(())
 }
 
