@@ -135,15 +135,14 @@ fn pages(range: &Range) -> (u64, u64) {
 /// When the tree and what was loaded contradict each other.
 pub fn init(board: &Board<'_>, tree: u64, tree_size: u64) -> Result<(), MemoryError> {
     let image = image::layout();
-    let holds = |bank: &Range| bank.start.as_u64() <= image.start && image.end <= bank.end();
-    if !board.memory.iter().any(holds) {
+    let image_range = Range { start: Pa::new(image.start), size: image.end - image.start };
+    if !is_ram(board, image_range) {
         return Err(MemoryError::ImageOutside { image: image.start });
     }
     let tree = Range { start: Pa::new(tree), size: tree_size };
     if !is_ram(board, tree) {
         return Err(MemoryError::TreeOutside { tree: tree.start.as_u64() });
     }
-    let image_range = Range { start: Pa::new(image.start), size: image.end - image.start };
     let mut taken: Vec<(u64, u64)> = [tree, image_range].iter().chain(&board.initrd).map(pages).collect();
     taken.extend(board.reserved.iter().map(|reserved| pages(&reserved.range)));
     taken.sort_unstable();
