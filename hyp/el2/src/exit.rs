@@ -7,7 +7,7 @@ use aarch64_cpu::registers::*;
 use tock_registers::interfaces::{Readable, Writeable};
 use vgic::{Kicks, VcpuId, Width};
 use vmm::devices::Device;
-use vmm::esr::{Abort, Access, Esr, SysregAccess, ec};
+use vmm::esr::{Abort, Access, Esr, Fault, SysregAccess, ec};
 use vmm::inject::{Exception, Interrupted};
 use vmm::layout::Ipa;
 use vmm::smccc::{self, Answer};
@@ -85,7 +85,7 @@ extern "C" fn handle_sync(frame: &mut Frame) {
         }
         ec::SYSREG => system_register(vcpu, frame, esr),
         ec::DATA_ABORT_LOWER => data_abort(vcpu, frame, Abort(esr)),
-        ec::INSTRUCTION_ABORT_LOWER => instruction_abort(Abort(esr)),
+        ec::INSTRUCTION_ABORT_LOWER => instruction_abort(vcpu, Abort(esr)),
         // Nothing else is set to trap; a feature that is newer than this code may trap by default, and isn't shown.
         _ => inject(Exception::Undefined),
     }
@@ -249,8 +249,39 @@ fn data_abort(vcpu: &'static Vcpu, frame: &mut Frame, abort: Abort) {
     {
         return mmio(vcpu, frame, hit.device, hit.offset, access);
     }
-    reject_data(abort);
+    // WnR is set for cache maintenance too, which needs what a store needs where it may drop what was written.
+    let access = if abort.is_write() { stage2::Access::Write } else { stage2::Access::Read };
+    if !resolve(vcpu, abort, access) {
+        reject_data(abort);
+    }
 }
+
+/// Whether the guest may try again: stage 2 allows the access, now or again.
+fn resolve(vcpu: &'static Vcpu, abort: Abort, access: stage2::Access) -> bool {
+    match abort.fault() {
+        Fault::Translation | Fault::AccessFlag | Fault::Permission => {}
+        Fault::AddressSize | Fault::External | Fault::Other => return false,
+    }
+    let ipa = if abort.hpfar_is_valid() { Some(faulting_ipa()) } else { guest_ipa(FAR_EL2.get()) };
+    // Where stage 1 doesn't lead there any more, another vCPU has changed it: the access will tell.
+    ipa.is_none_or(|ipa| vcpu.vm.resolve(ipa, access))
+}
+
+/// The IPA of one of the guest's virtual addresses, by its stage 1 as it is now; `None` where that has no translation. For
+/// faults that leave HPFAR_EL2 unknown, and for reports.
+pub fn guest_ipa(address: u64) -> Option<Ipa> {
+    let kept = PAR_EL1.get();
+    // SAFETY: the instruction reads the guest's tables through its own stage 2, and writes PAR_EL1 alone.
+    unsafe { core::arch::asm!("at s1e1r, {}", in(reg) address, options(nostack)) };
+    aarch64_cpu::asm::barrier::isb(aarch64_cpu::asm::barrier::SY);
+    let par = PAR_EL1.get();
+    PAR_EL1.set(kept);
+    let translated = par & PAR_F == 0;
+    translated.then(|| Ipa::new(par & 0xf_ffff_ffff_f000 | address & 0xfff))
+}
+
+/// PAR_EL1.F: the translation failed.
+const PAR_F: u64 = 1;
 
 /// The IPA that HPFAR_EL2 and FAR_EL2 tell, where the former is valid.
 #[inline]
@@ -273,7 +304,10 @@ fn reject_data(abort: Abort) {
 /// last level is the likeliest.
 const WALK_LEVEL: u8 = 3;
 
-fn instruction_abort(abort: Abort) {
+fn instruction_abort(vcpu: &'static Vcpu, abort: Abort) {
+    if resolve(vcpu, abort, stage2::Access::Execute) {
+        return;
+    }
     inject(Exception::InstructionAbort {
         far: (!abort.far_not_valid()).then(|| FAR_EL2.get()),
         walk_level: abort.on_table_walk().then_some(WALK_LEVEL),

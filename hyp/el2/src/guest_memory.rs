@@ -1,28 +1,42 @@
 //! The only way in which EL2 reads or writes a guest's memory: by copying, through the VM's stage 2.
 //!
-//! A guest address is an allegation: every piece is translated by the tables that the guest itself runs on, and only what
-//! is the VM's own memory is touched. EL2 never holds a reference into it, and never faults on it.
+//! A guest address is an allegation: every piece is translated by the tables that the guest itself runs on, under their
+//! lock, and only what the ledger granted to the VM is touched. EL2 never holds a reference into it, and never faults on it.
+//! What is written counts in the VM's log of stores, and is copied first where other VMs read it too ([`Stage2::memory`]).
 
 use core::ptr;
 
-use stage2::{Environment, Ipa, Stage2, Use};
+use stage2::{Access, CopyReserve, Grant, Ipa, Stage2};
 
 use crate::cache;
+use crate::tables::Tables;
 
-/// A guest address that leads to no memory of the VM's.
+/// What a VM's memory is reached through.
+pub struct Space {
+    /// Its stage 2.
+    pub stage2: Stage2,
+    /// The frames that its tables are made of.
+    pub tables: Tables,
+    /// Pages for copies: none, as long as nothing that VMs can ask for shares memory on write.
+    pub copies: CopyReserve<[Option<Grant>; 0]>,
+}
+
+/// A guest address that leads to no memory of the VM's, or to none that can be written now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the VM has no memory of its own at {0}")]
-pub struct NoMemory(pub Ipa);
+#[error("at {ipa}: {error}")]
+pub struct NoMemory {
+    /// The address.
+    ipa: Ipa,
+    /// What stage 2 says of it.
+    error: stage2::Error,
+}
 
 /// Physical address and length of the piece at `ipa` that lies together, at most `wanted` bytes.
-fn piece(stage2: &Stage2, tables: &impl Environment, ipa: Ipa, wanted: u64) -> Result<(u64, u64), NoMemory> {
-    let mapping = stage2.query(tables, ipa).ok_or(NoMemory(ipa))?;
-    if mapping.attributes.usage != Use::Ram {
-        return Err(NoMemory(ipa));
-    }
-    let offset = ipa.as_u64().wrapping_sub(mapping.ipa.as_u64());
-    let left = mapping.size().saturating_sub(offset);
-    Ok((mapping.pa.as_u64().wrapping_add(offset), wanted.min(left)))
+fn piece(space: &mut Space, ipa: Ipa, wanted: u64, access: Access) -> Result<(u64, u64), NoMemory> {
+    let Space { stage2, tables, copies } = space;
+    let found = stage2.memory(tables, copies, ipa, wanted, access);
+    let (pa, length) = found.map_err(|error| NoMemory { ipa, error })?;
+    Ok((pa.as_u64(), length))
 }
 
 /// Copies bytes to `target`, 32 at a time wherever either lies: the library's copying takes ten times as long where the
@@ -80,15 +94,15 @@ impl Source<'_> {
 /// # Errors
 /// The address isn't the VM's memory.
 pub fn write(
-    stage2: &Stage2,
-    tables: &impl Environment,
+    space: &mut Space,
     ipa: Ipa,
     source: Source<'_>,
     from: u64,
     limit: u64,
 ) -> Result<u64, NoMemory> {
     let at = Ipa::new(ipa.as_u64().wrapping_add(from));
-    let (pa, length) = piece(stage2, tables, at, limit.min(source.size().saturating_sub(from)))?;
+    let limit = limit.min(source.size().saturating_sub(from));
+    let (pa, length) = piece(space, at, limit, Access::Write)?;
     let target = pa as *mut u8;
     match source {
         Source::Bytes(bytes) => {
@@ -105,4 +119,26 @@ pub fn write(
     }
     cache::clean(pa, pa.wrapping_add(length));
     Ok(length)
+}
+
+/// Reads the guest's memory at `ipa` into all of `bytes`, across as many pages as they reach over. What the guest has written
+/// with its caches off is seen too: the lines that EL2 may have are dropped first, and written back where they are newer.
+///
+/// # Errors
+/// Some of it isn't the VM's memory. `bytes` then holds what came before.
+pub fn read(space: &mut Space, ipa: Ipa, bytes: &mut [u8]) -> Result<(), NoMemory> {
+    let mut at = ipa;
+    let mut left = bytes;
+    while !left.is_empty() {
+        let (pa, length) = piece(space, at, left.len() as u64, Access::Read)?;
+        let (now, later) = left.split_at_mut_checked(length as usize).unwrap_or_default();
+        cache::clean(pa, pa.wrapping_add(length));
+        aarch64_cpu::asm::barrier::dsb(aarch64_cpu::asm::barrier::SY);
+        // SAFETY: stage 2 says that these addresses are memory of the VM's, which EL2 maps as Normal memory and has no
+        // reference to; a vCPU that writes to them meanwhile changes what is read, and nothing else.
+        unsafe { ptr::copy_nonoverlapping(pa as *const u8, now.as_mut_ptr(), now.len()) };
+        at = Ipa::new(at.as_u64().wrapping_add(length));
+        left = later;
+    }
+    Ok(())
 }

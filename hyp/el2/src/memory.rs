@@ -8,7 +8,7 @@ use core::cell::UnsafeCell;
 use buddy_system_allocator::{FrameAllocator, LockedHeap};
 use platform::tree::{Board, Range};
 use spin::Mutex;
-use stage2::{Inventory, Kind, LedgerError, PAGE_SIZE, Pa, PaRange, Run, Transfer, VmId};
+use stage2::{Inventory, Kind, LedgerError, PAGE_SIZE, Pa, PaRange, Progress, Run, Transfer, VmId};
 
 use crate::image;
 
@@ -204,11 +204,7 @@ pub fn claim(pages: usize) -> Result<Pa, FrameError> {
     let pa = frames.take(pages as u64).ok_or(frames.short(pages as u64))?;
     drop(frames);
     let range = PaRange::new(pa, pages as u64 * PAGE_SIZE)?;
-    let transferred = with_ledger(|ledger| {
-        ledger.transfer(range, Transfer::Scrubbed)?;
-        ledger.transfer(range, Transfer::Claim)
-    });
-    transferred.unwrap_or(Ok(()))?;
+    with_ledger(|ledger| ledger.transfer(range, Transfer::Claim)).unwrap_or(Ok(()))?;
     Ok(pa)
 }
 
@@ -220,14 +216,19 @@ pub fn claim(pages: usize) -> Result<Pa, FrameError> {
 pub fn donate(vm: VmId, size: u64) -> Result<Vec<PaRange>, FrameError> {
     let runs = allocate_runs(size)?;
     for run in &runs {
-        crate::cache::zero(*run);
-        let donated = with_ledger(|ledger| {
-            ledger.transfer(*run, Transfer::Scrubbed)?;
-            ledger.transfer(*run, Transfer::Donate(vm))
-        });
-        donated.unwrap_or(Ok(()))?;
+        scrub(*run)?;
+        with_ledger(|ledger| ledger.transfer(*run, Transfer::Donate(vm))).unwrap_or(Ok(()))?;
     }
     Ok(runs)
+}
+
+/// Zeroes memory that nobody has, which makes it free.
+fn scrub(range: PaRange) -> Result<(), LedgerError> {
+    let Some(begun) = with_ledger(|ledger| ledger.begin_scrub(range)) else { return Ok(()) };
+    let mut scrub = begun?;
+    // At boot there is nobody else to wait for it, so one step does.
+    while scrub.step(range.pages(), crate::cache::zero) == Progress::More {}
+    with_ledger(|ledger| ledger.finish_scrub(scrub)).unwrap_or(Ok(())).map_err(|(error, _)| error)
 }
 
 /// Gives back a run that `donate` gave and the VM doesn't map.

@@ -99,6 +99,19 @@ impl Environment for Tables {
         unsafe { (*descriptor(table, index)).store(value, Ordering::Relaxed) }
     }
 
+    fn copy(&mut self, from: Pa, to: Pa) {
+        let (from, to) = (from.as_u64(), to.as_u64());
+        // What the guest has written with its caches off is in no cache; what EL2 may have of it there is older.
+        cache::clean(from, from.wrapping_add(PAGE_SIZE));
+        barrier::dsb(barrier::SY);
+        // SAFETY: both pages are the VM's memory, which EL2 maps as Normal memory and has no reference to. No guest may write
+        // to the one, and none has the other yet (`Stage2::resolve`).
+        unsafe { core::ptr::copy_nonoverlapping(from as *const u8, to as *mut u8, PAGE_SIZE as usize) };
+        cache::clean(to, to.wrapping_add(PAGE_SIZE));
+        // It may be code.
+        cache::sync();
+    }
+
     fn order(&mut self) {
         barrier::dmb(barrier::ISHST);
     }

@@ -2,7 +2,7 @@
 //!
 //! Every change to a live entry asks here what it takes. What does the breaking is in `edit`.
 
-use crate::descriptor::{Descriptor, VALID};
+use crate::descriptor::{Descriptor, is_uncached};
 use crate::geometry::Level;
 
 /// The bits of a leaf that may change under a running walker: S2AP (7:6), AF (10), DBM (51), XN (54:53) and software's
@@ -20,22 +20,29 @@ pub const fn needs_break(old: u64, new: u64, level: Level) -> bool {
     !same_kind || (old ^ new) & !CHANGEABLE != 0
 }
 
-/// Whether going from `old` to `new` leaves something in the TLBs that must go: everything but a change from an invalid
-/// entry, which is never cached, and a change that is none.
-pub const fn needs_invalidation(old: u64, new: u64) -> bool {
-    old & VALID != 0 && old != new
+/// Whether going from `old` to `new` in an entry of `level` leaves something in the TLBs that must go: everything but a
+/// change from what is never cached, an invalid entry or a leaf whose access flag is 0, and a change that is none.
+pub const fn needs_invalidation(old: u64, new: u64, level: Level) -> bool {
+    let cached = match Descriptor::decode(old, level) {
+        Descriptor::Invalid => false,
+        Descriptor::Table(_) => true,
+        Descriptor::Leaf(_) => !is_uncached(old),
+    };
+    cached && old != new
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::addr::Pa;
-    use crate::descriptor::{Attributes, Format, Leaf, Permissions, table_entry, with_permissions};
+    use crate::descriptor::{
+        Attributes, Format, Leaf, Marks, Permissions, VALID, aged, table_entry, with_permissions,
+    };
     use crate::grant::Use;
 
     fn leaf(pa: u64, usage: Use, format: Format) -> u64 {
         let attributes = Attributes { permissions: Permissions::ALL, usage, may_write: true };
-        Leaf { pa: Pa::new(pa), attributes }.encode(format, Level::Two)
+        Leaf { pa: Pa::new(pa), attributes, marks: Marks::NEW }.encode(format, Level::Two)
     }
 
     #[test]
@@ -56,7 +63,7 @@ mod tests {
             (ram, ram | 1 << 52),
         ] {
             assert!(needs_break(old, new, Level::Two), "{old:#x} to {new:#x}");
-            assert!(needs_invalidation(old, new));
+            assert!(needs_invalidation(old, new, Level::Two));
         }
     }
 
@@ -64,19 +71,23 @@ mod tests {
     fn what_does_not() {
         let ram = leaf(0x4000_0000, Use::Ram, Format::Combined);
         let table = table_entry(Pa::new(0x5000_0000));
-        let read_only = with_permissions(ram, Permissions::READ);
+        let read_only = with_permissions(ram, Permissions::READ, false);
         for (old, new, invalidation) in [
             (0, ram, false),
             (0, table, false),
-            (ram & !1, ram, false),
+            (ram & !VALID, ram, false),
             (ram, ram, false),
             (ram, 0, true),
             (table, 0, true),
             (ram, read_only, true),
             (read_only, ram, true),
+            (ram, aged(ram), true),
+            // No TLB holds a leaf whose access flag is 0.
+            (aged(ram), ram, false),
+            (aged(ram), 0, false),
         ] {
             assert!(!needs_break(old, new, Level::Two), "{old:#x} to {new:#x}");
-            assert_eq!(needs_invalidation(old, new), invalidation, "{old:#x} to {new:#x}");
+            assert_eq!(needs_invalidation(old, new, Level::Two), invalidation, "{old:#x} to {new:#x}");
         }
     }
 }

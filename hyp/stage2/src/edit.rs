@@ -1,12 +1,13 @@
 //! Changes to tables, each correct for running walkers by itself: filling, splitting, merging, clearing. Which of them
-//! an operation is made of, and what may be refused, is decided in `table`.
+//! an operation is made of, and what may be refused, is decided in `table` and beside it.
 //!
 //! A table is linked only when its content is in memory, unlinked before it is emptied, and freed only after the
-//! invalidation. While a block is split or merged its addresses fault for a moment (break-before-make).
+//! invalidation. While a block is split or merged its addresses fault for a moment (break-before-make); the same holds for
+//! leaves that are put together by the contiguous hint, which are changed all at once or not at all.
 
 use crate::addr::{Ipa, Pa};
 use crate::bbm::{needs_break, needs_invalidation};
-use crate::descriptor::{self, Attributes, Descriptor, Format, Leaf, VALID};
+use crate::descriptor::{self, Attributes, CONTIGUOUS, Descriptor, Format, Leaf, Marks, VALID, group_span};
 use crate::environment::{Environment, Invalidation};
 use crate::error::Error;
 use crate::grant::{Collector, Grant};
@@ -42,9 +43,16 @@ impl Stale {
     }
 }
 
-/// Writes one entry, with break-before-make where the change needs it. `stride` and `tables` say what the old entry may
-/// have left in the TLBs.
-fn replace<E: Environment>(env: &mut E, vm: VmId, slot: Slot, new: u64, stride: u64, tables: bool) {
+/// Writes one entry that has no contiguous hint, with break-before-make where the change needs it. `stride` and `tables`
+/// say what the old entry may have left in the TLBs.
+pub(crate) fn replace<E: Environment>(
+    env: &mut E,
+    vm: VmId,
+    slot: Slot,
+    new: u64,
+    stride: u64,
+    tables: bool,
+) {
     let old = slot.read(env);
     let stale = Invalidation { ipa: slot.ipa, size: slot.level.span(), stride, tables };
     if needs_break(old, new, slot.level) {
@@ -53,9 +61,26 @@ fn replace<E: Environment>(env: &mut E, vm: VmId, slot: Slot, new: u64, stride: 
         slot.write(env, new);
     } else {
         slot.write(env, new);
-        if needs_invalidation(old, new) {
+        if needs_invalidation(old, new, slot.level) {
             env.invalidate(vm, stale);
         }
+    }
+    env.publish();
+}
+
+/// Changes all leaves of the group that `slot` is in, by `f`, with a break: of entries that are hinted to be contiguous,
+/// or will be, none may differ from the others while a walker can find it.
+fn replace_group<E: Environment, F: Fn(u64) -> u64>(env: &mut E, vm: VmId, slot: Slot, f: F) {
+    let mut stale = Stale::NONE;
+    for entry in slot.group() {
+        let raw = entry.read(env);
+        entry.write(env, raw & !VALID);
+        stale.add(entry);
+    }
+    stale.invalidate(env, vm);
+    for entry in slot.group() {
+        let new = f(entry.read(env) | VALID);
+        entry.write(env, new);
     }
     env.publish();
 }
@@ -66,15 +91,34 @@ pub(crate) struct Fill {
     pub(crate) pa: u64,
     pub(crate) attributes: Attributes,
     pub(crate) format: Format,
+    /// Stores are being logged: what is mapped now counts as written.
+    pub(crate) logging: bool,
 }
 
 impl Fill {
+    /// Where `ipa` is to lead.
+    fn pa(&self, ipa: Ipa) -> Pa {
+        Pa::new(self.pa.wrapping_add(ipa.as_u64().wrapping_sub(self.span.from)))
+    }
+
     /// The leaf for `slot`, if one of its size fits there.
     fn leaf(&self, slot: Slot) -> Option<u64> {
-        let offset = slot.ipa.as_u64().wrapping_sub(self.span.from);
-        let pa = Pa::new(self.pa.wrapping_add(offset));
-        let fits = slot.is_within(self.span) && descriptor::fits_block(slot.ipa, pa, slot.level);
-        fits.then(|| Leaf { pa, attributes: self.attributes }.encode(self.format, slot.level))
+        let pa = self.pa(slot.ipa);
+        if !slot.is_within(self.span) || !descriptor::fits_block(slot.ipa, pa, slot.level) {
+            return None;
+        }
+        let marks = Marks { contiguous: self.is_contiguous(slot), ..Marks::NEW };
+        let raw = Leaf { pa, attributes: self.attributes, marks }.encode(self.format, slot.level);
+        Some(if self.logging { descriptor::new_while_logging(raw) } else { raw })
+    }
+
+    /// Whether all of the group that `slot` is in gets leaves that follow each other.
+    fn is_contiguous(&self, slot: Slot) -> bool {
+        group_span(slot.level).is_some_and(|size| {
+            let start = slot.group_start().ipa;
+            let end = start.as_u64().wrapping_add(size);
+            self.span.from <= start.as_u64() && end <= self.span.to && self.pa(start).is_aligned(size)
+        })
     }
 }
 
@@ -122,7 +166,7 @@ fn allocate_below<E: Environment>(env: &mut E, slot: Slot) -> Result<(Node, Pa),
     Ok((child, table))
 }
 
-/// Splits blocks until none reaches across `ipa`.
+/// Splits blocks, and takes hints from groups, until none reaches across `ipa`.
 ///
 /// On error some are split: the same addresses translate the same way, and `merge` makes the blocks whole again.
 pub(crate) fn split_at<E: Environment>(env: &mut E, vm: VmId, root: Node, ipa: u64) -> Result<(), Error> {
@@ -131,20 +175,28 @@ pub(crate) fn split_at<E: Environment>(env: &mut E, vm: VmId, root: Node, ipa: u
     }
     loop {
         let (slot, raw) = find(env, root, ipa);
-        // Each turn goes one level down, and a page starts at its own address.
-        if raw & VALID == 0 || slot.ipa.as_u64() == ipa {
+        // Each turn goes one level down, or takes a hint away; and a page starts at its own address.
+        if raw & VALID == 0 || slot.extent(raw).from == ipa {
             return Ok(());
         }
-        split(env, vm, slot, raw)?;
+        if raw & CONTIGUOUS != 0 {
+            replace_group(env, vm, slot, |raw| raw & !CONTIGUOUS);
+        } else {
+            split(env, vm, slot, raw, ipa)?;
+        }
     }
 }
 
-/// Puts a table of 512 equal parts in the place of a block.
-fn split<E: Environment>(env: &mut E, vm: VmId, slot: Slot, raw: u64) -> Result<(), Error> {
+/// Puts a table of 512 equal parts in the place of a block that has no hint. Parts whose group will be cut at `ipa` get
+/// none either.
+fn split<E: Environment>(env: &mut E, vm: VmId, slot: Slot, raw: u64, ipa: u64) -> Result<(), Error> {
     let (child, table) = allocate_below(env, slot)?;
     let mut part = descriptor::first_part(raw, child.level);
     for entry in child.all_slots() {
-        entry.write(env, part);
+        let hinted = part | CONTIGUOUS;
+        let cut = |span: Span| span.from < ipa && ipa < span.to;
+        let whole = group_span(child.level).is_some() && !cut(entry.extent(hinted));
+        entry.write(env, if whole { hinted } else { part });
         part = part.wrapping_add(child.level.span());
     }
     // No `order` here: a block never becomes a table without a break, and its invalidation orders the parts too.
@@ -152,7 +204,8 @@ fn split<E: Environment>(env: &mut E, vm: VmId, slot: Slot, raw: u64) -> Result<
     Ok(())
 }
 
-/// Puts a block in the place of every table that meets `span` and says no more than a block would, lowest level first.
+/// Puts a block in the place of every table that meets `span` and says no more than a block would, lowest level first, and
+/// hints at every group there that is contiguous.
 pub(crate) fn merge<E: Environment>(env: &mut E, vm: VmId, node: Node, span: Span) {
     for slot in node.slots(span) {
         let Some(child) = child_of(env, slot) else { continue };
@@ -160,20 +213,22 @@ pub(crate) fn merge<E: Environment>(env: &mut E, vm: VmId, node: Node, span: Spa
         if let Some(block) = as_block(env, slot, child) {
             replace(env, vm, slot, block, child.level.span(), true);
             env.free(child.table, 1);
+        } else {
+            hint(env, vm, child, span);
         }
     }
 }
 
 /// The block that says the same as all of `child`, the table below `slot`, if there is one.
 fn as_block<E: Environment>(env: &E, slot: Slot, child: Node) -> Option<u64> {
-    let first = child.slot(0).read(env);
+    let first = child.slot(0).read(env) & !CONTIGUOUS;
     let Descriptor::Leaf(leaf) = Descriptor::decode(first, child.level) else { return None };
     if !descriptor::fits_block(slot.ipa, leaf.pa, slot.level) {
         return None;
     }
     let mut expected = first;
     for entry in child.all_slots() {
-        if entry.read(env) != expected {
+        if entry.read(env) & !CONTIGUOUS != expected {
             return None;
         }
         expected = expected.wrapping_add(child.level.span());
@@ -181,7 +236,38 @@ fn as_block<E: Environment>(env: &E, slot: Slot, child: Node) -> Option<u64> {
     Some(descriptor::whole(first))
 }
 
-/// Makes every leaf in `span` invalid, and every table there that is empty then. None of the leaves reaches out of `span`.
+/// Hints at the groups of `node` that meet `span` and are contiguous.
+fn hint<E: Environment>(env: &mut E, vm: VmId, node: Node, span: Span) {
+    let Some(size) = group_span(node.level) else { return };
+    let mut done = 0;
+    for slot in node.slots(span) {
+        if slot.ipa.as_u64() < done {
+            continue;
+        }
+        let first = slot.group_start();
+        done = first.ipa.as_u64().wrapping_add(size);
+        if is_contiguous(env, first, size) {
+            replace_group(env, vm, first, |raw| raw | CONTIGUOUS);
+        }
+    }
+}
+
+/// Whether the group that starts at `first` could be hinted at and isn't.
+fn is_contiguous<E: Environment>(env: &E, first: Slot, size: u64) -> bool {
+    let mut expected = first.read(env);
+    let Descriptor::Leaf(leaf) = Descriptor::decode(expected, first.level) else { return false };
+    if leaf.marks.contiguous || !leaf.pa.is_aligned(size) {
+        return false;
+    }
+    first.group().all(|entry| {
+        let follows = entry.read(env) == expected;
+        expected = expected.wrapping_add(first.level.span());
+        follows
+    })
+}
+
+/// Makes every leaf in `span` invalid, and every table there that is empty then. None of the leaves reaches out of `span`,
+/// nor does a group of them.
 ///
 /// What was there stays readable behind the cleared valid bit, for `sweep` to collect once the TLBs are free of it.
 pub(crate) fn hide<E: Environment>(env: &mut E, node: Node, span: Span, stale: &mut Stale) {
@@ -236,7 +322,7 @@ where
     }
 }
 
-/// Takes out whatever is mapped in `span` and hands it out; no leaf reaches out of `span`.
+/// Takes out whatever is mapped in `span` and hands it out; no leaf and no group reaches out of `span`.
 pub(crate) fn clear<E, F>(env: &mut E, vm: VmId, root: Node, span: Span, taken: F)
 where
     E: Environment,
@@ -250,73 +336,43 @@ where
     collector.finish();
 }
 
-/// Cuts the whole tree off its root, then frees its tables and hands out its leaves; the start tables stay, all zero.
-pub(crate) fn clear_all<E, F>(env: &mut E, vm: VmId, root: Node, taken: F)
-where
-    E: Environment,
-    F: FnMut(Grant),
-{
-    for slot in root.all_slots() {
-        let raw = slot.read(env);
-        if raw & VALID != 0 {
-            slot.write(env, raw & !VALID);
-        }
-    }
-    env.invalidate_vm(vm);
-    let mut collector = Collector::new(vm, taken);
-    for slot in root.all_slots() {
-        let raw = slot.read(env);
-        if raw == 0 {
-            continue;
-        }
-        drain(env, slot, raw | VALID, &mut collector);
-        slot.write(env, 0);
-    }
-    collector.finish();
-}
-
-/// Frees all tables below an entry that no walker reaches any more.
-fn drain<E, F>(env: &mut E, slot: Slot, raw: u64, taken: &mut Collector<F>)
-where
-    E: Environment,
-    F: FnMut(Grant),
-{
-    match Descriptor::decode(raw, slot.level) {
-        Descriptor::Invalid => {}
-        Descriptor::Leaf(leaf) => taken.add(leaf, slot.level.span()),
-        Descriptor::Table(table) => {
-            let Some(child) = slot.child(table) else { return };
-            for entry in child.all_slots() {
-                let below = entry.read(env);
-                drain(env, entry, below, taken);
-            }
-            env.free(table, 1);
-        }
-    }
-}
-
-/// Changes the permissions of every leaf in `span`; no leaf reaches out of `span`.
-pub(crate) fn set_permissions<E: Environment>(
+/// Changes every leaf that meets `span`, all of it and of its group, by `f`, which leaves address, size and memory type as
+/// they are and changes nothing the second time. Tells of each that changed: its extent, and what it was.
+pub(crate) fn change<E, F, C>(
     env: &mut E,
+    vm: VmId,
     node: Node,
     span: Span,
-    permissions: descriptor::Permissions,
+    f: &F,
+    changed: &mut C,
     stale: &mut Stale,
-) {
+) where
+    E: Environment,
+    F: Fn(u64) -> u64,
+    C: FnMut(Span, u64),
+{
     for slot in node.slots(span) {
         let raw = slot.read(env);
         match Descriptor::decode(raw, slot.level) {
             Descriptor::Invalid => {}
             Descriptor::Table(table) => {
                 let Some(child) = slot.child(table) else { continue };
-                set_permissions(env, child, span, permissions, stale);
+                change(env, vm, child, span, f, changed, stale);
             }
             Descriptor::Leaf(_) => {
-                let new = descriptor::with_permissions(raw, permissions);
-                if needs_invalidation(raw, new) {
-                    slot.write(env, new);
-                    stale.add(slot);
+                let new = f(raw);
+                if new == raw {
+                    continue;
                 }
+                if raw & CONTIGUOUS != 0 {
+                    replace_group(env, vm, slot, f);
+                } else {
+                    slot.write(env, new);
+                    if needs_invalidation(raw, new, slot.level) {
+                        stale.add(slot);
+                    }
+                }
+                changed(slot.extent(raw), raw);
             }
         }
     }

@@ -51,6 +51,10 @@ pub trait Environment {
     /// Writes descriptor `index` (0 to 511) of the table at `table`.
     fn write(&mut self, table: Pa, index: usize, descriptor: u64);
 
+    /// Copies the page at `from` to the one at `to`, both the VM's memory, so that the guest finds it there however it looks:
+    /// by instruction fetches, and with its caches off.
+    fn copy(&mut self, from: Pa, to: Pa);
+
     /// Makes every earlier write to tables, the zeroing by `allocate` included, visible to walkers before any later one:
     /// `dmb ishst`. Called before a table is linked, so that no walker finds it half made.
     fn order(&mut self);

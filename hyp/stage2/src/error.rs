@@ -3,7 +3,8 @@
 use thiserror::Error as ThisError;
 
 use crate::addr::{Ipa, Pa};
-use crate::grant::Grant;
+use crate::fault::Access;
+use crate::grant::{Grant, Use};
 use crate::ledger::{State, Transfer};
 use crate::vm::VmId;
 
@@ -104,6 +105,37 @@ pub enum Error {
         /// The first address so granted.
         ipa: Ipa,
     },
+    /// An access that the guest has no right to.
+    #[error("IPA {ipa}: the VM may not {}", access.verb())]
+    NotPermitted {
+        /// The address.
+        ipa: Ipa,
+        /// What was wanted.
+        access: Access,
+    },
+    /// What EL2 is to read or write is a device's.
+    #[error("IPA {ipa} is a device's, not memory")]
+    NotMemory {
+        /// The address.
+        ipa: Ipa,
+    },
+    /// The VM has no page left to copy one to that it shares on write.
+    #[error("no page left for a copy of IPA {ipa}")]
+    OutOfCopies {
+        /// The address that is written to.
+        ipa: Ipa,
+    },
+    /// The log is collected and was not started.
+    #[error("the log of stores is not running")]
+    NotLogging,
+    /// What is mapped is not what the conversion is about.
+    #[error("IPA {ipa} is mapped as {found:?}")]
+    WrongUse {
+        /// The first such address.
+        ipa: Ipa,
+        /// What it is mapped as.
+        found: Use,
+    },
     /// The ledger refused.
     #[error(transparent)]
     Ledger(#[from] LedgerError),
@@ -129,6 +161,20 @@ pub enum LedgerError {
         state: State,
         /// What was asked for.
         transfer: Transfer,
+    },
+    /// A page is not one that holds old data and belongs to nobody.
+    #[error("PA {pa} is {state:?}: there is nothing to scrub")]
+    NotUnscrubbed {
+        /// The first page that is not.
+        pa: Pa,
+        /// Its state.
+        state: State,
+    },
+    /// A scrub that has not come to its end.
+    #[error("PA {pa} has not been scrubbed yet")]
+    ScrubNotDone {
+        /// The first page that has not.
+        pa: Pa,
     },
     /// A page has a state already.
     #[error("PA {pa} has been declared already, as {state:?}")]

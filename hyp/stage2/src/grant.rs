@@ -19,32 +19,40 @@ pub enum Use {
     Device,
     /// Registers that each CPU sees its own copy of (GICV), mapped to several VMs.
     Banked,
+    /// Memory that several VMs read; who writes to it gets a copy.
+    CopyOnWrite,
 }
 
 impl Use {
     /// The memory type that stage 2 gives to it.
     pub const fn memory_type(self) -> MemoryType {
         match self {
-            Self::Ram | Self::Shared => MemoryType::Normal,
+            Self::Ram | Self::Shared | Self::CopyOnWrite => MemoryType::Normal,
             Self::Device | Self::Banked => MemoryType::Device,
         }
     }
 
-    pub(crate) const fn bits(self) -> u64 {
-        match self {
-            Self::Ram => 0,
-            Self::Shared => 1,
-            Self::Device => 2,
-            Self::Banked => 3,
+    /// The code that a leaf keeps of a grant, and so of what an unmap gives back.
+    pub(crate) const fn bits(self, may_write: bool) -> u64 {
+        match (self, may_write) {
+            (Self::Ram, _) => 0,
+            (Self::Shared, false) => 1,
+            (Self::Shared, true) => 2,
+            (Self::Device, _) => 3,
+            (Self::Banked, _) => 4,
+            (Self::CopyOnWrite, _) => 5,
         }
     }
 
-    pub(crate) const fn from_bits(bits: u64) -> Self {
-        match bits & 3 {
-            0 => Self::Ram,
-            1 => Self::Shared,
-            2 => Self::Device,
-            _ => Self::Banked,
+    /// The use and whether stores were granted. The codes that nobody writes are read as the least that there is.
+    pub(crate) const fn from_bits(bits: u64) -> (Self, bool) {
+        match bits {
+            0 => (Self::Ram, true),
+            2 => (Self::Shared, true),
+            3 => (Self::Device, true),
+            4 => (Self::Banked, true),
+            5 => (Self::CopyOnWrite, false),
+            _ => (Self::Shared, false),
         }
     }
 }
@@ -85,6 +93,28 @@ impl Grant {
         self.may_write
     }
 
+    /// The right to the first `size` bytes, and to the rest, if there is one.
+    pub(crate) fn split(self, size: u64) -> (Self, Option<Self>) {
+        let Self { vm, range, usage, may_write } = self;
+        let at = range.start().as_u64().saturating_add(size);
+        if at >= range.end().as_u64() {
+            return (self, None);
+        }
+        let part = |from, to| Self::new(vm, PaRange::from_bounds(from, to), usage, may_write);
+        (part(range.start().as_u64(), at), Some(part(at, range.end().as_u64())))
+    }
+
+    /// One right for two that follow each other and are alike; both come back where they don't or aren't.
+    pub(crate) fn join(self, next: Self) -> Result<Self, (Self, Self)> {
+        let fits = self.range.end() == next.range.start()
+            && (self.vm, self.usage, self.may_write) == (next.vm, next.usage, next.may_write);
+        if !fits {
+            return Err((self, next));
+        }
+        let range = PaRange::from_bounds(self.range.start().as_u64(), next.range.end().as_u64());
+        Ok(Self::new(self.vm, range, self.usage, self.may_write))
+    }
+
     pub(crate) const fn attributes(&self, permissions: Permissions) -> Attributes {
         Attributes { permissions, usage: self.usage, may_write: self.may_write }
     }
@@ -112,7 +142,7 @@ impl<F: FnMut(Grant)> Collector<F> {
 
     /// One more leaf, which spans `span` bytes.
     pub(crate) fn add(&mut self, leaf: Leaf, span: u64) {
-        let Leaf { pa, attributes: Attributes { usage, may_write, .. } } = leaf;
+        let Leaf { pa, attributes: Attributes { usage, may_write, .. }, .. } = leaf;
         let end = end_of(pa, span);
         if let Some(pending) = &mut self.pending
             && (pending.end, pending.usage, pending.may_write) == (pa.as_u64(), usage, may_write)

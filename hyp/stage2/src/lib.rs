@@ -35,24 +35,31 @@
 
 mod addr;
 mod bbm;
+mod copy;
 mod descriptor;
 mod edit;
 mod environment;
 mod error;
+mod fault;
 mod geometry;
 mod grant;
+mod job;
 mod ledger;
+mod log;
 mod table;
 mod vm;
 mod walk;
 
 pub use addr::{ADDRESS_BITS, Ipa, PAGE_SHIFT, PAGE_SIZE, Pa, PaRange};
 pub use bbm::{needs_break, needs_invalidation};
-pub use descriptor::{Attributes, Descriptor, Format, Leaf, MemoryType, Permissions};
+pub use copy::CopyReserve;
+pub use descriptor::{Attributes, Descriptor, Format, Leaf, Marks, MemoryType, Permissions};
 pub use environment::{Environment, Invalidation};
 pub use error::{Error, LedgerError, Refused};
+pub use fault::Access;
 pub use geometry::{Geometry, Level, Vtcr, pa_bits, vttbr};
 pub use grant::{Grant, Use};
-pub use ledger::{Inventory, Kind, Ledger, Run, State, Transfer};
+pub use job::{Cursor, MapJob, MapStep, Progress, Teardown};
+pub use ledger::{Inventory, Kind, Ledger, Run, Scrub, State, Transfer};
 pub use table::{Mapping, Stage2, Translation};
 pub use vm::{VmId, VmSet};

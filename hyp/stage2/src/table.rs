@@ -1,16 +1,20 @@
 //! A VM's stage-2 tables: the operations, what each refuses, and that a refusal leaves nothing half done.
 //!
-//! The tables are kept in one form: the largest blocks that the mapping allows, no empty table. So the frames that a VM's
-//! tables take follow from what is mapped, and not from how it came about.
+//! The tables are kept in one form: the largest blocks that the mapping allows, the contiguous hint on every group of 16
+//! that allows it, no empty table. So the frames that a VM's tables take follow from what is mapped, and not from how it
+//! came about.
 //!
 //! vCPUs of the VM may run on other CPUs during any operation but teardown. While a block is split or merged its
 //! addresses have no translation for a moment; a vCPU that faults there waits for the VM's lock, finds by `translate`
-//! that its access is allowed, and retries.
+//! that its access is allowed, and retries ([`resolve`](Stage2::resolve)).
+//!
+//! The operations here take as long as the range is large. `job` has those that can stop and go on; `fault` what a guest's
+//! fault may ask for, `log` how stores and accesses are noticed.
 
 use core::ops::ControlFlow;
 
 use crate::addr::{Ipa, PAGE_SIZE, Pa};
-use crate::descriptor::{Attributes, Descriptor, Format, Leaf, MemoryType, Permissions};
+use crate::descriptor::{self, Attributes, Descriptor, Format, Leaf, Marks, MemoryType, Permissions};
 use crate::edit::{self, Fill, Stale};
 use crate::environment::Environment;
 use crate::error::{Error, Refused};
@@ -27,6 +31,8 @@ pub struct Stage2 {
     geometry: Geometry,
     format: Format,
     root: Pa,
+    /// Whether stores are logged: what is mapped or loses its right to be written has to remember that it was written.
+    logging: bool,
 }
 
 /// Where an address leads.
@@ -51,6 +57,8 @@ pub struct Mapping {
     pub level: Level,
     /// What it says beside that.
     pub attributes: Attributes,
+    /// What it remembers.
+    pub marks: Marks,
 }
 
 impl Stage2 {
@@ -72,7 +80,7 @@ impl Stage2 {
             return Err(Error::BadFrame { pa: root });
         }
         env.invalidate_vm(vm);
-        Ok(Self { vm, geometry, format, root })
+        Ok(Self { vm, geometry, format, root, logging: false })
     }
 
     /// Whose tables these are.
@@ -114,13 +122,8 @@ impl Stage2 {
         }
     }
 
-    fn map_granted<E: Environment>(
-        &mut self,
-        env: &mut E,
-        ipa: Ipa,
-        grant: &Grant,
-        permissions: Permissions,
-    ) -> Result<(), Error> {
+    /// What can be said of a map without a look at the tables: what it is to be, or why it can't.
+    pub(crate) fn check_map(&self, ipa: Ipa, grant: &Grant, permissions: Permissions) -> Result<Fill, Error> {
         if grant.vm() != self.vm {
             return Err(Error::ForeignGrant { grant: grant.vm(), tables: self.vm });
         }
@@ -135,10 +138,22 @@ impl Stage2 {
         }
         let attributes = grant.attributes(permissions);
         allowed(ipa, attributes)?;
+        let pa = range.start().as_u64();
+        Ok(Fill { span, pa, attributes, format: self.format, logging: self.logging })
+    }
+
+    fn map_granted<E: Environment>(
+        &mut self,
+        env: &mut E,
+        ipa: Ipa,
+        grant: &Grant,
+        permissions: Permissions,
+    ) -> Result<(), Error> {
+        let fill = self.check_map(ipa, grant, permissions)?;
+        let span = fill.span;
         if let Some(Mapping { ipa, pa, .. }) = self.first_mapping(env, span) {
             return Err(Error::AlreadyMapped { ipa, pa });
         }
-        let fill = Fill { span, pa: range.start().as_u64(), attributes, format: self.format };
         if let Err(error) = edit::fill(env, self.node(), &fill) {
             edit::clear(env, self.vm, self.node(), span, drop_copy);
             return Err(error);
@@ -190,10 +205,9 @@ impl Stage2 {
             return Ok(());
         }
         self.isolate(env, span)?;
-        let mut stale = Stale::NONE;
-        edit::set_permissions(env, self.node(), span, permissions, &mut stale);
-        stale.invalidate(env, self.vm);
-        edit::merge(env, self.vm, self.node(), span);
+        let logging = self.logging;
+        let with_permissions = |raw| descriptor::with_permissions(raw, permissions, logging);
+        self.change(env, span, with_permissions, |_, _| {});
         Ok(())
     }
 
@@ -224,17 +238,6 @@ impl Stage2 {
         if from < end { self.first_mapping(env, span) } else { None }
     }
 
-    /// Takes out everything, hands all grants to `taken`, and gives back every frame. No vCPU of the VM runs or will run
-    /// again on these tables. The VMID is free of translations when the first frame is given back.
-    pub fn teardown<E, F>(self, env: &mut E, taken: F)
-    where
-        E: Environment,
-        F: FnMut(Grant),
-    {
-        edit::clear_all(env, self.vm, self.node(), taken);
-        env.free(self.root, self.geometry.start_tables());
-    }
-
     /// How many stretches of physical memory an unmap of this range would hand out, counting no more than `limit`.
     pub(crate) fn count_pieces<E: Environment>(
         &self,
@@ -256,12 +259,43 @@ impl Stage2 {
         Ok(pieces)
     }
 
-    const fn node(&self) -> Node {
+    pub(crate) const fn node(&self) -> Node {
         Node::root(self.root, self.geometry)
     }
 
+    pub(crate) const fn root(&self) -> Pa {
+        self.root
+    }
+
+    pub(crate) const fn format(&self) -> Format {
+        self.format
+    }
+
+    pub(crate) const fn is_logging(&self) -> bool {
+        self.logging
+    }
+
+    pub(crate) const fn set_logging(&mut self, logging: bool) {
+        self.logging = logging;
+    }
+
+    /// Changes every leaf that meets `span` by `f` and merges what is alike then: see [`edit::change`].
+    pub(crate) fn change<E, F, C>(&mut self, env: &mut E, span: Span, f: F, mut changed: C)
+    where
+        E: Environment,
+        F: Fn(u64) -> u64,
+        C: FnMut(Span, u64),
+    {
+        let mut stale = Stale::NONE;
+        edit::change(env, self.vm, self.node(), span, &f, &mut changed, &mut stale);
+        stale.invalidate(env, self.vm);
+        // Where the entries were in no TLB, nothing has made them visible yet.
+        env.publish();
+        edit::merge(env, self.vm, self.node(), span);
+    }
+
     /// The range as a span, if it is one that the tables can translate.
-    fn span(&self, ipa: Ipa, size: u64) -> Result<Span, Error> {
+    pub(crate) fn span(&self, ipa: Ipa, size: u64) -> Result<Span, Error> {
         if size == 0 || !ipa.is_aligned(PAGE_SIZE) || size & (PAGE_SIZE - 1) != 0 {
             return Err(Error::Misaligned { ipa, size });
         }
@@ -279,7 +313,7 @@ impl Stage2 {
     }
 
     /// Calls `f` for every leaf that meets `span`; a hole is an error.
-    fn for_each_leaf<E, F>(&self, env: &E, span: Span, mut f: F) -> Result<(), Error>
+    pub(crate) fn for_each_leaf<E, F>(&self, env: &E, span: Span, mut f: F) -> Result<(), Error>
     where
         E: Environment,
         F: FnMut(Slot, Leaf) -> Result<(), Error>,
@@ -295,7 +329,7 @@ impl Stage2 {
     }
 
     /// Splits what reaches across either end of `span`; where frames end, all is as it was.
-    fn isolate<E: Environment>(&mut self, env: &mut E, span: Span) -> Result<(), Error> {
+    pub(crate) fn isolate<E: Environment>(&mut self, env: &mut E, span: Span) -> Result<(), Error> {
         let split = edit::split_at(env, self.vm, self.node(), span.from)
             .and_then(|()| edit::split_at(env, self.vm, self.node(), span.to));
         if split.is_err() {
@@ -306,8 +340,8 @@ impl Stage2 {
 }
 
 impl Mapping {
-    const fn new(slot: Slot, leaf: Leaf) -> Self {
-        Self { ipa: slot.ipa, pa: leaf.pa, level: slot.level, attributes: leaf.attributes }
+    pub(crate) const fn new(slot: Slot, leaf: Leaf) -> Self {
+        Self { ipa: slot.ipa, pa: leaf.pa, level: slot.level, attributes: leaf.attributes, marks: leaf.marks }
     }
 
     /// Bytes that it maps.
@@ -319,7 +353,8 @@ impl Mapping {
 /// Whether a grant allows the permissions, and the architecture too. `ipa` is for the error alone.
 const fn allowed(ipa: Ipa, attributes: Attributes) -> Result<(), Error> {
     let Attributes { permissions, usage, may_write } = attributes;
-    if permissions.write && !may_write {
+    // Of what is copied on write, the copy is written.
+    if permissions.write && !may_write && !matches!(usage, Use::CopyOnWrite) {
         return Err(Error::WriteNotGranted { ipa });
     }
     if permissions.execute && matches!(usage, Use::Device | Use::Banked) {

@@ -2,8 +2,8 @@
 
 use core::ops::ControlFlow;
 
-use crate::addr::{Ipa, PAGE_SHIFT, Pa};
-use crate::descriptor::{Descriptor, Leaf};
+use crate::addr::{Ipa, PAGE_SHIFT, Pa, PaRange};
+use crate::descriptor::{CONTIGUOUS, Descriptor, GROUP, Leaf, group_span};
 use crate::environment::Environment;
 use crate::geometry::{ENTRIES, Geometry, INDEX_BITS, Level};
 
@@ -83,6 +83,45 @@ impl Slot {
 
     pub(crate) fn write<E: Environment>(self, env: &mut E, descriptor: u64) {
         env.write(self.table, self.index, descriptor);
+    }
+
+    /// The memory that this entry, leading to `pa`, maps of `span`, which it meets.
+    pub(crate) fn part_within(self, pa: Pa, span: Span) -> PaRange {
+        let (from, to) = (self.ipa.as_u64().max(span.from), self.end().min(span.to));
+        let at = |ipa: u64| pa.as_u64().wrapping_add(ipa.wrapping_sub(self.ipa.as_u64()));
+        PaRange::from_bounds(at(from), at(to))
+    }
+
+    /// The first of the entries that the contiguous hint would put together with this one.
+    pub(crate) fn group_start(self) -> Self {
+        let skipped = self.index as u64 % GROUP;
+        let below = skipped.wrapping_mul(self.level.span());
+        Self {
+            index: self.index.saturating_sub(skipped as usize),
+            ipa: Ipa::new(self.ipa.as_u64().wrapping_sub(below)),
+            ..self
+        }
+    }
+
+    /// All the entries that the contiguous hint would put together with this one.
+    pub(crate) fn group(self) -> impl Iterator<Item = Self> {
+        let first = self.group_start();
+        (0..GROUP).map(move |n| Self {
+            index: first.index.saturating_add(n as usize),
+            ipa: Ipa::new(first.ipa.as_u64().wrapping_add(n.wrapping_mul(first.level.span()))),
+            ..first
+        })
+    }
+
+    /// What the leaf `raw` that is here translates together with those it is hinted to be contiguous with.
+    pub(crate) fn extent(self, raw: u64) -> Span {
+        match group_span(self.level) {
+            Some(size) if raw & CONTIGUOUS != 0 => {
+                let from = self.group_start().ipa.as_u64();
+                Span { from, to: from.wrapping_add(size) }
+            }
+            _ => Span { from: self.ipa.as_u64(), to: self.end() },
+        }
     }
 
     /// The first address after what the entry spans.

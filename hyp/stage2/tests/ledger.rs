@@ -2,7 +2,8 @@
 
 use proptest::prelude::*;
 use stage2::{
-    Grant, Inventory, Kind, Ledger, LedgerError, Pa, PaRange, Refused, Run, State, Transfer, Use, VmId, VmSet,
+    Grant, Inventory, Kind, Ledger, LedgerError, Pa, PaRange, Progress, Refused, Run, Scrub, State, Transfer,
+    Use, VmId, VmSet,
 };
 
 const PAGE: u64 = 4096;
@@ -26,15 +27,95 @@ fn memory(runs: usize) -> Ledger<Vec<Run>> {
     inventory.finish()
 }
 
+/// Scrubs pages to the end, in pieces of `step` pages, and tells which pieces.
+fn scrub(ledger: &mut Ledger<Vec<Run>>, range: PaRange, step: u64) -> Result<Vec<PaRange>, LedgerError> {
+    let mut scrub = ledger.begin_scrub(range)?;
+    let mut pieces = Vec::new();
+    while scrub.step(step, |piece| pieces.push(piece)) == Progress::More {}
+    ledger.finish_scrub(scrub).map_err(|(error, _)| error)?;
+    Ok(pieces)
+}
+
+#[test]
+fn memory_is_free_only_when_all_of_it_was_scrubbed() {
+    let mut inventory = inventory(16);
+    inventory.declare(pages(0, 64), Kind::Unscrubbed).unwrap();
+    let mut ledger = inventory.finish();
+    let state = State::Unscrubbed;
+    let transfer = Transfer::Donate(A);
+    let refused = LedgerError::NotAllowed { pa: Pa::new(0), state, transfer };
+    assert_eq!(ledger.transfer(pages(0, 10), transfer), Err(refused));
+    let mut begun = ledger.begin_scrub(pages(0, 10)).unwrap();
+    assert_eq!(begun.range(), pages(0, 10));
+    // While it is being scrubbed nobody has it, and nobody else scrubs it.
+    let state = State::Scrubbing;
+    let pa = Pa::new(9 * PAGE);
+    assert_eq!(ledger.begin_scrub(pages(9, 10)), Err(LedgerError::NotUnscrubbed { pa, state }));
+    for transfer in [Transfer::Donate(A), Transfer::Claim, Transfer::Reclaim(A)] {
+        assert!(ledger.transfer(pages(5, 1), transfer).is_err());
+    }
+    let mut pieces = Vec::new();
+    for progress in [Progress::More, Progress::More, Progress::Done, Progress::Done] {
+        let early = ledger.finish_scrub(begun);
+        let Err((LedgerError::ScrubNotDone { pa }, back)) = early else { panic!("{early:?}") };
+        assert_eq!(pa, Pa::new(4 * PAGE * pieces.len() as u64));
+        begun = back;
+        assert_eq!(begun.step(4, |piece| pieces.push(piece)), progress);
+        if progress == Progress::Done {
+            break;
+        }
+    }
+    assert_eq!(pieces, [pages(0, 4), pages(4, 4), pages(8, 2)]);
+    assert_eq!(begun.step(4, |piece| panic!("{piece:?} once more")), Progress::Done);
+    ledger.finish_scrub(begun).unwrap();
+    assert_eq!(ledger.runs().next(), Some((pages(0, 10), State::Free, 0)));
+    ledger.transfer(pages(0, 10), Transfer::Donate(A)).unwrap();
+}
+
+#[test]
+fn a_scrub_takes_at_least_a_page_at_a_time_and_no_more_than_there_is() {
+    let mut inventory = inventory(16);
+    inventory.declare(pages(0, 3), Kind::Unscrubbed).unwrap();
+    inventory.declare(pages(8, 3), Kind::Unscrubbed).unwrap();
+    let mut ledger = inventory.finish();
+    assert_eq!(scrub(&mut ledger, pages(0, 3), 0).unwrap(), [pages(0, 1), pages(1, 1), pages(2, 1)]);
+    assert_eq!(scrub(&mut ledger, pages(8, 3), u64::MAX).unwrap(), [pages(8, 3)]);
+}
+
+/// Two scrubs side by side are one run while both last; to end one of them takes an entry.
+#[test]
+fn a_scrub_that_cannot_be_told_apart_can_be_ended_later() {
+    let mut inventory = inventory(3);
+    inventory.declare(pages(0, 8), Kind::Unscrubbed).unwrap();
+    let mut ledger = inventory.finish();
+    let mut first = ledger.begin_scrub(pages(0, 4)).unwrap();
+    let mut second = ledger.begin_scrub(pages(4, 4)).unwrap();
+    for scrub in [&mut first, &mut second] {
+        assert_eq!(scrub.step(4, |_| {}), Progress::Done);
+    }
+    ledger.finish_scrub(first).unwrap();
+    ledger.finish_scrub(second).unwrap();
+    assert_eq!(ledger.runs().collect::<Vec<_>>(), [(pages(0, 8), State::Free, 0)]);
+}
+
 /// Written by hand, as the crate's table is: who may hand what to whom.
 #[test]
 fn every_transfer_from_every_state() {
-    use State::{Banked, Device, DeviceOf, Free, Hypervisor, Owned, Reserved, Shared, Unscrubbed};
+    use State::{
+        Banked, CopyOnWrite, Device, DeviceOf, Free, Hypervisor, Owned, Reserved, Scrubbing, Shared,
+        Unscrubbed,
+    };
     let shared = Shared { members: BOTH, writers: VmSet::only(B) };
+    let copied = CopyOnWrite { members: BOTH };
+    let copied_by_all = CopyOnWrite { members: BOTH.with(C) };
+    let copied_by_one = CopyOnWrite { members: VmSet::only(C) };
     let states = [
         Reserved,
         Free,
         Unscrubbed,
+        Scrubbing,
+        copied,
+        copied_by_one,
         Hypervisor,
         Owned(A),
         Owned(C),
@@ -46,18 +127,22 @@ fn every_transfer_from_every_state() {
     ];
     let open = Transfer::Open { members: BOTH, writers: VmSet::only(B) };
     let share = Transfer::Share { owner: A, members: BOTH, writers: VmSet::only(B) };
-    let allowed: [(Transfer, &[(State, State)]); 14] = [
-        (Transfer::Claim, &[(Free, Hypervisor)]),
+    let allowed: [(Transfer, &[(State, State)]); 18] = [
+        (Transfer::Claim, &[(Free, Hypervisor), (Unscrubbed, Hypervisor)]),
         (Transfer::Yield, &[(Hypervisor, Unscrubbed)]),
         (Transfer::Donate(B), &[(Free, Owned(B))]),
         (Transfer::Reclaim(A), &[(Owned(A), Unscrubbed)]),
         (Transfer::Reclaim(B), &[]),
-        (Transfer::Scrubbed, &[(Unscrubbed, Free)]),
         (open, &[(Free, shared)]),
         (share, &[(Owned(A), shared)]),
         (Transfer::Unshare(A), &[(shared, Owned(A))]),
         (Transfer::Unshare(C), &[]),
-        (Transfer::Close, &[(shared, Unscrubbed)]),
+        (Transfer::Close, &[(shared, Unscrubbed), (copied, Unscrubbed), (copied_by_one, Unscrubbed)]),
+        (Transfer::Freeze { owner: A, members: BOTH }, &[(Owned(A), copied)]),
+        (Transfer::Freeze { owner: C, members: BOTH }, &[]),
+        (Transfer::Admit(C), &[(copied, copied_by_all), (copied_by_one, copied_by_one)]),
+        (Transfer::Thaw(C), &[(copied_by_one, Owned(C))]),
+        (Transfer::Thaw(A), &[]),
         (Transfer::Assign(B), &[(Device, DeviceOf(B))]),
         (Transfer::Return(C), &[(DeviceOf(C), Device)]),
         (Transfer::Return(B), &[]),
@@ -137,7 +222,7 @@ fn a_mapped_page_does_not_change_hands() {
     ledger.transfer(pages(0, 10), Transfer::Reclaim(A)).unwrap();
     ledger.release(grant).unwrap();
     ledger.transfer(pages(10, 54), Transfer::Reclaim(A)).unwrap();
-    ledger.transfer(pages(0, 64), Transfer::Scrubbed).unwrap();
+    scrub(&mut ledger, pages(0, 64), 7).unwrap();
     let all: Vec<_> = ledger.runs().collect();
     assert_eq!(all, [(pages(0, 64), State::Free, 0)]);
 }
@@ -170,7 +255,7 @@ fn a_full_ledger_refuses_and_changes_nothing() {
     let grant = ledger.grant(A, pages(0, 5), Use::Ram).unwrap();
     ledger.release(grant).unwrap();
     ledger.transfer(pages(0, 5), Transfer::Reclaim(A)).unwrap();
-    ledger.transfer(pages(0, 5), Transfer::Scrubbed).unwrap();
+    scrub(&mut ledger, pages(0, 5), 5).unwrap();
     assert_eq!(ledger.runs().count(), 1);
 }
 
@@ -265,6 +350,9 @@ enum Step {
     Transfer(u64, u64, Transfer),
     Grant(VmId, u64, u64, Use),
     Release(usize),
+    BeginScrub(u64, u64),
+    /// Of those that have begun, by number.
+    FinishScrub(usize),
     Retire(VmId),
     ReclaimAll(VmId),
 }
@@ -286,23 +374,33 @@ fn transfer() -> impl Strategy<Value = Transfer> {
         1 => Just(Transfer::Yield),
         2 => vm().prop_map(Transfer::Donate),
         1 => vm().prop_map(Transfer::Reclaim),
-        2 => Just(Transfer::Scrubbed),
         1 => (set(), set()).prop_map(|(members, writers)| Transfer::Open { members, writers }),
         1 => (vm(), set(), set()).prop_map(|(owner, members, writers)| Transfer::Share { owner, members, writers }),
         1 => vm().prop_map(Transfer::Unshare),
         1 => Just(Transfer::Close),
+        2 => (vm(), set()).prop_map(|(owner, members)| Transfer::Freeze { owner, members }),
+        1 => vm().prop_map(Transfer::Admit),
+        1 => vm().prop_map(Transfer::Thaw),
         1 => vm().prop_map(Transfer::Assign),
         1 => vm().prop_map(Transfer::Return),
     ]
 }
 
 fn step() -> impl Strategy<Value = Step> {
-    let usage = prop_oneof![3 => Just(Use::Ram), 2 => Just(Use::Shared), 1 => Just(Use::Device), 1 => Just(Use::Banked)];
+    let usage = prop_oneof![
+        3 => Just(Use::Ram),
+        2 => Just(Use::Shared),
+        2 => Just(Use::CopyOnWrite),
+        1 => Just(Use::Device),
+        1 => Just(Use::Banked),
+    ];
     let place = || (0u64..70, 1u64..12);
     prop_oneof![
         8 => (place(), transfer()).prop_map(|((first, count), transfer)| Step::Transfer(first, count, transfer)),
         4 => (vm(), place(), usage).prop_map(|(vm, (first, count), usage)| Step::Grant(vm, first, count, usage)),
         4 => any::<usize>().prop_map(Step::Release),
+        2 => place().prop_map(|(first, count)| Step::BeginScrub(first, count)),
+        2 => any::<usize>().prop_map(Step::FinishScrub),
         1 => vm().prop_map(Step::Retire),
         1 => vm().prop_map(Step::ReclaimAll),
     ]
@@ -335,15 +433,40 @@ fn allowed(state: State, vm: VmId, usage: Use) -> bool {
         Use::Shared => matches!(state, State::Shared { members, .. } if members.contains(vm)),
         Use::Device => state == State::DeviceOf(vm),
         Use::Banked => state == State::Banked,
+        Use::CopyOnWrite => matches!(state, State::CopyOnWrite { members } if members.contains(vm)),
     }
 }
 
-fn perform(step: Step, ledger: &mut Ledger<Vec<Run>>, cells: &mut Cells, grants: &mut Vec<Grant>) {
+fn perform(
+    step: Step,
+    ledger: &mut Ledger<Vec<Run>>,
+    cells: &mut Cells,
+    (grants, scrubs): (&mut Vec<Grant>, &mut Vec<Scrub>),
+) {
     match step {
+        Step::BeginScrub(first, count) => {
+            let touched = &mut cells.0[first as usize..(first + count) as usize];
+            let fine = touched.iter().all(|&(state, _)| state == State::Unscrubbed);
+            let scrub = ledger.begin_scrub(pages(first, count));
+            assert_eq!(scrub.is_ok(), fine);
+            scrubs.extend(scrub);
+            touched.iter_mut().filter(|_| fine).for_each(|cell| cell.0 = State::Scrubbing);
+        }
+        Step::FinishScrub(_) if scrubs.is_empty() => {}
+        Step::FinishScrub(number) => {
+            let mut scrub = scrubs.swap_remove(number % scrubs.len());
+            let (first, count) = (scrub.range().start().page_number(), scrub.range().pages());
+            while scrub.step(3, |_| {}) == Progress::More {}
+            ledger.finish_scrub(scrub).unwrap();
+            cells.0[first as usize..(first + count) as usize]
+                .iter_mut()
+                .for_each(|cell| cell.0 = State::Free);
+        }
         Step::Transfer(first, count, transfer) => {
             let touched = &mut cells.0[first as usize..(first + count) as usize];
+            let mapped = |mappings| mappings != 0 && !matches!(transfer, Transfer::Admit(_));
             let fine =
-                touched.iter().all(|&(state, mappings)| mappings == 0 && transfer.apply(state).is_some());
+                touched.iter().all(|&(state, mappings)| !mapped(mappings) && transfer.apply(state).is_some());
             assert_eq!(ledger.transfer(pages(first, count), transfer).is_ok(), fine);
             for cell in touched.iter_mut().filter(|_| fine) {
                 cell.0 = transfer.apply(cell.0).unwrap();
@@ -369,10 +492,18 @@ fn perform(step: Step, ledger: &mut Ledger<Vec<Run>>, cells: &mut Cells, grants:
             let fine = cells.of_vm(vm).count() == 0 && grants.iter().all(|grant| grant.vm() != vm);
             assert_eq!(ledger.retire(vm).is_ok(), fine);
             for cell in cells.0.iter_mut().filter(|_| fine) {
-                let State::Shared { members, writers } = cell.0 else { continue };
-                let (members, writers) = (members.without(vm), writers.without(vm));
-                cell.0 =
-                    if members.is_empty() { State::Unscrubbed } else { State::Shared { members, writers } };
+                cell.0 = match cell.0 {
+                    State::Shared { members, .. } | State::CopyOnWrite { members }
+                        if members.without(vm).is_empty() =>
+                    {
+                        State::Unscrubbed
+                    }
+                    State::Shared { members, writers } => {
+                        State::Shared { members: members.without(vm), writers: writers.without(vm) }
+                    }
+                    State::CopyOnWrite { members } => State::CopyOnWrite { members: members.without(vm) },
+                    other => other,
+                };
             }
         }
         Step::ReclaimAll(vm) => {
@@ -407,9 +538,9 @@ proptest! {
             cells.0[first as usize..(first + count) as usize].fill((state, 0));
         }
         let mut ledger = inventory.finish();
-        let mut grants = Vec::new();
+        let (mut grants, mut scrubs) = (Vec::new(), Vec::new());
         for step in steps {
-            perform(step, &mut ledger, &mut cells, &mut grants);
+            perform(step, &mut ledger, &mut cells, (&mut grants, &mut scrubs));
             let runs: Vec<_> = ledger.runs().map(|(range, state, mappings)| {
                 (range.start().page_number(), range.end().page_number(), state, mappings)
             }).collect();

@@ -6,7 +6,7 @@ mod common;
 use common::model::Model;
 use common::world::{FRAMES, GIB, MIB2, PAGE, World, vm};
 use proptest::prelude::*;
-use stage2::{Pa, Permissions, State, Use};
+use stage2::{Access, Pa, Permissions, State, Use, VmSet};
 
 #[derive(Clone, Debug)]
 enum Step {
@@ -18,12 +18,14 @@ enum Step {
         permissions: Permissions,
         usage: Use,
         starve: Option<usize>,
+        entries: Option<usize>,
     },
     /// What is mapped already, taken by number, and a part of it: from and length in 4 KiB, 2 MiB or 1 GiB.
     Unmap {
         slot: u8,
         what: Part,
         starve: Option<usize>,
+        entries: Option<usize>,
     },
     Protect {
         slot: u8,
@@ -38,6 +40,49 @@ enum Step {
         size: u64,
     },
     Rebuild {
+        slot: u8,
+        entries: Option<usize>,
+    },
+    /// The guest's access that faults, or one by EL2.
+    Access {
+        slot: u8,
+        what: Part,
+        access: Option<Access>,
+    },
+    StartLog {
+        slot: u8,
+        entries: usize,
+    },
+    Collect {
+        slot: u8,
+        entries: usize,
+    },
+    StopLog {
+        slot: u8,
+        entries: usize,
+    },
+    Age {
+        slot: u8,
+        entries: usize,
+        end: bool,
+    },
+    Freeze {
+        slot: u8,
+        what: Part,
+        members: u64,
+        starve: Option<usize>,
+    },
+    Thaw {
+        slot: u8,
+        what: Part,
+    },
+    Clone {
+        from: u8,
+        to: u8,
+        what: Part,
+        admit: bool,
+    },
+    Refill {
         slot: u8,
     },
 }
@@ -117,8 +162,8 @@ fn map() -> impl Strategy<Value = Step> {
     ];
     let ipa =
         (prop_oneof![Just(0), Just(GIB), Just(2 * GIB), Just(3 * GIB), Just(4 * GIB - 2 * MIB2)], offset());
-    (0u8..3, home, ipa, offset(), size(), permissions(), starve(), any::<bool>()).prop_map(
-        |(slot, home, (ipa, ipa_offset), pa_offset, size, permissions, starve, same)| {
+    (0u8..3, home, ipa, offset(), size(), permissions(), (starve(), entries()), any::<bool>()).prop_map(
+        |(slot, home, (ipa, ipa_offset), pa_offset, size, permissions, (starve, entries), same)| {
             let own = [GIB, 4 * GIB, 6 * GIB][usize::from(slot)];
             let (base, usage) = home.unwrap_or((own, Use::Ram));
             let pa = base + if same { ipa_offset } else { pa_offset };
@@ -129,7 +174,7 @@ fn map() -> impl Strategy<Value = Step> {
                 _ if (ipa ^ pa) % MIB2 != 0 => size.min(8 * MIB2),
                 _ => size,
             };
-            Step::Map { slot, ipa, pa, size, permissions, usage, starve }
+            Step::Map { slot, ipa, pa, size, permissions, usage, starve, entries }
         },
     )
 }
@@ -137,14 +182,41 @@ fn map() -> impl Strategy<Value = Step> {
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         10 => map(),
-        6 => (0u8..3, part(), starve()).prop_map(|(slot, what, starve)| Step::Unmap { slot, what, starve }),
+        6 => (0u8..3, part(), starve(), entries())
+            .prop_map(|(slot, what, starve, entries)| Step::Unmap { slot, what, starve, entries }),
         6 => (0u8..3, part(), permissions(), starve())
             .prop_map(|(slot, what, permissions, starve)| Step::Protect { slot, what, permissions, starve }),
         2 => (0u8..3, 0u8..3, offset(), size()).prop_map(|(from, to, offset, size)| {
             Step::HandOver { from, to, pa: [GIB, 4 * GIB, 6 * GIB][usize::from(from)] + offset, size: size.min(GIB) }
         }),
-        1 => (0u8..3).prop_map(|slot| Step::Rebuild { slot }),
+        1 => (0u8..3, entries()).prop_map(|(slot, entries)| Step::Rebuild { slot, entries }),
+        8 => (0u8..3, part(), access()).prop_map(|(slot, what, access)| Step::Access { slot, what, access }),
+        2 => (0u8..3, 1usize..700).prop_map(|(slot, entries)| Step::StartLog { slot, entries }),
+        3 => (0u8..3, 1usize..700).prop_map(|(slot, entries)| Step::Collect { slot, entries }),
+        1 => (0u8..3, 1usize..700).prop_map(|(slot, entries)| Step::StopLog { slot, entries }),
+        2 => (0u8..3, 1usize..700, any::<bool>())
+            .prop_map(|(slot, entries, end)| Step::Age { slot, entries, end }),
+        4 => (0u8..3, part(), 0u64..8, starve())
+            .prop_map(|(slot, what, members, starve)| Step::Freeze { slot, what, members, starve }),
+        2 => (0u8..3, part()).prop_map(|(slot, what)| Step::Thaw { slot, what }),
+        4 => (0u8..3, 0u8..3, part(), any::<bool>())
+            .prop_map(|(from, to, what, admit)| Step::Clone { from, to, what, admit }),
+        1 => (0u8..3).prop_map(|slot| Step::Refill { slot }),
     ]
+}
+
+fn access() -> impl Strategy<Value = Option<Access>> {
+    prop_oneof![
+        4 => Just(Some(Access::Write)),
+        1 => Just(Some(Access::Read)),
+        1 => Just(Some(Access::Execute)),
+        2 => Just(None),
+    ]
+}
+
+/// Whether in one go or in steps of so many entries.
+fn entries() -> impl Strategy<Value = Option<usize>> {
+    prop_oneof![2 => Just(None), 1 => (1usize..700).prop_map(Some)]
 }
 
 fn run(steps: Vec<Step>) {
@@ -153,15 +225,15 @@ fn run(steps: Vec<Step>) {
     for step in steps {
         let mut probe = None;
         match step {
-            Step::Map { slot, ipa, pa, size, permissions, usage, starve } => {
+            Step::Map { slot, ipa, pa, size, permissions, usage, starve, entries } => {
                 world.machine.frames_left = starve.unwrap_or(FRAMES);
-                world.map(slot, ipa, pa, size, permissions, usage);
+                world.map(slot, (ipa, pa, size), permissions, usage, entries);
                 probe = Some((slot, ipa, size));
             }
-            Step::Unmap { slot, what, starve } => {
+            Step::Unmap { slot, what, starve, entries } => {
                 let (ipa, size) = what.of(&world.guests[usize::from(slot)].model);
                 world.machine.frames_left = starve.unwrap_or(FRAMES);
-                world.unmap(slot, ipa, size);
+                world.unmap(slot, ipa, size, entries);
                 probe = Some((slot, ipa, size));
             }
             Step::Protect { slot, what, permissions, starve } => {
@@ -171,7 +243,40 @@ fn run(steps: Vec<Step>) {
                 probe = Some((slot, ipa, size));
             }
             Step::HandOver { from, to, pa, size } => world.hand_over(from, to, pa, size),
-            Step::Rebuild { slot } => world.rebuild(slot),
+            Step::Rebuild { slot, entries } => world.rebuild(slot, entries),
+            Step::Access { slot, what, access } => {
+                let (ipa, size) = what.of(&world.guests[usize::from(slot)].model);
+                world.machine.frames_left = FRAMES;
+                match access {
+                    Some(access) => world.access(slot, ipa, access),
+                    None => world.load(slot, ipa),
+                }
+                probe = Some((slot, ipa, size));
+            }
+            Step::StartLog { slot, entries } => world.start_log(slot, entries),
+            Step::Collect { slot, entries } => world.collect(slot, entries),
+            Step::StopLog { slot, entries } => world.stop_log(slot, entries),
+            Step::Age { slot, entries, end } => world.age(slot, entries, end),
+            Step::Freeze { slot, what, members, starve } => {
+                let (ipa, size) = what.of(&world.guests[usize::from(slot)].model);
+                world.machine.frames_left = starve.unwrap_or(FRAMES);
+                world.convert(slot, ipa, size, Some(VmSet::from_bits(members)));
+                probe = Some((slot, ipa, size));
+            }
+            Step::Thaw { slot, what } => {
+                let (ipa, size) = what.of(&world.guests[usize::from(slot)].model);
+                world.machine.frames_left = FRAMES;
+                world.convert(slot, ipa, size, None);
+                probe = Some((slot, ipa, size));
+            }
+            Step::Clone { from, to, what, admit } => {
+                let (ipa, size) = what.of(&world.guests[usize::from(from)].model);
+                world.machine.frames_left = FRAMES;
+                // The pages are gone through one by one; a few MiB do.
+                world.clone_to(from, to, ipa, size.min(4 * MIB2), admit);
+                probe = Some((to, ipa, size));
+            }
+            Step::Refill { slot } => world.refill(slot),
         }
         world.check();
         if let Some((slot, ipa, size)) = probe {
@@ -183,8 +288,7 @@ fn run(steps: Vec<Step>) {
         }
     }
     for slot in 0..3 {
-        let guest = &mut world.guests[usize::from(slot)];
-        world.ledger.teardown(guest.stage2.take().unwrap(), &mut world.machine).unwrap();
+        world.teardown(slot, None);
         world.ledger.reclaim_all(vm(slot)).unwrap();
         world.ledger.retire(vm(slot)).unwrap();
     }
@@ -194,7 +298,7 @@ fn run(steps: Vec<Step>) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 128, max_shrink_iters: 4000, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 256, max_shrink_iters: 4000, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn tables_model_ledger_and_tlb_agree(steps in prop::collection::vec(step(), 1..40)) {

@@ -403,6 +403,7 @@ fn tables_need_frames_and_good_ones() {
     /// Gives start tables that are not aligned to their size.
     struct Careless(Option<Pa>);
     impl Environment for Careless {
+        fn copy(&mut self, _: Pa, _: Pa) {}
         fn allocate(&mut self, _: usize) -> Option<Pa> {
             self.0.take()
         }

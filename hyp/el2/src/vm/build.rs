@@ -8,7 +8,7 @@ use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU64};
 
 use platform::tree::{Board, Gic};
 use spin::Mutex;
-use stage2::{Format, Geometry, Ipa, PaRange, Permissions, Stage2, Use, VmId};
+use stage2::{CopyReserve, Format, Geometry, Ipa, PaRange, Permissions, Stage2, Use, VmId};
 use vgic::{Config, IntId, Model, PhysicalIntId, VcpuId, Vgic};
 use vmm::affinity::{vcpu_affinity, vcpu_mpidr};
 use vmm::devices::{Device, MmioMap, Pl011, Pl031};
@@ -22,6 +22,7 @@ use vmm::psci::PowerStates;
 use super::load::Reload;
 use super::{Phase, VMS, Vm};
 use crate::cpu::{self, Features};
+use crate::guest_memory::Space;
 use crate::logging::Budget;
 use crate::memory::{self, FrameError};
 use crate::percpu;
@@ -269,7 +270,7 @@ impl<'a> Builder<'a> {
             loaded: AtomicU64::new(0),
             phase: AtomicU8::new(Phase::Running as u8),
             ram,
-            space: Mutex::new((stage2, tables)),
+            space: Mutex::new(Space { stage2, tables, copies: CopyReserve::none(id) }),
             reload: Mutex::new(reload),
             messages: Budget::new(),
         }));
@@ -377,10 +378,9 @@ impl<'a> Builder<'a> {
     }
 
     fn load(&self, vm: &'static Vm) -> Result<(), BuildError> {
-        let space = vm.space.lock();
-        let (stage2, tables) = &*space;
+        let mut space = vm.space.lock();
         let mut reload = vm.reload.lock();
-        reload.run(vm, stage2, tables)?;
+        reload.run(vm, &mut space)?;
         vm.power.lock().boot(reload.start());
         Ok(())
     }

@@ -6,14 +6,13 @@
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU64, Ordering};
 
-use stage2::{Ipa, Stage2};
+use stage2::Ipa;
 use vmm::guest_tree::{self, GuestTree, Seeds};
 use vmm::payload::LoadPlan;
 use vmm::psci::Start;
 
 use super::Vm;
-use crate::guest_memory::{self, NoMemory, Source};
-use crate::tables::Tables;
+use crate::guest_memory::{self, NoMemory, Source, Space};
 use crate::{cache, random};
 
 /// Bytes that are copied at a time, or filled: some 16,000 instructions with cleaning.
@@ -105,7 +104,7 @@ impl Reload {
     }
 
     /// Does a piece. Returns whether all is loaded; the next call begins anew.
-    pub fn step(&mut self, vm: &Vm, stage2: &Stage2, tables: &Tables) -> bool {
+    pub fn step(&mut self, vm: &Vm, space: &mut Space) -> bool {
         if !self.seeded {
             // What the guest has in its caches must not come down on what is loaded now.
             if !vm.clean_some(&self.cleaned) {
@@ -127,7 +126,7 @@ impl Reload {
             self.offset = 0;
             return false;
         }
-        match guest_memory::write(stage2, tables, ipa, source, self.offset, PIECE) {
+        match guest_memory::write(space, ipa, source, self.offset, PIECE) {
             Ok(written) => self.offset = self.offset.saturating_add(written),
             Err(error) => {
                 self.failed = Some(error);
@@ -142,8 +141,8 @@ impl Reload {
     ///
     /// # Errors
     /// The plan names memory that the VM doesn't have.
-    pub fn run(&mut self, vm: &Vm, stage2: &Stage2, tables: &Tables) -> Result<(), NoMemory> {
-        while !self.step(vm, stage2, tables) {}
+    pub fn run(&mut self, vm: &Vm, space: &mut Space) -> Result<(), NoMemory> {
+        while !self.step(vm, space) {}
         self.cleaned.store(0, Ordering::Relaxed);
         self.failed.map_or(Ok(()), Err)
     }

@@ -20,7 +20,7 @@ use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 
 use aarch64_cpu::registers::{ELR_EL2, FAR_EL2, HPFAR_EL2, SPSR_EL2};
 use spin::{Mutex, Once};
-use stage2::{PaRange, Stage2, VmId};
+use stage2::{Access, Ipa, PaRange, VmId};
 use tock_registers::interfaces::Readable;
 use vgic::{IntId, Kicks, VcpuId, Vgic};
 use vmm::devices::{Line, MmioMap, Pl011, Pl031};
@@ -31,11 +31,11 @@ use vmm::psci::PowerStates;
 
 use crate::exit::Frame;
 use crate::gic::with_hardware;
+use crate::guest_memory::{self, Space};
 use crate::logging::Budget;
 use crate::percpu::{self, own, request, this_cpu};
-use crate::tables::Tables;
 use crate::vcpu::Vcpu;
-use crate::{cache, console, timer};
+use crate::{cache, console, exit, timer};
 
 pub use build::build_all;
 use load::Reload;
@@ -71,7 +71,7 @@ pub struct Vm {
     phase: AtomicU8,
     /// Its RAM, in the order of guest addresses.
     ram: Vec<PaRange>,
-    space: Mutex<(Stage2, Tables)>,
+    space: Mutex<Space>,
     /// What is loaded into it, and how far that has come.
     reload: Mutex<Reload>,
     /// How many messages it may still provoke.
@@ -224,6 +224,14 @@ impl Vm {
         }
     }
 
+    /// Sees to an access to memory that faulted in stage 2. Returns whether the guest may try again; else it has no right to
+    /// it, or nothing is there.
+    pub fn resolve(&self, ipa: Ipa, access: Access) -> bool {
+        let mut space = self.space.lock();
+        let Space { stage2, tables, copies } = &mut *space;
+        stage2.resolve(tables, copies, ipa, access).is_ok()
+    }
+
     /// Stops it with a report of what its vCPU was at.
     pub fn crash(&self, vcpu: &Vcpu, frame: &Frame, crash: Crash) {
         self.stop(Phase::Crashing);
@@ -236,6 +244,11 @@ impl Vm {
             FAR_EL2.get(),
             HPFAR_EL2.get()
         );
+        let mut code = [0; 4];
+        let pc = exit::guest_ipa(ELR_EL2.get());
+        if pc.is_some_and(|pc| guest_memory::read(&mut self.space.lock(), pc, &mut code).is_ok()) {
+            log::error!("{}:   the instruction at pc is {:08x}", self.name, u32::from_le_bytes(code));
+        }
         for (row, values) in frame.registers().chunks(4).enumerate() {
             log::error!("{}:   x{}.. {values:016x?}", self.name, row.wrapping_mul(4));
         }
@@ -255,9 +268,8 @@ impl Vm {
     /// All vCPUs have left: loads it afresh, a piece at each call, and lets vCPU 0 start when that is done.
     fn restart_some(&self) {
         let mut space = self.space.lock();
-        let (stage2, tables) = &mut *space;
         let mut reload = self.reload.lock();
-        if !reload.step(self, stage2, tables) {
+        if !reload.step(self, &mut space) {
             return;
         }
         with_hardware!(|hardware| self.vgic.lock().reset(&mut hardware));

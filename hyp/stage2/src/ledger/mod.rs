@@ -5,18 +5,21 @@
 //! them, and only as `transfer` allows. The storage is the caller's; nothing is allocated. Not for the exit path.
 
 mod runs;
+mod scrub;
 mod transfer;
 
 use crate::addr::{Ipa, Pa, PaRange};
-use crate::descriptor::Permissions;
+use crate::descriptor::{self, Permissions};
 use crate::environment::Environment;
 use crate::error::{Error, LedgerError, Refused};
 use crate::grant::{Grant, Use};
+use crate::job::{Cursor, Progress, Teardown};
 use crate::table::Stage2;
 use crate::vm::{VmId, VmSet};
 
 pub use runs::Run;
 use runs::{Holding, Runs};
+pub use scrub::Scrub;
 pub use transfer::{Kind, State, Transfer};
 
 /// The ledger while the board is being looked over: pages get their first state. Ends in [`finish`](Self::finish), after
@@ -102,7 +105,7 @@ impl<S: AsRef<[Run]> + AsMut<[Run]>> Ledger<S> {
     /// [`LedgerError::NotAllowed`], [`LedgerError::StillMapped`], [`LedgerError::Full`].
     pub fn transfer(&mut self, range: PaRange, transfer: Transfer) -> Result<(), LedgerError> {
         self.runs.update(range, |pa, Holding { state, mappings }| {
-            if mappings != 0 {
+            if mappings != 0 && !transfer.is_allowed_while_mapped() {
                 return Err(LedgerError::StillMapped { pa, mappings });
             }
             let refused = LedgerError::NotAllowed { pa, state, transfer };
@@ -199,6 +202,26 @@ impl<S: AsRef<[Run]> + AsMut<[Run]>> Ledger<S> {
         Ok(outcome?)
     }
 
+    /// The next step of an unmap, of about `entries` leaves: see [`Stage2::unmap_some`].
+    ///
+    /// # Errors
+    /// Those of [`unmap`](Self::unmap), for this step's part. Then the cursor stays, and what earlier steps unmapped is
+    /// unmapped.
+    pub fn unmap_some<E: Environment>(
+        &mut self,
+        stage2: &mut Stage2,
+        env: &mut E,
+        cursor: &mut Cursor,
+        entries: usize,
+    ) -> Result<Progress, Error> {
+        let size = stage2.next_step(env, cursor, entries)?;
+        if size != 0 {
+            self.unmap(stage2, env, cursor.next(), size)?;
+            cursor.advance(size);
+        }
+        Ok(cursor.progress())
+    }
+
     /// Tears a VM's tables down and takes back all that they mapped: see [`Stage2::teardown`].
     ///
     /// # Errors
@@ -206,20 +229,112 @@ impl<S: AsRef<[Run]> + AsMut<[Run]>> Ledger<S> {
     /// its own pages stay counted as mapped then. [`LedgerError::Full`] where shared pages could not be taken back piece by
     /// piece: those stay counted.
     pub fn teardown<E: Environment>(&mut self, stage2: Stage2, env: &mut E) -> Result<(), LedgerError> {
-        let vm = stage2.vm();
-        let mut own = 0u64;
-        let mut outcome = Ok(());
-        stage2.teardown(env, |grant| match grant.usage() {
+        let mut teardown = stage2.dismantle();
+        while self.teardown_some(&mut teardown, env, usize::MAX)? == Progress::More {}
+        Ok(())
+    }
+
+    /// The next step of tearing a VM's tables down, over about `entries` entries: see [`Teardown::step`].
+    ///
+    /// # Errors
+    /// Those of [`teardown`](Self::teardown), told by the last step: the tables are gone then.
+    pub fn teardown_some<E: Environment>(
+        &mut self,
+        teardown: &mut Teardown,
+        env: &mut E,
+        entries: usize,
+    ) -> Result<Progress, LedgerError> {
+        let (mut own, mut failed) = (0u64, None);
+        let progress = teardown.step(env, entries, |grant| match grant.usage() {
             // Pages that only this VM can map are settled below, all at once and without splitting a run.
             Use::Ram | Use::Device => own = own.saturating_add(grant.range().pages()),
-            Use::Shared | Use::Banked => {
+            Use::Shared | Use::Banked | Use::CopyOnWrite => {
                 if let Err(refused) = self.release(grant) {
-                    outcome = Err(refused.error);
+                    failed = Some(refused.error);
                 }
             }
         });
-        self.settle(vm, own)?;
-        outcome
+        teardown.own_pages = teardown.own_pages.saturating_add(own);
+        teardown.failed = failed.or(teardown.failed);
+        if progress == Progress::Done {
+            self.settle(teardown.vm(), core::mem::take(&mut teardown.own_pages))?;
+            teardown.failed.take().map_or(Ok(()), Err)?;
+        }
+        Ok(progress)
+    }
+
+    /// Makes what `stage2` maps of its VM's own memory in `size` bytes from `ipa` on copied on write, for the VMs `members`,
+    /// of which it is one. The VM goes on using it and gets a copy of each page that it writes to.
+    ///
+    /// # Errors
+    /// Those of [`Stage2::protect`]; [`Error::WrongUse`] for anything but its own memory; [`LedgerError::NotAllowed`] where it
+    /// is none of the members; [`LedgerError::StillMapped`] where a page is mapped elsewhere too, or its grant is out;
+    /// [`LedgerError::Full`]. Nothing has changed then.
+    pub fn freeze<E: Environment>(
+        &mut self,
+        stage2: &mut Stage2,
+        env: &mut E,
+        ipa: Ipa,
+        size: u64,
+        members: VmSet,
+    ) -> Result<(), Error> {
+        let transfer = Transfer::Freeze { owner: stage2.vm(), members };
+        self.convert(stage2, env, (ipa, size), transfer, (Use::Ram, Use::CopyOnWrite))
+    }
+
+    /// Makes what `stage2` maps copied on write in `size` bytes from `ipa` on its VM's own again: where no other VM is a
+    /// member and there is one reference.
+    ///
+    /// # Errors
+    /// Those of [`freeze`](Self::freeze).
+    pub fn thaw<E: Environment>(
+        &mut self,
+        stage2: &mut Stage2,
+        env: &mut E,
+        ipa: Ipa,
+        size: u64,
+    ) -> Result<(), Error> {
+        let transfer = Transfer::Thaw(stage2.vm());
+        self.convert(stage2, env, (ipa, size), transfer, (Use::CopyOnWrite, Use::Ram))
+    }
+
+    /// A transfer of pages that are mapped once, by the tables of the VM that is concerned, and stay mapped.
+    fn convert<E: Environment>(
+        &mut self,
+        stage2: &mut Stage2,
+        env: &mut E,
+        (ipa, size): (Ipa, u64),
+        transfer: Transfer,
+        (from, to): (Use, Use),
+    ) -> Result<(), Error> {
+        let span = stage2.span(ipa, size)?;
+        let pieces = stage2.count_pieces(env, ipa, size, self.runs.capacity())?;
+        self.runs.has_room(pieces.saturating_mul(2))?;
+        let apply = |pa, Holding { state, mappings }| {
+            if mappings != 1 {
+                return Err(LedgerError::StillMapped { pa, mappings });
+            }
+            let refused = LedgerError::NotAllowed { pa, state, transfer };
+            Ok(Holding { state: transfer.apply(state).ok_or(refused)?, mappings })
+        };
+        stage2.for_each_leaf(env, span, |slot, leaf| {
+            let found = leaf.attributes.usage;
+            if found != from {
+                return Err(Error::WrongUse { ipa: slot.ipa.max(ipa), found });
+            }
+            for (pa, holding) in self.runs.within(slot.part_within(leaf.pa, span)) {
+                apply(pa, holding)?;
+            }
+            Ok(())
+        })?;
+        stage2.isolate(env, span)?;
+        // All has been asked for above, and the room is there.
+        stage2.for_each_leaf(env, span, |slot, leaf| {
+            Ok(self.runs.update(slot.part_within(leaf.pa, span), apply)?)
+        })?;
+        let logging = stage2.is_logging();
+        stage2.change(env, span, |raw| descriptor::with_usage(raw, to, logging), |_, _| {});
+        Ok(())
     }
 
     /// Takes back all mappings of the pages that are `vm`'s alone, if there were `unmapped` of them.
@@ -293,6 +408,7 @@ impl State {
         let (granted, may_write) = match (usage, self) {
             (Use::Ram, Self::Owned(owner)) | (Use::Device, Self::DeviceOf(owner)) => (owner == vm, true),
             (Use::Shared, Self::Shared { members, writers }) => (members.contains(vm), writers.contains(vm)),
+            (Use::CopyOnWrite, Self::CopyOnWrite { members }) => (members.contains(vm), false),
             (Use::Banked, Self::Banked) => (true, true),
             _ => (false, false),
         };
@@ -301,8 +417,16 @@ impl State {
 
     /// The state after `vm` is gone. Only for a VM that maps nothing.
     fn without(self, vm: VmId) -> Self {
-        let Self::Shared { members, writers } = self else { return self };
-        let (members, writers) = (members.without(vm), writers.without(vm));
-        if members == VmSet::EMPTY { Self::Unscrubbed } else { Self::Shared { members, writers } }
+        match self {
+            Self::Shared { members, writers } => {
+                let (members, writers) = (members.without(vm), writers.without(vm));
+                if members.is_empty() { Self::Unscrubbed } else { Self::Shared { members, writers } }
+            }
+            Self::CopyOnWrite { members } => {
+                let members = members.without(vm);
+                if members.is_empty() { Self::Unscrubbed } else { Self::CopyOnWrite { members } }
+            }
+            other => other,
+        }
     }
 }

@@ -13,6 +13,8 @@ pub enum State {
     Free,
     /// Memory that nobody has, with the data of whoever had it last.
     Unscrubbed,
+    /// Memory that is being scrubbed.
+    Scrubbing,
     /// EL2's own memory: image, heap, tables.
     Hypervisor,
     /// A VM's memory.
@@ -23,6 +25,12 @@ pub enum State {
         members: VmSet,
         /// Who of them may have stores to it.
         writers: VmSet,
+    },
+    /// Memory that several VMs read, and that is copied for whoever writes to it. How many mappings there are is the count of
+    /// references to it.
+    CopyOnWrite {
+        /// Who may map it.
+        members: VmSet,
     },
     /// A device that no VM has been given.
     Device,
@@ -62,7 +70,7 @@ impl Kind {
 /// A change of hands. EL2 asks for all of them, for itself or for a VM.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Transfer {
-    /// Free memory becomes EL2's.
+    /// Memory that nobody has becomes EL2's, scrubbed or not: EL2 alone will read it.
     Claim,
     /// EL2 gives memory up; it holds what EL2 had in it.
     Yield,
@@ -70,8 +78,6 @@ pub enum Transfer {
     Donate(VmId),
     /// A VM's memory is taken back.
     Reclaim(VmId),
-    /// Memory has been scrubbed and is free.
-    Scrubbed,
     /// Free memory becomes shared by `members`, of whom `writers` may have stores.
     Open {
         /// Who may map it; at least one.
@@ -90,8 +96,21 @@ pub enum Transfer {
     },
     /// Shared memory, content and all, becomes the memory of one of its members.
     Unshare(VmId),
-    /// Shared memory is taken back.
+    /// Shared memory, or memory that is copied on write, is taken back.
     Close,
+    /// A VM's memory, content and all, becomes copied on write. [`Ledger::freeze`](crate::Ledger::freeze) does it while the
+    /// VM goes on using it.
+    Freeze {
+        /// Whose it is.
+        owner: VmId,
+        /// Who may map it from now on, the owner among them.
+        members: VmSet,
+    },
+    /// One more VM may map memory that is copied on write. The only one that is allowed while it is mapped.
+    Admit(VmId),
+    /// Memory that is copied on write, and has one member left, becomes that one's own.
+    /// [`Ledger::thaw`](crate::Ledger::thaw) does it while the VM goes on using it.
+    Thaw(VmId),
     /// A VM is given a device.
     Assign(VmId),
     /// A VM's device is taken back. That it is quiet is the caller's business.
@@ -101,25 +120,37 @@ pub enum Transfer {
 impl Transfer {
     /// The state that a page in `state` goes to, or `None` where the transfer is not allowed.
     ///
-    /// This is the table: what is not listed does not happen. `Reserved`, and `Banked`, have no way out.
+    /// This is the table: what is not listed does not happen. `Reserved`, and `Banked`, have no way out; from `Unscrubbed`
+    /// to `Free` leads a [`Scrub`](crate::Scrub) alone.
     pub fn apply(self, state: State) -> Option<State> {
-        use State::{Device, DeviceOf, Free, Hypervisor, Owned, Shared, Unscrubbed};
+        use State::{CopyOnWrite, Device, DeviceOf, Free, Hypervisor, Owned, Shared, Unscrubbed};
         match (self, state) {
-            (Self::Claim, Free) => Some(Hypervisor),
+            (Self::Claim, Free | Unscrubbed) => Some(Hypervisor),
             (Self::Yield, Hypervisor) => Some(Unscrubbed),
             (Self::Donate(vm), Free) => Some(Owned(vm)),
             (Self::Reclaim(vm), Owned(owner)) if owner == vm => Some(Unscrubbed),
-            (Self::Scrubbed, Unscrubbed) => Some(Free),
             (Self::Open { members, writers }, Free) => shared(members, writers),
             (Self::Share { owner, members, writers }, Owned(vm)) if owner == vm && members.contains(vm) => {
                 shared(members, writers)
             }
             (Self::Unshare(vm), Shared { members, .. }) if members.contains(vm) => Some(Owned(vm)),
-            (Self::Close, Shared { .. }) => Some(Unscrubbed),
+            (Self::Close, Shared { .. } | CopyOnWrite { .. }) => Some(Unscrubbed),
+            (Self::Freeze { owner, members }, Owned(vm)) if owner == vm && members.contains(vm) => {
+                Some(CopyOnWrite { members })
+            }
+            (Self::Admit(vm), CopyOnWrite { members }) => Some(CopyOnWrite { members: members.with(vm) }),
+            (Self::Thaw(vm), CopyOnWrite { members }) if members == VmSet::only(vm) => Some(Owned(vm)),
             (Self::Assign(vm), Device) => Some(DeviceOf(vm)),
             (Self::Return(vm), DeviceOf(owner)) if owner == vm => Some(Device),
             _ => None,
         }
+    }
+}
+
+impl Transfer {
+    /// Whether the pages may be mapped meanwhile.
+    pub(super) const fn is_allowed_while_mapped(self) -> bool {
+        matches!(self, Self::Admit(_))
     }
 }
 

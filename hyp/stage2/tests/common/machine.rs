@@ -1,7 +1,8 @@
 //! A machine as the tables see it: frames, walkers that read at the worst moment, and TLBs that never forget by themselves.
 //!
 //! Every write of a valid descriptor that a walker could reach is taken into the TLB at once, and stays until an invalidation
-//! names it. So at any time the TLB holds all that hardware could hold. What is checked, and when:
+//! names it. So at any time the TLB holds all that hardware could hold: every leaf by itself, and where the contiguous hint is
+//! set, its group as one entry besides. Leaves whose access flag is 0 are not held. What is checked, and when:
 //! - a new entry that overlaps a cached one of other size, address or type: break-before-make was left out;
 //! - a table that is linked while writes to it are not ordered: a walker could find it half made;
 //! - a frame that is freed while a walker or the TLB can still reach it;
@@ -15,6 +16,10 @@ use super::walker::Memory;
 
 /// Where the frames for tables come from: above the memory that tests map.
 pub const POOL: u64 = 0x7f_0000_0000;
+
+/// The contiguous hint, and how many entries it puts together.
+const CONTIGUOUS: u64 = 1 << 52;
+const GROUP: u64 = 16;
 
 /// What may differ between two live versions of an entry: S2AP, AF, DBM, XN, software's bits.
 const MAY_CHANGE: u64 = 0b11 << 6 | 1 << 10 | 1 << 51 | 0b11 << 53 | 0b1111 << 55;
@@ -43,6 +48,9 @@ struct Frame {
 
 type Tlb = BTreeMap<(u64, u32), Vec<Cached>>;
 
+/// By first address and level, what was found in the first entry of each group, as if the group began there.
+type Groups = BTreeMap<(u64, u32), Cached>;
+
 #[derive(Default)]
 pub struct Machine {
     /// By number from the start of the pool.
@@ -52,6 +60,9 @@ pub struct Machine {
     pub frames_left: usize,
     roots: HashMap<VmId, Vec<u64>>,
     tlbs: HashMap<VmId, Tlb>,
+    groups: HashMap<VmId, Groups>,
+    /// Pages that were copied: from, to.
+    pub copies: Vec<(u64, u64)>,
     /// Frames with writes that are not ordered before later ones.
     unordered: Vec<u64>,
     unpublished: bool,
@@ -119,6 +130,12 @@ impl Machine {
                 }
             }
         }
+        for (vm, groups) in &self.groups {
+            for (&(ipa, level), first) in groups {
+                let stale = self.is_group_stale(first, level);
+                assert!(!stale, "{vm}: a stale group at IPA {ipa:#x}, level {level}: {first:x?}");
+            }
+        }
     }
 
     fn attach(&mut self, table: u64, place: Place) {
@@ -138,8 +155,12 @@ impl Machine {
             return;
         }
         let ipa = base + ((index as u64) << shift(level));
+        if is_leaf(raw, level) && raw & 1 << 10 == 0 {
+            return;
+        }
         let entry = Cached { raw, table, index };
         self.assert_no_conflict(vm, ipa, level, entry);
+        self.observe_group(vm, ipa, level, entry);
         let cached = self.tlbs.entry(vm).or_default().entry((ipa, level)).or_default();
         if cached.contains(&entry) {
             return;
@@ -148,6 +169,46 @@ impl Machine {
         if is_table(raw, level) {
             self.attach(raw & 0xffff_ffff_f000, Place { vm, level: level + 1, base: ipa });
         }
+    }
+
+    /// The group that a leaf says it is in, as a TLB may hold it from now on; and that a leaf or table fits the group that is
+    /// held.
+    fn observe_group(&mut self, vm: VmId, ipa: u64, level: u32, entry: Cached) {
+        let in_group = entry.index as u64 % GROUP;
+        let below = in_group << shift(level);
+        let hinted = is_leaf(entry.raw, level) && entry.raw & CONTIGUOUS != 0;
+        let first =
+            Cached { raw: entry.raw.wrapping_sub(below), index: entry.index - in_group as usize, ..entry };
+        let end = ipa - below + (GROUP << shift(level));
+        let groups = self.groups.entry(vm).or_default();
+        for upper in 0..=level {
+            let start = ipa >> (shift(upper) + 4) << (shift(upper) + 4);
+            let Some(held) = groups.get(&(start, upper)) else { continue };
+            assert!(hinted && *held == first, "IPA {ipa:#x}: {entry:x?} in a group that is held, {held:x?}");
+        }
+        if !hinted {
+            return;
+        }
+        assert!(matches!(level, 2 | 3), "{entry:x?}: a hint where none is used");
+        assert_eq!(
+            first.raw & 0xffff_ffff_f000 & ((GROUP << shift(level)) - 1),
+            0,
+            "{entry:x?}: a group misaligned"
+        );
+        groups.insert((ipa - below, level), first);
+        for (&(at, lower), cached) in self.tlbs.entry(vm).or_default().range((ipa - below, 0)..(end, 0)) {
+            for other in cached.iter().filter(|_| lower >= level) {
+                let same = lower == level && other.raw == first.raw + (at - (ipa - below));
+                assert!(same, "IPA {at:#x}: still held by itself, {other:x?}, under a group, {first:x?}");
+            }
+        }
+    }
+
+    fn is_group_stale(&self, first: &Cached, level: u32) -> bool {
+        (0..GROUP).any(|n| {
+            let raw = first.raw + (n << shift(level));
+            self.is_stale(&Cached { raw, table: first.table, index: first.index + n as usize })
+        })
     }
 
     fn assert_no_conflict(&self, vm: VmId, ipa: u64, level: u32, new: Cached) {
@@ -182,6 +243,11 @@ impl Machine {
     /// What `TLBI IPAS2(L)E1IS` does for one address. What is still valid would come back at once, so it stays.
     fn invalidate_address(&mut self, vm: VmId, address: u64, tables: bool) {
         for level in 0..4 {
+            let group = (address >> (shift(level) + 4) << (shift(level) + 4), level);
+            let held = self.groups.get(&vm).and_then(|groups| groups.get(&group)).copied();
+            if held.is_some_and(|first| self.is_group_stale(&first, level)) {
+                self.groups.get_mut(&vm).expect("looked up above").remove(&group);
+            }
             let key = (address >> shift(level) << shift(level), level);
             let Some(cached) = self.tlbs.get(&vm).and_then(|tlb| tlb.get(&key)).cloned() else { continue };
             let gone = |machine: &Self, entry: &Cached| {
@@ -269,6 +335,10 @@ impl Environment for Machine {
         }
     }
 
+    fn copy(&mut self, from: Pa, to: Pa) {
+        self.copies.push((from.as_u64(), to.as_u64()));
+    }
+
     fn order(&mut self) {
         self.unordered.clear();
     }
@@ -296,6 +366,7 @@ impl Environment for Machine {
         self.visible();
         self.whole_invalidations += 1;
         self.tlbs.remove(&vm);
+        self.groups.remove(&vm);
         let roots = self.roots.get(&vm).cloned().unwrap_or_default();
         let places: Vec<_> =
             roots.iter().map(|&root| (root, self.frame(root).place.expect("a root"))).collect();

@@ -11,9 +11,74 @@ pub struct Target {
     pub permissions: Permissions,
     pub usage: Use,
     pub may_write: bool,
+    /// The first store faults.
+    pub armed: bool,
+    /// Written, and not writable now, since the log was last collected.
+    pub noted: bool,
+    /// The access flag.
+    pub accessed: bool,
 }
 
 impl Target {
+    /// What a map makes.
+    pub fn new(pa: u64, permissions: Permissions, usage: Use, may_write: bool, logging: bool) -> Self {
+        let armed = usage == Use::CopyOnWrite && permissions.write;
+        let target = Self { pa, permissions, usage, may_write, armed, noted: false, accessed: true };
+        Self { noted: logging && target.is_memory() && !target.is_writable(), ..target }
+    }
+
+    pub fn is_memory(&self) -> bool {
+        !matches!(self.usage, Use::Device | Use::Banked)
+    }
+
+    /// S2AP[1].
+    pub fn is_writable(&self) -> bool {
+        self.permissions.write && !self.armed
+    }
+
+    /// Whether the log has to tell of it.
+    pub fn is_told(&self) -> bool {
+        self.is_memory() && (self.is_writable() || self.noted)
+    }
+
+    pub fn protect(&mut self, permissions: Permissions, logging: bool) {
+        let was_writable = self.is_writable();
+        self.armed = permissions.write && (self.armed || self.usage == Use::CopyOnWrite);
+        self.permissions = permissions;
+        self.noted = !self.is_writable() && (self.noted || (logging && was_writable && !permissions.write));
+    }
+
+    pub fn log(&mut self) {
+        if self.is_memory() {
+            self.armed |= self.permissions.write;
+            self.noted = false;
+        }
+    }
+
+    pub fn unlog(&mut self) {
+        self.armed &= self.usage == Use::CopyOnWrite;
+        self.noted = false;
+    }
+
+    /// A store is about to happen to memory that is the VM's.
+    pub fn store(&mut self, logging: bool) {
+        self.armed = false;
+        self.noted = !self.is_writable() && (self.noted || logging);
+    }
+
+    pub fn freeze(&mut self, logging: bool) {
+        self.noted |= logging && self.is_writable();
+        self.armed = self.permissions.write;
+        self.usage = Use::CopyOnWrite;
+        self.may_write = false;
+    }
+
+    pub fn thaw(&mut self) {
+        self.usage = Use::Ram;
+        self.may_write = true;
+        self.unlog();
+    }
+
     fn offset(self, bytes: u64) -> Self {
         Self { pa: self.pa + bytes, ..self }
     }
@@ -75,9 +140,11 @@ impl Model {
             .collect()
     }
 
-    pub fn protect(&mut self, ipa: u64, size: u64, permissions: Permissions) {
-        for (start, length, target) in self.remove(ipa, size) {
-            self.insert(start, length, Target { permissions, ..target });
+    /// Changes all that is mapped in a range.
+    pub fn update(&mut self, ipa: u64, size: u64, mut change: impl FnMut(&mut Target)) {
+        for (start, length, mut target) in self.remove(ipa, size) {
+            change(&mut target);
+            self.insert(start, length, target);
         }
     }
 
@@ -95,8 +162,9 @@ impl Model {
         joined
     }
 
-    /// The leaves that the tables ought to have: of each interval, the largest blocks that alignment and size allow.
-    pub fn leaves(&self) -> Vec<(u64, u64, Target)> {
+    /// The leaves that the tables ought to have: of each interval, the largest blocks that alignment and size allow, and
+    /// whether each has the contiguous hint.
+    pub fn leaves(&self) -> Vec<(u64, u64, Target, bool)> {
         let mut leaves = Vec::new();
         for (start, size, target) in self.joined() {
             let mut done = 0;
@@ -105,17 +173,32 @@ impl Model {
                     (start + done) % block == 0 && (target.pa + done) % block == 0 && size - done >= block
                 };
                 let block = [1 << 30, 2 << 20, 4096].into_iter().find(fits).expect("whole pages");
-                leaves.push((start + done, block, target.offset(done)));
+                let group = 16 * block;
+                let first = (start + done) / group * group;
+                let contiguous = block != 1 << 30
+                    && (start + done).wrapping_sub(target.pa + done) % group == 0
+                    && first >= start
+                    && first + group <= start + size;
+                leaves.push((start + done, block, target.offset(done), contiguous));
                 done += block;
             }
         }
         leaves
     }
 
+    /// The leaf that `ipa` is in, with its group: from, length.
+    pub fn extent(&self, ipa: u64) -> Option<(u64, u64)> {
+        let mut leaves = self.leaves().into_iter();
+        let (start, size, _, contiguous) =
+            leaves.find(|&(start, size, ..)| start <= ipa && ipa < start + size)?;
+        let span = if contiguous { 16 * size } else { size };
+        Some((start / span * span, span))
+    }
+
     /// How many tables below the start tables these leaves need.
     pub fn tables_below(&self, start_level: u32) -> usize {
         let mut tables = std::collections::HashSet::new();
-        for (ipa, size, _) in self.leaves() {
+        for (ipa, size, ..) in self.leaves() {
             let leaf_level = match size {
                 4096 => 3,
                 0x20_0000 => 2,

@@ -17,6 +17,10 @@ pub struct Found {
     pub write: bool,
     pub execute: bool,
     pub device: bool,
+    /// DBM, which the hardware ignores while VTCR_EL2.HD is 0.
+    pub dbm: bool,
+    pub accessed: bool,
+    pub contiguous: bool,
 }
 
 /// What VTCR_EL2 says.
@@ -26,6 +30,30 @@ pub struct Regime {
     pub output_bits: u32,
     pub start: u32,
     pub forced_write_back: bool,
+}
+
+/// That 16 leaves with the contiguous hint lie together on both sides and say the same, and none of them without the others.
+fn check_groups(leaves: &[Found]) {
+    let mut at = 0;
+    while at < leaves.len() {
+        let first = leaves[at];
+        if !first.contiguous {
+            at += 1;
+            continue;
+        }
+        let group = &leaves[at..leaves.len().min(at + 16)];
+        assert_eq!(
+            (first.ipa % (16 * first.size), first.pa % (16 * first.size)),
+            (0, 0),
+            "{first:x?}: group"
+        );
+        assert_eq!(group.len(), 16, "{first:x?}: a group of {}", group.len());
+        for (n, leaf) in (0..).zip(group) {
+            let wanted = Found { ipa: first.ipa + n * first.size, pa: first.pa + n * first.size, ..first };
+            assert_eq!(*leaf, wanted, "a group that differs");
+        }
+        at += 16;
+    }
 }
 
 /// Every leaf and every table that is reachable.
@@ -87,9 +115,8 @@ impl Regime {
         let size = 1u64 << Self::shift(level);
         let bits = |high: u32, low: u32| (raw >> low) & ((1 << (high - low + 1)) - 1);
         assert_eq!(bits(63, 59), 0, "{raw:#x}: reserved, PBHA");
-        assert_eq!(bits(52, 48), 0, "{raw:#x}: contiguous, DBM, address above 48 bits");
+        assert_eq!(bits(50, 48), 0, "{raw:#x}: address above 48 bits");
         assert_eq!(bits(11, 11), 0, "{raw:#x}: FnXS");
-        assert_eq!(bits(10, 10), 1, "{raw:#x}: access flag");
         let pa = bits(47, 12) << 12;
         assert_eq!(pa % size, 0, "{raw:#x}: address below the block's size (and nT)");
         assert!(pa + size <= 1 << self.output_bits, "{raw:#x}: address size fault");
@@ -105,7 +132,20 @@ impl Regime {
         };
         assert_eq!(bits(9, 8), if device { 2 } else { 3 }, "{raw:#x}: shareability");
         assert!(!(device && execute), "{raw:#x}: an executable device");
-        Found { ipa, pa, size, read: bits(6, 6) == 1, write: bits(7, 7) == 1, execute, device }
+        let (accessed, dbm, contiguous) = (bits(10, 10) == 1, bits(51, 51) == 1, bits(52, 52) == 1);
+        assert!(!(device && (dbm || !accessed)), "{raw:#x}: a device that is watched");
+        Found {
+            ipa,
+            pa,
+            size,
+            read: bits(6, 6) == 1,
+            write: bits(7, 7) == 1,
+            execute,
+            device,
+            dbm,
+            accessed,
+            contiguous,
+        }
     }
 
     /// The next table's address, for a table descriptor.
@@ -148,6 +188,7 @@ impl Regime {
         let base = self.start_base(vttbr);
         census.tables.extend((0..self.start_frames()).map(|n| base + 4096 * n));
         self.gather(memory, (base, self.start_entries()), 0, self.start, &mut census);
+        check_groups(&census.leaves);
         census
     }
 
