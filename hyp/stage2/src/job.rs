@@ -370,7 +370,6 @@ where
         if *budget == 0 {
             return Some(slot.ipa.as_u64().max(span.from));
         }
-        *budget = budget.saturating_sub(1);
         let raw = slot.read(env);
         // The start tables' entries have lost their valid bit; an entry that never was valid is 0.
         let raw = if raw == 0 { 0 } else { raw | VALID };
@@ -384,8 +383,11 @@ where
                     return stopped;
                 }
                 env.free(table, 1);
+                // Its entries have been counted. On the way down nothing is, so that every step gets somewhere.
+                continue;
             }
         }
+        *budget = budget.saturating_sub(1);
     }
     None
 }

@@ -3,5 +3,6 @@
 
 pub mod machine;
 pub mod model;
+pub mod setup;
 pub mod walker;
 pub mod world;
