@@ -133,14 +133,18 @@ fn echo(scenario: &Scenario, gic: u8) -> Outcome {
     Ok(())
 }
 
-/// A guest that restarts as soon as it runs, on all that it had before: each time from a clean start.
+/// A guest that restarts as soon as it runs, on all that it had before: each time from a clean start. Often, since its
+/// CPUs leave and come back in another order each time.
 fn restarts(scenario: &Scenario, gic: u8) -> Outcome {
     let bundle = scenario.bundle(&[Vm::selftest(2, "selftest=reboot")])?;
     let mut board = scenario.boot(&Machine::new(gic, 2).bundle(bundle))?;
-    for _ in 0..5 {
+    for round in 0..300 {
         board.expect(&format!(r"(?m)^selftest: 2 CPUs, 64 MiB, GICv{gic}, under Hanok\n"))?;
         board.expect(r"(?m)^reboot: SYSTEM_RESET\n")?;
-        board.expect_log("selftest starts afresh")?;
+        // Later messages are too many, and are left out.
+        if round < 5 {
+            board.expect_log("selftest starts afresh")?;
+        }
     }
     ensure(!board.text().contains("error"), || "something went wrong on the way".to_owned())
 }

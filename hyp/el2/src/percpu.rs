@@ -93,7 +93,8 @@ impl PerCpu {
         self.online.load(Ordering::Acquire)
     }
 
-    /// Asks this CPU for something, and makes it look if it hasn't been asked already.
+    /// Asks this CPU for something, and makes it look if it hasn't been asked already. A CPU that asks itself looks
+    /// before it sleeps or runs a guest: until it has, nobody else makes it look.
     pub fn request(&self, what: u32) {
         // Release: what the request is about is written before it.
         let before = self.requests.fetch_or(what, Ordering::Release);
@@ -102,9 +103,14 @@ impl PerCpu {
         }
     }
 
+    /// Whether requests have come that weren't taken.
+    pub fn has_requests(&self) -> bool {
+        self.requests.load(Ordering::Relaxed) != 0
+    }
+
     /// Takes the requests that have come.
     pub fn take_requests(&self) -> u32 {
-        if self.requests.load(Ordering::Relaxed) == 0 {
+        if !self.has_requests() {
             return 0;
         }
         self.requests.swap(0, Ordering::Acquire)

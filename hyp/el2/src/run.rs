@@ -42,8 +42,8 @@ fn wait(frame: &mut Frame) {
         if start(vcpu, frame) {
             return;
         }
-        if !vm::advance(vcpu) {
-            // A request that comes now is pending as an interrupt, and ends the wait at once.
+        if !vm::advance(vcpu) && !this_cpu().has_requests() {
+            // A request that another CPU makes now is pending as an interrupt, and ends the wait at once.
             asm::wfi();
         }
     }

@@ -54,8 +54,8 @@ impl Vcpu {
     /// The vCPU is off its CPU.
     pub fn leave(&self) {
         let before = self.vm.loaded.fetch_and(!(1 << self.id.0), Ordering::SeqCst);
-        if before == 1 << self.id.0 && self.vm.phase() != Phase::Running {
-            // The last one: vCPU 0's CPU goes on with what the VM stops for.
+        if before == 1 << self.id.0 && self.id != VcpuId(0) && self.vm.phase() != Phase::Running {
+            // The last one: vCPU 0's CPU goes on with what the VM stops for. If this is that CPU, it looks next.
             self.vm.wake(VcpuId(0));
         }
     }
