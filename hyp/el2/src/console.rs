@@ -12,8 +12,8 @@ use arrayvec::ArrayVec;
 use platform::gic::Trigger;
 use platform::tree::Board;
 use platform::uart::Uart;
-use spin::Mutex;
 
+use crate::lock::Mutex;
 use crate::percpu::{self, request, this_cpu};
 use crate::{gic, logging, vm};
 

@@ -23,6 +23,11 @@ struct Registers {
 
 static CRASHED: AtomicBool = AtomicBool::new(false);
 
+/// Whether EL2 has crashed, on whichever CPU.
+pub fn has_begun() -> bool {
+    CRASHED.load(Ordering::Relaxed)
+}
+
 /// Stops this CPU for ever.
 pub fn halt() -> ! {
     loop {

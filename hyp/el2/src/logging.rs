@@ -9,8 +9,8 @@ use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use arrayvec::ArrayString;
 use log::{LevelFilter, Metadata, Record};
-use spin::Mutex;
 
+use crate::lock::Mutex;
 use crate::percpu::this_cpu;
 use crate::{console, timer};
 

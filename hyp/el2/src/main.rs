@@ -29,6 +29,7 @@ mod gic;
 mod guest_memory;
 mod image;
 mod interrupts;
+mod lock;
 mod logging;
 #[allow(clippy::indexing_slicing, clippy::arithmetic_side_effects)] // runs at boot alone
 mod memory;

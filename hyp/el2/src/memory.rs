@@ -7,10 +7,10 @@ use core::cell::UnsafeCell;
 
 use buddy_system_allocator::{FrameAllocator, LockedHeap};
 use platform::tree::{Board, Range};
-use spin::Mutex;
 use stage2::{Inventory, Kind, LedgerError, PAGE_SIZE, Pa, PaRange, Progress, Run, Transfer, VmId};
 
 use crate::image;
+use crate::lock::Mutex;
 
 const HEAP_BYTES: usize = 1 << 20;
 

@@ -3,10 +3,10 @@
 use platform::tree::Board;
 use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
-use spin::Mutex;
 use vmm::guest_tree::Seeds;
 
 use crate::cpu;
+use crate::lock::Mutex;
 
 static GENERATOR: Mutex<Option<ChaCha20Rng>> = Mutex::new(None);
 

@@ -7,7 +7,6 @@ use core::num::NonZeroU32;
 use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU64};
 
 use platform::tree::{Board, Gic};
-use spin::Mutex;
 use stage2::{CopyReserve, Format, Geometry, Ipa, PaRange, Permissions, Stage2, Use, VmId};
 use vgic::{Config, IntId, Model, PhysicalIntId, VcpuId, Vgic};
 use vmm::affinity::{vcpu_affinity, vcpu_mpidr};
@@ -23,6 +22,7 @@ use super::load::Reload;
 use super::{Phase, VMS, Vm};
 use crate::cpu::{self, Features};
 use crate::guest_memory::Space;
+use crate::lock::Mutex;
 use crate::logging::Budget;
 use crate::memory::{self, FrameError};
 use crate::percpu;

@@ -19,7 +19,7 @@ use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 
 use aarch64_cpu::registers::{ELR_EL2, FAR_EL2, HPFAR_EL2, SPSR_EL2};
-use spin::{Mutex, Once};
+use spin::Once;
 use stage2::{Access, Ipa, PaRange, VmId};
 use tock_registers::interfaces::Readable;
 use vgic::{IntId, Kicks, VcpuId, Vgic};
@@ -32,6 +32,7 @@ use vmm::psci::PowerStates;
 use crate::exit::Frame;
 use crate::gic::with_hardware;
 use crate::guest_memory::{self, Space};
+use crate::lock::Mutex;
 use crate::logging::Budget;
 use crate::percpu::{self, own, request, this_cpu};
 use crate::vcpu::Vcpu;
