@@ -5,7 +5,7 @@ use core::fmt::{self, Write};
 use core::panic::PanicInfo;
 use core::sync::atomic::{AtomicBool, Ordering};
 
-use aarch64_cpu::registers::{ELR_EL2, ESR_EL2, FAR_EL2, HPFAR_EL2, SPSR_EL2};
+use aarch64_cpu::registers::{ELR_EL2, ESR_EL2, FAR_EL2, SPSR_EL2};
 use tock_registers::interfaces::Readable;
 use vmm::esr::Esr;
 
@@ -56,31 +56,42 @@ fn begin() -> Report {
     Report
 }
 
+/// An address of code, as `addr2line -e hanok.elf` wants it.
+struct InImage(u64);
+
+impl fmt::Display for InImage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let image = image::layout();
+        if (image.start..image.text_end).contains(&self.0) {
+            write!(f, "image + {:#x}", self.0.wrapping_sub(image.start))
+        } else {
+            f.write_str("not in the image")
+        }
+    }
+}
+
 #[unsafe(no_mangle)]
 extern "C" fn crash_report(kind: u64, registers: &Registers) -> ! {
-    let kind = match kind {
-        0 => "synchronous exception",
-        1 => "IRQ",
-        2 => "FIQ",
-        _ => "SError",
+    // An interrupt leaves the syndrome registers as they were.
+    let (kind, has_syndrome) = match kind {
+        0 => ("synchronous exception", true),
+        1 => ("IRQ", false),
+        2 => ("FIQ", false),
+        _ => ("SError", true),
     };
     let mut report = begin();
-    let (elr, base) = (ELR_EL2.get(), image::layout().start);
     let _ = writeln!(report, "\nhanok: EL2 crashed on CPU {}: {kind}", this_cpu().index);
-    let _ = writeln!(report, "  {:?}", Esr(ESR_EL2.get()));
-    let _ = writeln!(
-        report,
-        "  pc {elr:#018x} (image + {:#x}), sp {:#018x}",
-        elr.wrapping_sub(base),
-        registers.sp
-    );
-    let _ = writeln!(
-        report,
-        "  far {:#018x}, hpfar {:#018x}, spsr {:#010x}",
-        FAR_EL2.get(),
-        HPFAR_EL2.get(),
-        SPSR_EL2.get()
-    );
+    if has_syndrome {
+        let esr = Esr(ESR_EL2.get());
+        let _ = write!(report, "  {esr:?}");
+        if esr.far_is_valid() {
+            let _ = write!(report, ", far {:#018x}", FAR_EL2.get());
+        }
+        let _ = writeln!(report);
+    }
+    let (elr, [.., frame, lr]) = (ELR_EL2.get(), registers.x);
+    let _ = writeln!(report, "  pc {elr:#018x} ({}), lr {lr:#018x} ({})", InImage(elr), InImage(lr));
+    let _ = writeln!(report, "  sp {:#018x}, spsr {:#010x}", registers.sp, SPSR_EL2.get());
     for (row, values) in registers.x.chunks(4).enumerate() {
         let _ = write!(report, " ");
         for (column, value) in values.iter().enumerate() {
@@ -88,7 +99,7 @@ extern "C" fn crash_report(kind: u64, registers: &Registers) -> ! {
         }
         let _ = writeln!(report);
     }
-    backtrace(&mut report, registers.x[29]);
+    backtrace(&mut report, frame);
     end(&mut report)
 }
 
@@ -103,7 +114,8 @@ fn panic(info: &PanicInfo<'_>) -> ! {
     end(&mut report)
 }
 
-/// Follows the frame records (AAPCS64 6.4.6) as long as they lie in the memory that EL2's stacks are in, and climb.
+/// Follows the frame records (AAPCS64 6.4.6) as long as they lie in the memory that EL2's stacks are in, and climb. Tells
+/// the calls, not where they return to, which is behind a function that ends with a call.
 fn backtrace(report: &mut Report, mut frame: u64) {
     let base = image::layout().start;
     let _ = writeln!(report, "  stack, as offsets into the image (addr2line -e hanok.elf):");
@@ -116,7 +128,7 @@ fn backtrace(report: &mut Report, mut frame: u64) {
         if return_address == 0 {
             break;
         }
-        let _ = writeln!(report, "    {:#x}", return_address.wrapping_sub(base));
+        let _ = writeln!(report, "    {:#x}", return_address.wrapping_sub(base).wrapping_sub(4));
         if next <= frame {
             break;
         }

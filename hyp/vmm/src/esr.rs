@@ -67,6 +67,19 @@ impl Esr {
         self.0 as u16
     }
 
+    /// Whether FAR_EL2 holds the address that the exception is about; other classes leave it as it was.
+    #[inline]
+    pub const fn far_is_valid(self) -> bool {
+        match self.class() {
+            ec::INSTRUCTION_ABORT_LOWER
+            | ec::INSTRUCTION_ABORT_SAME
+            | ec::DATA_ABORT_LOWER
+            | ec::DATA_ABORT_SAME => !Abort(self).far_not_valid(),
+            ec::PC_ALIGNMENT => true,
+            _ => false,
+        }
+    }
+
     /// The bytes to step over to get past the instruction.
     #[inline]
     pub const fn instruction_bytes(self) -> u64 {
@@ -391,5 +404,17 @@ mod tests {
             "data abort on a write, permission fault, level 3"
         );
         assert_eq!(format!("{}", Esr(0x17 << 26 | 3)), "SMC #0x3");
+    }
+
+    #[test]
+    fn far_belongs_to_aborts_and_a_misaligned_pc() {
+        for class in [0x20, 0x21, 0x22, 0x24, 0x25] {
+            assert!(Esr(class << 26).far_is_valid(), "{class:#x}");
+        }
+        for class in [ec::UNKNOWN, ec::HVC64, ec::SP_ALIGNMENT, ec::SERROR, ec::BRK] {
+            assert!(!Esr(u64::from(class) << 26).far_is_valid(), "{class:#x}");
+        }
+        // An external abort with FnV.
+        assert!(!Esr(0x25 << 26 | 1 << 10 | 0x10).far_is_valid());
     }
 }
