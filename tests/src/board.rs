@@ -12,7 +12,8 @@ use std::time::{Duration, Instant};
 use regex_lite::Regex;
 
 use crate::console::{Console, Found, Search};
-use crate::{Failure, Outcome, Qmp};
+use crate::machine::Control;
+use crate::{Failure, Gdb, Outcome, Qmp};
 
 /// The longest that any QEMU may run, however slow the machine is.
 const LIMIT: Duration = Duration::from_secs(300);
@@ -21,16 +22,16 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The options that make a socket on standard output the console, and one on standard input QEMU's control socket. So
 /// both are there before QEMU is, have no names, and close with it.
-pub(crate) const SOCKETS: [&str; 8] = [
-    "-chardev",
-    "socket,id=control,fd=0",
-    "-mon",
-    "chardev=control,mode=control",
-    "-chardev",
-    "socket,id=console,fd=1",
-    "-serial",
-    "chardev:console",
-];
+pub(crate) fn sockets(control: Control) -> Vec<&'static str> {
+    let console = ["-chardev", "socket,id=console,fd=1", "-serial", "chardev:console"];
+    let mut all = Vec::from(["-chardev", "socket,id=control,fd=0"]);
+    all.extend(console);
+    match control {
+        Control::Qmp => all.extend(["-mon", "chardev=control,mode=control"]),
+        Control::Gdb => all.extend(["-S", "-gdb", "chardev:control"]),
+    }
+    all
+}
 
 /// A machine that runs. It is killed, if it still runs, when this is dropped.
 pub struct Board {
@@ -43,7 +44,7 @@ pub struct Board {
 }
 
 impl Board {
-    /// Starts QEMU, which is told of its sockets by [`SOCKETS`].
+    /// Starts QEMU, which is told of its sockets by [`sockets`].
     pub(crate) fn start(mut command: Command, console: Arc<Console>) -> Outcome<Self> {
         let (line, its_line) = pair()?;
         let (control, its_control) = pair()?;
@@ -158,6 +159,19 @@ impl Board {
     /// When it doesn't answer.
     pub fn qmp(&self) -> Outcome<Qmp> {
         Qmp::new(self.control.try_clone().map_err(Failure::io("share a socket"))?)
+    }
+
+    /// Speaks to QEMU's gdb stub, on a machine [`with_gdb`](crate::Machine::with_gdb); once for a board.
+    ///
+    /// # Errors
+    /// When it doesn't answer.
+    pub fn gdb(&self) -> Outcome<Gdb> {
+        Gdb::new(self.control.try_clone().map_err(Failure::io("share a socket"))?)
+    }
+
+    /// From now on a crash of EL2 is what the scenario wants, and fails nothing.
+    pub fn want_crash(&mut self) {
+        self.console.want_crash();
     }
 }
 

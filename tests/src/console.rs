@@ -9,15 +9,16 @@ use regex_lite::Regex;
 use crate::{Failure, Outcome};
 
 /// What no console may ever say: the wait for anything else ends at once.
-const ALARMS: [&str; 7] = [
-    "hanok: EL2 crashed",
-    "hanok: EL2 panicked",
+const ALARMS: [&str; 5] = [
     "Kernel panic - not syncing",
     "Internal error: Oops",
     "Unable to handle kernel",
     "BUG: ",
     "WARNING: CPU: ",
 ];
+
+/// As little as that, but where a scenario wants it.
+const CRASHES: [&str; 2] = ["hanok: EL2 crashed", "hanok: EL2 panicked"];
 
 /// The text of a console, written by a thread that reads it and searched by the scenario.
 #[derive(Default)]
@@ -33,6 +34,8 @@ struct State {
     seen: usize,
     /// Byte offset of the first line that has not been searched for alarms.
     checked: usize,
+    /// A crash of EL2 is no alarm.
+    crash_wanted: bool,
     /// The other side is closed.
     ended: bool,
 }
@@ -129,6 +132,11 @@ impl Console {
         self.lock().check()
     }
 
+    /// From now on a crash of EL2 is no alarm.
+    pub(crate) fn want_crash(&self) {
+        self.lock().crash_wanted = true;
+    }
+
     /// All that was said.
     pub(crate) fn text(&self) -> String {
         self.lock().text.clone()
@@ -156,7 +164,9 @@ impl State {
         let text = &self.text[self.checked..];
         // The last line may not be whole.
         let whole = text.rfind('\n').map_or(0, |end| end + 1);
-        let alarm = text[..whole].lines().find(|line| ALARMS.iter().any(|alarm| line.contains(alarm)));
+        let crashes: &[&str] = if self.crash_wanted { &[] } else { &CRASHES };
+        let is_alarm = |line: &&str| ALARMS.iter().chain(crashes).any(|alarm| line.contains(alarm));
+        let alarm = text[..whole].lines().find(is_alarm);
         match alarm {
             Some(line) => Err(Failure::Alarm { line: line.to_owned() }),
             None => {

@@ -60,6 +60,9 @@ pub enum Failure {
     /// QEMU's control socket gave no answer of use.
     #[error("QMP: {0}")]
     Qmp(String),
+    /// QEMU's gdb stub gave no answer of use.
+    #[error("gdb stub: {0}")]
+    Gdb(String),
     /// Something is not as it should be.
     #[error("{0}")]
     Wrong(String),

@@ -5,8 +5,10 @@
 //! ([`Board`]). Nothing here sleeps: every wait is for a condition, and has a limit.
 
 mod board;
+mod code;
 mod console;
 mod failure;
+mod gdb;
 mod machine;
 mod manifest;
 mod qmp;
@@ -14,8 +16,10 @@ mod scenario;
 mod shell;
 
 pub use board::Board;
+pub use code::Code;
 pub use console::Found;
 pub use failure::{Failure, Outcome, ensure, ensure_equal};
+pub use gdb::{Gdb, Register, Registers, Stop};
 pub use machine::Machine;
 pub use manifest::Vm;
 pub use qmp::Qmp;

@@ -13,6 +13,7 @@ pub struct Machine {
     pub(crate) bundle: Option<PathBuf>,
     pub(crate) arguments: String,
     pub(crate) kernel: Kernel,
+    pub(crate) control: Control,
     pub(crate) more: Vec<String>,
 }
 
@@ -23,6 +24,15 @@ pub(crate) enum Kernel {
     Loaded,
     /// By something else, or not at all.
     Left,
+}
+
+/// What QEMU speaks on the control socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Control {
+    /// QMP.
+    Qmp,
+    /// gdb's remote protocol; the machine waits for gdb before its first instruction.
+    Gdb,
 }
 
 impl Machine {
@@ -37,6 +47,7 @@ impl Machine {
             bundle: None,
             arguments: "hanok.log=debug".to_owned(),
             kernel: Kernel::Loaded,
+            control: Control::Qmp,
             more: Vec::new(),
         }
     }
@@ -74,6 +85,13 @@ impl Machine {
     /// The boot loader doesn't load the image: something else does.
     pub fn without_kernel(mut self) -> Self {
         self.kernel = Kernel::Left;
+        self
+    }
+
+    /// The machine is driven by [`Board::gdb`](crate::Board::gdb), in place of [`Board::qmp`](crate::Board::qmp), and
+    /// waits for it before its first instruction.
+    pub fn with_gdb(mut self) -> Self {
+        self.control = Control::Gdb;
         self
     }
 

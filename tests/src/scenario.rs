@@ -19,6 +19,8 @@ const SHOWN_LINES: usize = 60;
 pub struct Inputs {
     /// The boot image.
     pub image: PathBuf,
+    /// The ELF file that it was made of, which has the symbols.
+    pub elf: PathBuf,
     /// The guests' files: `hello.elf`, `linux/Image` and so on.
     pub guests: PathBuf,
     /// Bundles of the manifests in `guests/`.
@@ -36,8 +38,10 @@ impl Inputs {
         let place = |variable: &str, default: &str| {
             env::var_os(variable).map_or_else(|| target.join(default), PathBuf::from)
         };
+        let image = place("HANOK_IMAGE", "image/hanok.img");
         Self {
-            image: place("HANOK_IMAGE", "image/hanok.img"),
+            elf: image.with_extension("elf"),
+            image,
             guests: place("HANOK_GUESTS", "guests"),
             bundles: place("HANOK_BUNDLES", "bundles"),
             qemu: env::var("QEMU").unwrap_or_else(|_| "qemu-system-aarch64".to_owned()),
@@ -132,7 +136,7 @@ impl Scenario {
         let arguments = machine.qemu_arguments(&self.inputs.image.display().to_string());
         let mut command = Command::new(&self.inputs.qemu);
         command.args(["-display", "none", "-monitor", "none", "-nic", "none"]);
-        command.args(crate::board::SOCKETS);
+        command.args(crate::board::sockets(machine.control));
         command.args(&arguments);
         let console = Arc::new(Console::default());
         let shown = format!(

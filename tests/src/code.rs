@@ -1,0 +1,73 @@
+//! The image's code: which function lies where, and its instructions, by the ELF file.
+
+use std::fs;
+use std::path::Path;
+
+use object::read::elf::ElfFile64;
+use object::{LittleEndian, Object, ObjectSection, ObjectSymbol, SectionKind};
+
+use crate::{Failure, Outcome};
+
+/// The code of an ELF file that is linked at 0, so that addresses are offsets into the image.
+pub struct Code {
+    /// By address. Functions that are written in assembly have no size: each reaches to the next one.
+    functions: Vec<(u64, String)>,
+    instructions: Vec<u32>,
+}
+
+impl Code {
+    /// Reads an ELF file.
+    ///
+    /// # Errors
+    /// When it can't be read or has no code.
+    pub fn read(path: &Path) -> Outcome<Self> {
+        let file = fs::read(path).map_err(Failure::io(format!("read {}", path.display())))?;
+        Self::parse(&file).map_err(|why| Failure::Wrong(format!("{}: {why}", path.display())))
+    }
+
+    fn parse(file: &[u8]) -> Result<Self, String> {
+        let elf = ElfFile64::<LittleEndian>::parse(file).map_err(|error| error.to_string())?;
+        let text = elf.sections().find(|section| section.kind() == SectionKind::Text);
+        let text = text.filter(|text| text.address() == 0).ok_or("no code is linked at 0")?;
+        let in_text = elf.symbols().filter(|symbol| symbol.section_index() == Some(text.index()));
+        let mut functions = Vec::new();
+        for symbol in in_text {
+            let name = symbol.name().map_err(|error| error.to_string())?;
+            // Marks between code and data ($x, $d) are no names.
+            if !name.is_empty() && !name.starts_with('$') {
+                functions.push((symbol.address(), name.to_owned()));
+            }
+        }
+        functions.sort_unstable();
+        let bytes = text.data().map_err(|error| error.to_string())?;
+        let (words, _) = bytes.as_chunks();
+        Ok(Self { functions, instructions: words.iter().map(|word| u32::from_le_bytes(*word)).collect() })
+    }
+
+    /// Where the function begins whose name has this part; the compiler adds to names.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn address(&self, part: &str) -> Outcome<u64> {
+        let found = self.functions.iter().find(|(_, name)| name.contains(part));
+        found.map(|(address, _)| *address).ok_or_else(|| Failure::Wrong(format!("the image has no {part}")))
+    }
+
+    /// The function that an address is in.
+    pub fn function(&self, address: u64) -> Option<&str> {
+        self.instruction(address)?;
+        let behind = self.functions.partition_point(|(start, _)| *start <= address);
+        self.functions.get(behind.checked_sub(1)?).map(|(_, name)| name.as_str())
+    }
+
+    /// The instruction at an address.
+    pub fn instruction(&self, address: u64) -> Option<u32> {
+        let index = usize::try_from(address / 4).ok()?;
+        self.instructions.get(index).filter(|_| address.is_multiple_of(4)).copied()
+    }
+
+    /// All instructions with their addresses.
+    pub fn instructions(&self) -> impl Iterator<Item = (u64, u32)> {
+        (0..).step_by(4).zip(self.instructions.iter().copied())
+    }
+}

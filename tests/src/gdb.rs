@@ -1,0 +1,282 @@
+//! QEMU's gdb stub: stopping the board's CPUs, looking at them and changing them. Of gdb's remote protocol it speaks just
+//! the packets that this takes (gdb's manual, appendix "Remote Serial Protocol").
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
+
+use crate::{Failure, Outcome};
+
+/// For an answer that comes at once, and for a CPU to get to where it should stop.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// What a running machine is sent to stop it.
+const INTERRUPT: u8 = 0x03;
+
+/// A register, by the stub's number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Register {
+    /// The stack pointer of the exception level that runs.
+    Sp = 31,
+    /// The program counter.
+    Pc = 32,
+    /// PSTATE, laid out as in SPSR_EL2; 32 bits.
+    Pstate = 33,
+}
+
+/// The registers of a CPU.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Registers {
+    /// X0 to X30.
+    pub x: [u64; 31],
+    /// The stack pointer.
+    pub sp: u64,
+    /// The program counter.
+    pub pc: u64,
+    /// PSTATE.
+    pub pstate: u32,
+}
+
+impl Registers {
+    /// The exception level.
+    pub fn level(&self) -> u32 {
+        self.pstate >> 2 & 3
+    }
+
+    /// Of the stub's answer: all registers one after the other, as they lie in memory.
+    fn parse(bytes: &[u8]) -> Option<Self> {
+        let mut words = bytes.chunks_exact(8).map(|word| word.try_into().map(u64::from_le_bytes));
+        let mut next = || words.next()?.ok();
+        let mut x = [0; 31];
+        for register in &mut x {
+            *register = next()?;
+        }
+        let (sp, pc) = (next()?, next()?);
+        let pstate = u32::from_le_bytes(*bytes.get(33 * 8..)?.first_chunk()?);
+        Some(Self { x, sp, pc, pstate })
+    }
+}
+
+/// Where a CPU is to stop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stop {
+    /// Before it executes what is at this address, whichever exception level it is at.
+    At(u64),
+    /// Before it writes to these four bytes.
+    AtWrite(u64),
+}
+
+impl Stop {
+    fn packet(self, what: char) -> String {
+        match self {
+            Self::At(address) => format!("{what}0,{address:x},4"),
+            Self::AtWrite(address) => format!("{what}2,{address:x},4"),
+        }
+    }
+}
+
+/// A connection to QEMU's gdb stub. The machine stands still from [`Machine::with_gdb`](crate::Machine::with_gdb) on; all
+/// of its CPUs run and stop together.
+pub struct Gdb {
+    stream: BufReader<UnixStream>,
+}
+
+impl Gdb {
+    pub(crate) fn new(stream: UnixStream) -> Outcome<Self> {
+        stream.set_read_timeout(Some(PATIENCE)).map_err(Failure::io("set a time limit"))?;
+        stream.set_write_timeout(Some(PATIENCE)).map_err(Failure::io("set a time limit"))?;
+        let mut gdb = Self { stream: BufReader::new(stream) };
+        stopped_cpu(&gdb.ask("?")?)?;
+        Ok(gdb)
+    }
+
+    /// Lets the machine run.
+    ///
+    /// # Errors
+    /// When QEMU has ended.
+    pub fn run(&mut self) -> Outcome {
+        self.send("c")
+    }
+
+    /// Stops the machine, which runs.
+    ///
+    /// # Errors
+    /// When QEMU doesn't answer.
+    pub fn interrupt(&mut self) -> Outcome {
+        self.write(&[INTERRUPT])?;
+        stopped_cpu(&self.receive()?).map(drop)
+    }
+
+    /// Lets the machine run until this CPU is at EL2 and stops there. What stops other CPUs, and what stops this one at
+    /// a guest's level, is passed over. Returns the CPU's registers.
+    ///
+    /// # Errors
+    /// When it doesn't happen in time.
+    pub fn run_to(&mut self, stop: Stop, cpu: usize) -> Outcome<Registers> {
+        let limit = Instant::now() + PATIENCE;
+        while Instant::now() < limit {
+            self.accept(&stop.packet('Z'))?;
+            self.run()?;
+            let stopped = stopped_cpu(&self.receive()?)?;
+            self.accept(&stop.packet('z'))?;
+            let registers = self.registers(stopped)?;
+            if stopped == cpu && registers.level() == 2 {
+                return Ok(registers);
+            }
+            self.step(stopped)?;
+        }
+        Err(Failure::Gdb(format!("CPU {cpu} didn't come to {stop:x?} in {} s", PATIENCE.as_secs())))
+    }
+
+    /// Lets this CPU execute one instruction.
+    ///
+    /// # Errors
+    /// When QEMU doesn't answer.
+    pub fn step(&mut self, cpu: usize) -> Outcome {
+        self.accept(&format!("Hc{:x}", cpu + 1))?;
+        stopped_cpu(&self.ask("s")?).map(drop)
+    }
+
+    /// The registers of a CPU.
+    ///
+    /// # Errors
+    /// When QEMU doesn't tell.
+    pub fn registers(&mut self, cpu: usize) -> Outcome<Registers> {
+        self.select(cpu)?;
+        let answer = self.ask("g")?;
+        let registers = bytes(&answer).and_then(|bytes| Registers::parse(&bytes));
+        registers.ok_or(Failure::Gdb(format!("these are no registers: {answer}")))
+    }
+
+    /// Sets a register of a CPU.
+    ///
+    /// # Errors
+    /// When QEMU doesn't.
+    pub fn set(&mut self, cpu: usize, register: Register, value: u64) -> Outcome {
+        self.select(cpu)?;
+        let size = if register == Register::Pstate { 4 } else { 8 };
+        self.accept(&format!("P{:x}={}", register as u8, hex(&value.to_le_bytes()[..size])))
+    }
+
+    /// Reads memory as the program on this CPU would; `None` where nothing is mapped for it.
+    ///
+    /// # Errors
+    /// When QEMU doesn't answer.
+    pub fn read<const N: usize>(&mut self, cpu: usize, address: u64) -> Outcome<Option<[u8; N]>> {
+        self.select(cpu)?;
+        let answer = self.ask(&format!("m{address:x},{N:x}"))?;
+        if answer.starts_with('E') {
+            return Ok(None);
+        }
+        let read = bytes(&answer).and_then(|bytes| bytes.try_into().ok());
+        read.map(Some).ok_or(Failure::Gdb(format!("{answer} is not what lies at {address:#x}")))
+    }
+
+    /// Makes a CPU the one that registers and memory are asked of. Threads count from 1.
+    fn select(&mut self, cpu: usize) -> Outcome {
+        self.accept(&format!("Hg{:x}", cpu + 1))
+    }
+
+    /// Sends a packet that is answered by OK.
+    fn accept(&mut self, packet: &str) -> Outcome {
+        match self.ask(packet)?.as_str() {
+            "OK" => Ok(()),
+            answer => Err(Failure::Gdb(format!("{packet} is answered by \"{answer}\""))),
+        }
+    }
+
+    fn ask(&mut self, packet: &str) -> Outcome<String> {
+        self.send(packet)?;
+        self.receive()
+    }
+
+    fn send(&mut self, packet: &str) -> Outcome {
+        self.write(format!("${packet}#{:02x}", checksum(packet.as_bytes())).as_bytes())?;
+        match self.byte()? {
+            b'+' => Ok(()),
+            other => Err(Failure::Gdb(format!("{packet} is not acknowledged but answered by {other:#x}"))),
+        }
+    }
+
+    fn receive(&mut self) -> Outcome<String> {
+        let mut frame = Vec::new();
+        let read = self.stream.read_until(b'#', &mut frame);
+        read.map_err(Failure::io("read from QEMU's gdb stub"))?;
+        let sum = [self.byte()?, self.byte()?];
+        let wrong = || Failure::Gdb(format!("no packet: {}", frame.escape_ascii()));
+        let packet = frame.strip_prefix(b"$").and_then(|rest| rest.strip_suffix(b"#")).ok_or_else(wrong)?;
+        if format!("{:02x}", checksum(packet)).as_bytes() != sum {
+            return Err(wrong());
+        }
+        self.write(b"+")?;
+        String::from_utf8(packet.to_vec()).map_err(|_| wrong())
+    }
+
+    fn byte(&mut self) -> Outcome<u8> {
+        let mut byte = [0];
+        self.stream.read_exact(&mut byte).map_err(Failure::io("read from QEMU's gdb stub"))?;
+        Ok(byte[0])
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> Outcome {
+        self.stream.get_mut().write_all(bytes).map_err(Failure::io("write to QEMU's gdb stub"))
+    }
+}
+
+/// The CPU that a stop reply names: `T05thread:02;`, in hexadecimal and from 1.
+fn stopped_cpu(reply: &str) -> Outcome<usize> {
+    let thread = reply.strip_prefix('T').and_then(|rest| rest.split_once("thread:"));
+    let number = thread.and_then(|(_, rest)| rest.split(';').next());
+    let number = number.and_then(|number| usize::from_str_radix(number, 16).ok());
+    let cpu = number.and_then(|number| number.checked_sub(1));
+    cpu.ok_or_else(|| Failure::Gdb(format!("the machine hasn't stopped: {reply}")))
+}
+
+fn checksum(packet: &[u8]) -> u8 {
+    packet.iter().fold(0, |sum, byte| sum.wrapping_add(*byte))
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn bytes(hex: &str) -> Option<Vec<u8>> {
+    let digit = |byte: u8| char::from(byte).to_digit(16).map(|digit| digit as u8);
+    let pairs = hex.as_bytes().chunks(2);
+    pairs.map(|pair| Some(digit(*pair.first()?)? << 4 | digit(*pair.get(1)?)?)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stop_names_a_cpu() {
+        assert_eq!(stopped_cpu("T05thread:01;").expect("a CPU"), 0);
+        assert_eq!(stopped_cpu("T05thread:0a;watch:9000000;").expect("a CPU"), 9);
+        for other in ["OK", "S05", "T05thread:00;", "T05thread:;"] {
+            assert!(stopped_cpu(other).is_err(), "{other}");
+        }
+    }
+
+    #[test]
+    fn bytes_are_two_digits_each() {
+        assert_eq!(bytes("00c903"), Some(vec![0x00, 0xc9, 0x03]));
+        assert_eq!(hex(&[0x00, 0xc9, 0x03]), "00c903");
+        assert_eq!(bytes("c90"), None);
+        assert_eq!(bytes("xx"), None);
+    }
+
+    #[test]
+    fn registers_lie_one_after_the_other() {
+        let mut answer: Vec<u8> = (0..33u64).flat_map(|n| (n << 32 | n).to_le_bytes()).collect();
+        assert_eq!(Registers::parse(&answer), None);
+        answer.extend(0x3c9u32.to_le_bytes());
+        let registers = Registers::parse(&answer).expect("registers");
+        assert_eq!(
+            (registers.x[30], registers.sp, registers.pc),
+            (30 << 32 | 30, 31 << 32 | 31, 32 << 32 | 32)
+        );
+        assert_eq!((registers.pstate, registers.level()), (0x3c9, 2));
+    }
+}
