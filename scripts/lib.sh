@@ -35,12 +35,23 @@ put() {
 os_id() { if [ -r /etc/os-release ]; then (. /etc/os-release && echo "${ID:-unknown}"); else uname -s; fi; }
 os_codename() { if [ -r /etc/os-release ]; then (. /etc/os-release && echo "${VERSION_CODENAME:-}"); fi; }
 
+# root_command COMMAND...: what to type to have it run as root.
+root_command() {
+    if [ "$(id -u)" = 0 ]; then
+        echo "$*"
+    elif have sudo; then
+        echo "sudo $*"
+    else
+        echo "su -c '$*'"
+    fi
+}
+
 # install_command DEBIAN-PACKAGES FEDORA-PACKAGES BREW-PACKAGES: the command that brings them on this machine.
 install_command() {
     if have apt-get; then
-        echo "sudo apt-get install $1"
+        root_command "apt-get install $1"
     elif have dnf; then
-        echo "sudo dnf install $2"
+        root_command "dnf install $2"
     elif have brew; then
         echo "brew install $3"
     else
