@@ -125,7 +125,10 @@ impl Victim<'_> {
             let unmapped = || Failure::Wrong(format!("no stack is at {frame:#x}"));
             let record = self.gdb.read(self.cpu, frame)?.ok_or_else(unmapped)?;
             let [next, return_address] = words(record);
-            calls.push(return_address - 4 - IMAGE);
+            calls.push(return_address.wrapping_sub(4 + IMAGE));
+            ensure(next == 0 || next > frame, || {
+                format!("the stack goes down from {frame:#x} to {next:#x}")
+            })?;
             frame = next;
         }
         Ok(calls)
@@ -144,9 +147,10 @@ impl Victim<'_> {
     }
 }
 
-fn words<const N: usize>(bytes: [u8; 16]) -> [u64; N] {
-    let mut words = bytes.as_chunks().0.iter().map(|word| u64::from_le_bytes(*word));
-    std::array::from_fn(|_| words.next().unwrap_or(0))
+/// Two words, as they lie in memory.
+fn words(bytes: [u8; 16]) -> [u64; 2] {
+    let both = u128::from_le_bytes(bytes);
+    [both as u64, (both >> 64) as u64]
 }
 
 fn jump_to_nowhere(victim: &mut Victim<'_>) -> Outcome<Report> {
