@@ -4,5 +4,6 @@
 pub mod machine;
 pub mod model;
 pub mod setup;
+pub mod steps;
 pub mod walker;
 pub mod world;
