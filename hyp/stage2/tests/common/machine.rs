@@ -38,7 +38,7 @@ struct Cached {
     index: usize,
 }
 
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Frame {
     /// What it holds, while it is handed out.
     content: Option<Box<[u64; 512]>>,
@@ -51,7 +51,7 @@ type Tlb = BTreeMap<(u64, u32), Vec<Cached>>;
 /// By first address and level, what was found in the first entry of each group, as if the group began there.
 type Groups = BTreeMap<(u64, u32), Cached>;
 
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct Machine {
     /// By number from the start of the pool.
     frames: Vec<Frame>,
