@@ -16,6 +16,9 @@ TEST ?=
 TOOLCHAIN ?= auto
 QEMU ?= qemu-system-aarch64
 LOCKED ?=
+FUZZ_SECONDS ?= 60
+FUZZ_SANITIZER ?= none
+MUTANTS ?=
 
 TARGET := aarch64-unknown-none-softfloat
 TARGET_CRATES := el2 runtime hello selftest
@@ -35,18 +38,18 @@ LINUX_FILES :=
 endif
 BUNDLES := $(patsubst %.dts,target/bundles/%.dtb,$(notdir $(MANIFESTS)))
 
-export QEMU TOOLS KERNEL INITRD GIC CPUS CPU MEM DEBUG ARGS MANIFEST IMAGE LINUX
+export QEMU TOOLS KERNEL INITRD GIC CPUS CPU MEM DEBUG ARGS MANIFEST IMAGE LINUX LOCKED FUZZ_SECONDS FUZZ_SANITIZER
 
 .DEFAULT_GOAL := help
 .SUFFIXES:
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help image run test test-host test-target bundles fmt fmt-check clippy doc emulator payloads clean \
-        distclean FORCE
+.PHONY: help image run test test-host test-target loom fuzz miri mutants bundles fmt fmt-check clippy doc emulator \
+        payloads clean distclean FORCE
 
 # The toolchain, chosen once for everything but what needs no target: there any cargo will do.
 TOOLCHAIN_MK := target/toolchain-$(TOOLCHAIN).mk
-ifneq ($(filter-out help clean distclean fmt fmt-check test-host,$(or $(MAKECMDGOALS),help)),)
+ifneq ($(filter-out help clean distclean fmt fmt-check test-host loom fuzz miri mutants,$(or $(MAKECMDGOALS),help)),)
 include $(TOOLCHAIN_MK)
 else ifneq ($(filter-out help clean distclean,$(MAKECMDGOALS)),)
 ifeq ($(shell command -v cargo),)
@@ -63,6 +66,10 @@ help:
 	@echo 'make test       everything: host tests, then the scenarios in QEMU'
 	@echo 'make image      the boot image, $(IMAGE), and its debug ELF beside it'
 	@echo 'make test-host  host tests alone; they need nothing but a stable Rust'
+	@echo 'make loom       stage 2 under running CPUs, in every interleaving (part of make test)'
+	@echo 'make fuzz       random operations on stage 2, steered by coverage, for FUZZ_SECONDS=$(FUZZ_SECONDS); needs a nightly Rust'
+	@echo 'make miri       host tests of the pure crates in an interpreter that finds undefined behaviour; needs a nightly Rust'
+	@echo 'make mutants    do the tests of stage 2 notice when it is wrong? Hours; MUTANTS="--file hyp/stage2/src/bbm.rs" minutes'
 	@echo 'make bundles    every manifest in guests/ as a bundle in target/bundles'
 	@echo 'make fmt | clippy | doc | clean | distclean (clean keeps the downloads)'
 	@echo
@@ -84,11 +91,25 @@ image: $(IMAGE)
 run: $(IMAGE) $(GUEST_ELFS) $(TOOLS) emulator
 	@scripts/run
 
-test: test-host test-target
+test: test-host loom test-target
 
 # The crates that any host can build; see default-members in Cargo.toml.
 test-host:
 	$(HOST_CARGO) test $(LOCKED)
+
+# With a target folder of its own, so that nothing else is built again. To optimise across crates takes longer than the test.
+LOOM := RUSTFLAGS='--cfg loom' CARGO_PROFILE_RELEASE_LTO=off $(HOST_CARGO)
+loom:
+	$(LOOM) test $(LOCKED) --target-dir target/loom --release -p stage2 --test loom
+
+fuzz:
+	@scripts/fuzz
+
+miri:
+	@scripts/miri
+
+mutants:
+	@scripts/mutants $(MUTANTS)
 
 test-target: $(IMAGE) bundles emulator
 	HANOK_IMAGE=$(CURDIR)/$(IMAGE) HANOK_GUESTS=$(CURDIR)/target/guests HANOK_BUNDLES=$(CURDIR)/target/bundles \
@@ -98,14 +119,17 @@ bundles: $(BUNDLES)
 
 fmt:
 	$(HOST_CARGO) fmt --all
+	$(HOST_CARGO) fmt --manifest-path fuzz/Cargo.toml
 
 fmt-check:
 	$(HOST_CARGO) fmt --all --check
+	$(HOST_CARGO) fmt --manifest-path fuzz/Cargo.toml --check
 
 # The target's crates one by one: together, features that EL2 has its allocator for would be on in the guests too.
 clippy:
 	$(HOST_CARGO) clippy $(LOCKED) --all-targets -- -D warnings
 	$(HOST_CARGO) clippy $(LOCKED) -p tests --all-targets -- -D warnings
+	$(LOOM) clippy $(LOCKED) --target-dir target/loom -p stage2 --test loom -- -D warnings
 	for crate in $(TARGET_CRATES); do $(TARGET_CARGO) clippy $(FOR_TARGET) -p $$crate -- -D warnings || exit; done
 
 doc:

@@ -578,6 +578,7 @@ const TWO_BLOCKS: Plan = Plan {
 // How many states there are follows from the plan and the model alone. With another number, something else was tried.
 
 #[test]
+#[cfg_attr(miri, ignore = "tens of thousands of steps would take a day there")]
 fn everything_with_two_pages() {
     let counts = explore(&PAGES);
     assert!(counts.refused > 100_000 && counts.starved > 1000);
@@ -585,6 +586,7 @@ fn everything_with_two_pages() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "tens of thousands of steps would take a day there")]
 fn everything_with_a_block() {
     let counts = explore(&BLOCK);
     assert!(counts.refused > 50_000 && counts.starved > 1000);
@@ -592,6 +594,7 @@ fn everything_with_a_block() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "tens of thousands of steps would take a day there")]
 fn everything_with_two_blocks() {
     let counts = explore(&TWO_BLOCKS);
     assert!(counts.refused > 1000 && counts.starved > 100);
@@ -600,6 +603,7 @@ fn everything_with_two_blocks() {
 
 /// Two runs are the memory and what lies above it; with one more, little can be told apart.
 #[test]
+#[cfg_attr(miri, ignore = "tens of thousands of steps would take a day there")]
 fn everything_with_a_ledger_without_room() {
     let counts = explore(&Plan { name: "two pages, three runs", runs: 3, ..PAGES });
     assert!(counts.refused > 1000 && counts.starved > 100);

@@ -520,8 +520,10 @@ fn perform(
     }
 }
 
+const CASES: u32 = if cfg!(miri) { 4 } else { 400 };
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: CASES, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn the_ledger_is_what_one_cell_per_page_would_be(steps in prop::collection::vec(step(), 1..80)) {

@@ -8,7 +8,8 @@
 //! - A frame that is free holds valid entries that lead to nowhere, so that a walker which finds a table half made, or a
 //!   frame that was given back, runs into them.
 //! - Each CPU caches every valid entry that it reads, of tables and leaves, and never forgets one by itself. It may walk
-//!   again at any time, so two leaves for one address that differ in more than they may is a TLB conflict.
+//!   again at any time, so two entries for one address that differ in more than they may are a TLB conflict. CPU 0 goes by
+//!   the tables that it has cached, CPU 1 reads them again.
 //! - A CPU translates and accesses under its lock, and an invalidation takes that lock: as DVM completion waits for
 //!   the accesses in flight, and no longer. The walk itself races with the stores to the tables.
 //!
@@ -64,7 +65,7 @@ struct Frame {
     allocated: AtomicBool,
 }
 
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq)]
 struct Cached {
     level: u32,
     base: u64,
@@ -126,7 +127,7 @@ impl Board {
     /// a fault. `check` looks at each while the access is under way.
     fn access(&self, cpu: usize, ipa: u64, check: impl Fn(Leads)) -> usize {
         let mut cached = self.cpus[cpu].lock().unwrap();
-        self.walk(&mut cached, ipa);
+        self.walk(cpu, &mut cached, ipa);
         let mut ways = 0;
         for entry in cached.iter().filter(|entry| !entry.is_table()) {
             let span = 1u64 << shift(entry.level);
@@ -139,13 +140,12 @@ impl Board {
         ways
     }
 
-    fn walk(&self, cached: &mut Vec<Cached>, ipa: u64) {
+    fn walk(&self, cpu: usize, cached: &mut Vec<Cached>, ipa: u64) {
         let mut table = self.root.load(Plain) as u64;
         for level in 1..=3 {
             let base = ipa >> shift(level) << shift(level);
-            let known =
-                cached.iter().find(|entry| entry.is_table() && (entry.level, entry.base) == (level, base));
-            let raw = match known {
+            let known = |entry: &&Cached| entry.is_table() && (entry.level, entry.base) == (level, base);
+            let raw = match cached.iter().find(known).filter(|_| cpu == 0) {
                 Some(entry) => entry.raw,
                 None => {
                     let index = (ipa >> shift(level)) as usize & 511;
@@ -154,24 +154,30 @@ impl Board {
             };
             assert_ne!(raw, POISON, "a walk through a frame that is nobody's");
             let entry = Cached { level, base, raw };
-            if known.is_none() && raw & 1 != 0 {
-                let seen =
-                    cached.iter().any(|other| (other.level, other.base, other.raw) == (level, base, raw));
-                if !entry.is_table() {
-                    for other in cached.iter().filter(|other| !other.is_table() && other.overlaps(entry)) {
-                        let same = other.level == level && (other.raw ^ raw) & !MAY_CHANGE == 0;
-                        assert!(same, "TLB conflict: {:#x} and {raw:#x} at level {level}", other.raw);
-                    }
-                }
-                if !seen {
-                    cached.push(entry);
-                }
+            if raw & 1 != 0 {
+                cache(cached, entry);
             }
             if !entry.is_table() {
                 return;
             }
             table = raw & ADDRESS;
         }
+    }
+}
+
+/// One more valid entry, which what is cached already must allow.
+fn cache(cached: &mut Vec<Cached>, entry: Cached) {
+    let Cached { level, base, raw } = entry;
+    for other in cached.iter() {
+        let fine = if other.is_table() || entry.is_table() {
+            (other.level, other.base) != (level, base) || other.raw == raw
+        } else {
+            !other.overlaps(entry) || other.level == level && (other.raw ^ raw) & !MAY_CHANGE == 0
+        };
+        assert!(fine, "TLB conflict: {:#x} and {raw:#x} at level {level}", other.raw);
+    }
+    if !cached.contains(&entry) {
+        cached.push(entry);
     }
 }
 

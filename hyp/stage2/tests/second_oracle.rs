@@ -37,7 +37,7 @@ use stage2::{Attributes, Format, Leaf, Level, MemoryType, Pa, Permissions, Use, 
 const NOT_COMPARED: usize = 0b1111 << 55 | 1 << 52;
 
 const CASES: u32 = if cfg!(miri) { 1 } else { 48 };
-const STEPS: usize = if cfg!(miri) { 4 } else { 30 };
+const STEPS: usize = if cfg!(miri) { 2 } else { 30 };
 
 /// Tables built by the other crate, in memory of its own.
 type Theirs = Mapping<TargetAllocator<Stage2Attributes>, Stage2>;
@@ -236,6 +236,7 @@ fn sample() -> Vec<(u64, Level)> {
 /// Every pair of leaves that differ in one bit or two of those that the other crate has names for, and of the address.
 /// Bits 1:0 say what kind of entry it is, and stay.
 #[test]
+#[cfg_attr(miri, ignore = "100,000 pairs of numbers, without a pointer among them")]
 fn another_crate_breaks_the_same_entries() {
     const ADDRESS: u64 = 0xffff_ffff_f000;
     let named = Stage2Attributes::all().bits() as u64 | ADDRESS;

@@ -360,6 +360,7 @@ fn all_mappings_can_be_gone_through_in_steps() {
 /// Every sequence of three operations over a block's first and last page, the block, and a page beside it: the model and the
 /// walker agree after each step.
 #[test]
+#[cfg_attr(miri, ignore = "1728 sequences of table changes would take hours there")]
 fn every_short_sequence_over_a_block() {
     const BASE: u64 = 0x4000_0000;
     const PLACES: [(u64, u64); 4] = [(0, PAGE), (MIB2 - PAGE, PAGE), (0, MIB2), (MIB2, PAGE)];

@@ -109,7 +109,7 @@ fn elf(entry: u64, headers: &[(u32, [u64; 6])], table: u64) -> Vec<u8> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(10_000))]
+    #![proptest_config(ProptestConfig::with_cases(if cfg!(miri) { 4 } else { 10_000 }))]
 
     #[test]
     fn images(
