@@ -25,7 +25,7 @@ use common::model::{Model, Target};
 use common::walker::{Found, regime};
 use stage2::{
     Environment, Error, Format, Geometry, Invalidation, Inventory, Ipa, Kind, Ledger, LedgerError, Pa,
-    PaRange, Permissions, Run, Stage2, State, Transfer, Use, VmId, VmSet,
+    PaRange, Permissions, Progress, Run, Stage2, State, Transfer, Use, VmId, VmSet,
 };
 
 const PAGE: u64 = 4096;
@@ -34,6 +34,8 @@ const MEMORY: u64 = 0x8000_0000;
 const VMS: [VmId; 2] = [VmId::new(0).unwrap(), VmId::new(1).unwrap()];
 const BOTH: VmSet = VmSet::only(VMS[0]).with(VMS[1]);
 const WRITERS: VmSet = VmSet::only(VMS[0]);
+/// What both may map, and neither may write to.
+const COPIED: State = State::CopyOnWrite { members: BOTH };
 const FORMATS: [Format; 2] = [Format::Combined, Format::ForcedWriteBack];
 const FRAMES: usize = 100;
 
@@ -54,14 +56,49 @@ struct Plan {
 
 #[derive(Clone, Copy, Debug)]
 enum Operation {
-    Transfer { cells: (usize, usize), transfer: Transfer },
-    Map { vm: usize, map: (usize, usize, usize), usage: Use, permissions: Permissions },
-    Unmap { vm: usize, part: (usize, usize) },
-    Protect { vm: usize, part: (usize, usize), permissions: Permissions },
-    Teardown { vm: usize },
-    Build { vm: usize },
-    ReclaimAll { vm: usize },
-    Retire { vm: usize },
+    Transfer {
+        cells: (usize, usize),
+        transfer: Transfer,
+    },
+    Scrub {
+        cells: (usize, usize),
+    },
+    Map {
+        vm: usize,
+        map: (usize, usize, usize),
+        usage: Use,
+        permissions: Permissions,
+    },
+    Unmap {
+        vm: usize,
+        part: (usize, usize),
+    },
+    Protect {
+        vm: usize,
+        part: (usize, usize),
+        permissions: Permissions,
+    },
+    /// For both.
+    Freeze {
+        vm: usize,
+        part: (usize, usize),
+    },
+    Thaw {
+        vm: usize,
+        part: (usize, usize),
+    },
+    Teardown {
+        vm: usize,
+    },
+    Build {
+        vm: usize,
+    },
+    ReclaimAll {
+        vm: usize,
+    },
+    Retire {
+        vm: usize,
+    },
 }
 
 impl Plan {
@@ -80,11 +117,13 @@ impl Plan {
         let shares = VMS.map(|owner| Transfer::Share { owner, members: BOTH, writers: WRITERS });
         for &cells in self.hands {
             let open = Transfer::Open { members: BOTH, writers: WRITERS };
-            let mut transfers = vec![Transfer::Scrubbed, open, Transfer::Close];
+            all.push(Operation::Scrub { cells });
+            let mut transfers = vec![open, Transfer::Close];
             transfers.extend(VMS.map(Transfer::Donate));
             transfers.extend(VMS.map(Transfer::Reclaim));
             transfers.extend(VMS.map(Transfer::Unshare));
             transfers.extend(shares);
+            transfers.extend(VMS.map(Transfer::Thaw));
             all.extend(transfers.into_iter().map(|transfer| Operation::Transfer { cells, transfer }));
         }
         for vm in 0..VMS.len() {
@@ -93,12 +132,14 @@ impl Plan {
                     (Use::Ram, Permissions::ALL),
                     (Use::Shared, Permissions::READ_WRITE),
                     (Use::Shared, Permissions::READ),
+                    (Use::CopyOnWrite, Permissions::ALL),
                 ] {
                     all.push(Operation::Map { vm, map, usage, permissions });
                 }
             }
             for &part in self.parts {
                 all.push(Operation::Unmap { vm, part });
+                all.extend([Operation::Freeze { vm, part }, Operation::Thaw { vm, part }]);
                 for permissions in [Permissions::ALL, Permissions::READ] {
                     all.push(Operation::Protect { vm, part, permissions });
                 }
@@ -122,6 +163,7 @@ impl Environment for Adopt {
         0
     }
     fn write(&mut self, _: Pa, _: usize, _: u64) {}
+    fn copy(&mut self, _: Pa, _: Pa) {}
     fn order(&mut self) {}
     fn publish(&mut self) {}
     fn invalidate(&mut self, _: VmId, _: Invalidation) {}
@@ -218,6 +260,22 @@ impl<'a> World<'a> {
                     *state = after(transfer, *state).filter(|_| self.mappings(cell) == 0)?;
                 }
             }
+            Operation::Scrub { cells: (first, count) } => {
+                for state in cells.iter_mut().skip(first).take(count) {
+                    *state = Some(State::Free).filter(|_| *state == State::Unscrubbed)?;
+                }
+            }
+            Operation::Freeze { vm, part } => {
+                let (ipa, size) = self.mapped(vm, part)?;
+                self.convert(&mut cells, &models[vm], (ipa, size), State::Owned(VMS[vm]), COPIED)?;
+                models[vm].update(ipa, size, |target| target.freeze(false));
+            }
+            Operation::Thaw { vm, part } => {
+                let (ipa, size) = self.mapped(vm, part)?;
+                let alone = State::CopyOnWrite { members: VmSet::only(VMS[vm]) };
+                self.convert(&mut cells, &models[vm], (ipa, size), alone, State::Owned(VMS[vm]))?;
+                models[vm].update(ipa, size, Target::thaw);
+            }
             Operation::Map { vm, map: (ipa, pa, count), usage, permissions } => {
                 self.tables[vm].as_ref()?;
                 let may_write = self
@@ -226,10 +284,11 @@ impl<'a> World<'a> {
                     .try_fold(true, |may_write, &state| Some(may_write & allows(state, VMS[vm], usage)?))?;
                 let (ipa, size) = self.plan.place((ipa, count));
                 let pa = MEMORY + self.plan.place((pa, count)).0;
-                if permissions.write && !may_write || models[vm].first_mapped(ipa, size).is_some() {
+                let refused = permissions.write && !may_write && usage != Use::CopyOnWrite;
+                if refused || models[vm].first_mapped(ipa, size).is_some() {
                     return None;
                 }
-                models[vm].insert(ipa, size, Target { pa, permissions, usage, may_write });
+                models[vm].insert(ipa, size, Target::new(pa, permissions, usage, may_write, false));
             }
             Operation::Unmap { vm, part } => {
                 let (ipa, size) = self.mapped(vm, part)?;
@@ -238,10 +297,11 @@ impl<'a> World<'a> {
             Operation::Protect { vm, part, permissions } => {
                 let (ipa, size) = self.mapped(vm, part)?;
                 let targets = self.models[vm].clone().remove(ipa, size);
-                if permissions.write && targets.iter().any(|(_, _, target)| !target.may_write) {
+                let refuses = |target: &Target| !target.may_write && target.usage != Use::CopyOnWrite;
+                if permissions.write && targets.iter().any(|(.., target)| refuses(target)) {
                     return None;
                 }
-                models[vm].protect(ipa, size, permissions);
+                models[vm].update(ipa, size, |target| target.protect(permissions, false));
             }
             Operation::Teardown { vm } => {
                 self.tables[vm].as_ref()?;
@@ -275,6 +335,27 @@ impl<'a> World<'a> {
         Some((cells, models))
     }
 
+    /// Every cell that lies behind a range goes from one state to another, if each is in that state and mapped once.
+    fn convert(
+        &self,
+        cells: &mut [State],
+        model: &Model,
+        (ipa, size): (u64, u64),
+        from: State,
+        to: State,
+    ) -> Option<()> {
+        for (_, size, target) in model.clone().remove(ipa, size) {
+            for (cell, state) in cells.iter_mut().enumerate() {
+                let (offset, length) = self.plan.place((cell, 1));
+                let start = MEMORY + offset;
+                if target.pa < start + length && start < target.pa + size {
+                    *state = Some(to).filter(|_| *state == from && self.mappings(cell) == 1)?;
+                }
+            }
+        }
+        Some(())
+    }
+
     fn mapped(&self, vm: usize, part: (usize, usize)) -> Option<(u64, u64)> {
         self.tables[vm].as_ref()?;
         let (ipa, size) = self.plan.place(part);
@@ -286,6 +367,21 @@ impl<'a> World<'a> {
         let plan = self.plan;
         match operation {
             Operation::Transfer { cells, transfer } => self.ledger.transfer(plan.range(cells), transfer)?,
+            Operation::Scrub { cells } => {
+                let mut scrub = self.ledger.begin_scrub(plan.range(cells))?;
+                while scrub.step(1, |_| {}) == Progress::More {}
+                self.ledger.finish_scrub(scrub).map_err(|(error, _)| error)?;
+            }
+            Operation::Freeze { vm, part } => {
+                let (ipa, size) = plan.place(part);
+                let tables = self.tables[vm].as_mut().unwrap();
+                self.ledger.freeze(tables, &mut self.machine, Ipa::new(ipa), size, BOTH)?;
+            }
+            Operation::Thaw { vm, part } => {
+                let (ipa, size) = plan.place(part);
+                let tables = self.tables[vm].as_mut().unwrap();
+                self.ledger.thaw(tables, &mut self.machine, Ipa::new(ipa), size)?;
+            }
             Operation::Map { vm, map: (ipa, pa, count), usage, permissions } => {
                 let ipa = Ipa::new(plan.place((ipa, 0)).0);
                 let what = (plan.range((pa, count)), usage);
@@ -323,6 +419,8 @@ impl<'a> World<'a> {
             Operation::Map { vm, .. }
             | Operation::Unmap { vm, .. }
             | Operation::Protect { vm, .. }
+            | Operation::Freeze { vm, .. }
+            | Operation::Thaw { vm, .. }
             | Operation::Teardown { vm } => self.tables[vm].is_none(),
             Operation::Build { vm } => self.tables[vm].is_some(),
             _ => false,
@@ -357,6 +455,7 @@ impl<'a> World<'a> {
             if leaf.pa < MEMORY + start + size && MEMORY + start < leaf.pa + leaf.size {
                 let fine = match state {
                     State::Owned(owner) => owner == vm,
+                    State::CopyOnWrite { members } => members.contains(vm) && !leaf.write,
                     State::Shared { members, writers } => {
                         members.contains(vm) && (!leaf.write || writers.contains(vm))
                     }
@@ -402,6 +501,11 @@ fn ledger_of(plan: &Plan, cells: &[State], models: &[Model; 2]) -> Ledger<Room> 
         let transfer = match state {
             State::Owned(vm) => Transfer::Donate(vm),
             State::Shared { members, writers } => Transfer::Open { members, writers },
+            State::CopyOnWrite { members } => {
+                let owner = VMS.into_iter().find(|vm| members.contains(*vm)).unwrap();
+                ledger.transfer(plan.range((cell, 1)), Transfer::Donate(owner)).unwrap();
+                Transfer::Freeze { owner, members }
+            }
             _ => continue,
         };
         ledger.transfer(plan.range((cell, 1)), transfer).unwrap();
@@ -416,9 +520,10 @@ fn ledger_of(plan: &Plan, cells: &[State], models: &[Model; 2]) -> Ledger<Room> 
     ledger
 }
 
-fn found((ipa, size, target): (u64, u64, Target)) -> Found {
-    let Permissions { read, write, execute } = target.permissions;
-    Found { ipa, pa: target.pa, size, read, write, execute, device: false }
+fn found((ipa, size, target, contiguous): (u64, u64, Target, bool)) -> Found {
+    let Permissions { read, execute, .. } = target.permissions;
+    let (write, dbm, accessed) = (target.is_writable(), target.armed, target.accessed);
+    Found { ipa, pa: target.pa, size, read, write, execute, device: false, dbm, accessed, contiguous }
 }
 
 /// How many tables of levels 2 and 3 these leaves need, in order of addresses.
@@ -440,11 +545,13 @@ fn after(transfer: Transfer, state: State) -> Option<State> {
     let (allowed, next) = match transfer {
         Transfer::Donate(vm) => (state == State::Free, State::Owned(vm)),
         Transfer::Reclaim(vm) => (state == State::Owned(vm), State::Unscrubbed),
-        Transfer::Scrubbed => (state == State::Unscrubbed, State::Free),
         Transfer::Open { .. } => (state == State::Free, shared),
         Transfer::Share { owner, .. } => (state == State::Owned(owner), shared),
         Transfer::Unshare(vm) => (is_member(vm), State::Owned(vm)),
-        Transfer::Close => (matches!(state, State::Shared { .. }), State::Unscrubbed),
+        Transfer::Close => {
+            (matches!(state, State::Shared { .. } | State::CopyOnWrite { .. }), State::Unscrubbed)
+        }
+        Transfer::Thaw(vm) => (state == State::CopyOnWrite { members: VmSet::only(vm) }, State::Owned(vm)),
         other => panic!("{other:?} is not tried"),
     };
     allowed.then_some(next)
@@ -457,13 +564,17 @@ fn allows(state: State, vm: VmId, usage: Use) -> Option<bool> {
         (Use::Shared, State::Shared { members, writers }) if members.contains(vm) => {
             Some(writers.contains(vm))
         }
+        (Use::CopyOnWrite, State::CopyOnWrite { members }) if members.contains(vm) => Some(false),
         _ => None,
     }
 }
 
 fn without(state: State, vm: VmId) -> State {
     match state {
-        State::Shared { members, .. } if members.without(vm).is_empty() => State::Unscrubbed,
+        State::Shared { members, .. } | State::CopyOnWrite { members } if members.without(vm).is_empty() => {
+            State::Unscrubbed
+        }
+        State::CopyOnWrite { members } => State::CopyOnWrite { members: members.without(vm) },
         State::Shared { members, writers } => {
             State::Shared { members: members.without(vm), writers: writers.without(vm) }
         }
@@ -582,7 +693,7 @@ const TWO_BLOCKS: Plan = Plan {
 fn everything_with_two_pages() {
     let counts = explore(&PAGES);
     assert!(counts.refused > 100_000 && counts.starved > 1000);
-    assert_eq!((counts.states, counts.depth), (1953, 11));
+    assert_eq!((counts.states, counts.depth), (5261, 14));
 }
 
 #[test]
@@ -590,7 +701,7 @@ fn everything_with_two_pages() {
 fn everything_with_a_block() {
     let counts = explore(&BLOCK);
     assert!(counts.refused > 50_000 && counts.starved > 1000);
-    assert_eq!((counts.states, counts.depth), (1733, 13));
+    assert_eq!((counts.states, counts.depth), (8985, 15));
 }
 
 #[test]
@@ -598,7 +709,7 @@ fn everything_with_a_block() {
 fn everything_with_two_blocks() {
     let counts = explore(&TWO_BLOCKS);
     assert!(counts.refused > 1000 && counts.starved > 100);
-    assert_eq!((counts.states, counts.depth), (177, 10));
+    assert_eq!((counts.states, counts.depth), (621, 14));
 }
 
 /// Two runs are the memory and what lies above it; with one more, little can be told apart.

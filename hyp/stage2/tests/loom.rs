@@ -25,8 +25,8 @@ use loom::sync::atomic::{AtomicU64, Ordering, fence};
 use loom::sync::{Arc, Mutex};
 use loom::thread;
 use stage2::{
-    Environment, Format, Geometry, Invalidation, Inventory, Ipa, Kind, Ledger, Pa, PaRange, Permissions, Run,
-    Stage2, State, Transfer, Use, VmId,
+    Environment, Format, Geometry, Invalidation, Inventory, Ipa, Kind, Ledger, Pa, PaRange, Permissions,
+    Progress, Run, Stage2, State, Transfer, Use, VmId,
 };
 
 const PAGE: u64 = 4096;
@@ -224,6 +224,10 @@ impl Environment for Editor {
             }
             None => frame.rest.lock().unwrap()[index] = descriptor,
         }
+    }
+
+    fn copy(&mut self, _: Pa, _: Pa) {
+        panic!("nothing is shared on write here");
     }
 
     fn order(&mut self) {
@@ -594,10 +598,16 @@ fn build_and_end(vm: VmId, ledger: &Mutex<Ledger<Vec<Run>>>, claims: &[AtomicU64
     for (claim, grant) in grants {
         assert_eq!(claim.swap(0, Ordering::Relaxed), own, "somebody else had the page too");
         let range = grant.range();
-        let mut ledger = ledger.lock().unwrap();
-        ledger.release(grant).unwrap();
-        ledger.transfer(range, Transfer::Reclaim(vm)).unwrap();
-        ledger.transfer(range, Transfer::Scrubbed).unwrap();
+        let mut locked = ledger.lock().unwrap();
+        locked.release(grant).unwrap();
+        locked.transfer(range, Transfer::Reclaim(vm)).unwrap();
+        // Nobody else has it until that is done, so the lock need not be held for it.
+        let mut scrub = locked.begin_scrub(range).unwrap();
+        drop(locked);
+        while scrub.step(1, |_| assert_eq!(claim.load(Ordering::Relaxed), 0, "a page is granted twice"))
+            == Progress::More
+        {}
+        ledger.lock().unwrap().finish_scrub(scrub).map_err(|(error, _)| error).unwrap();
     }
     ledger.lock().unwrap().retire(vm).unwrap();
 }

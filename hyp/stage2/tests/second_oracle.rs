@@ -12,7 +12,8 @@
 //!   takes all that its level spans.
 //! - VMIDs, the ledger and refusals: it maps over what is mapped and unmaps what isn't. It is told only of what succeeded.
 //! - the memory attributes with FEAT_S2FWB: it names those without.
-//! - the contiguous hint, which its stage 2 never sets, and what we keep in software's bits: both are masked.
+//! - the contiguous hint, which its stage 2 never sets, DBM, which it doesn't know there, and what we keep in software's
+//!   bits: all are masked. What logging, ageing and sharing on write do to S2AP and the access flag is compared.
 //! - the levels in tables with a history: it splits blocks and never merges them. There, stretches are compared.
 //! - running out of frames: its allocator must not fail. TLB maintenance: it does none on a host.
 
@@ -31,10 +32,10 @@ use common::steps::{Draw, Step, finish, perform};
 use common::walker::Memory;
 use common::world::{GIB, World};
 use proptest::prelude::*;
-use stage2::{Attributes, Format, Leaf, Level, MemoryType, Pa, Permissions, Use, needs_break};
+use stage2::{Attributes, Format, Leaf, Level, Marks, MemoryType, Pa, Permissions, Use, needs_break};
 
-/// Bits 58:55, software's, and 52, the contiguous hint.
-const NOT_COMPARED: usize = 0b1111 << 55 | 1 << 52;
+/// Bits 58:55, software's, 52, the contiguous hint, and 51, DBM.
+const NOT_COMPARED: usize = 0b1111 << 55 | 1 << 52 | 1 << 51;
 
 const CASES: u32 = if cfg!(miri) { 1 } else { 48 };
 const STEPS: usize = if cfg!(miri) { 2 } else { 30 };
@@ -84,8 +85,8 @@ impl Translation<Stage2Attributes> for Snapshot {
 /// What a leaf ought to say, in the other crate's words.
 fn flags(target: Target) -> Stage2Attributes {
     type Flags = Stage2Attributes;
-    let Permissions { read, write, execute } = target.permissions;
-    let access = match (read, write) {
+    let Permissions { read, execute, .. } = target.permissions;
+    let access = match (read, target.is_writable()) {
         (false, false) => Flags::S2AP_ACCESS_NONE,
         (true, false) => Flags::S2AP_ACCESS_RO,
         (false, true) => Flags::S2AP_ACCESS_WO,
@@ -98,7 +99,8 @@ fn flags(target: Target) -> Stage2Attributes {
         MemoryType::Device => Flags::MEMATTR_DEVICE_nGnRE | Flags::SH_OUTER,
     };
     let never = if execute { Flags::empty() } else { Flags::XN };
-    Flags::VALID | Flags::ACCESS_FLAG | access | memory | never
+    let accessed = if target.accessed { Flags::ACCESS_FLAG } else { Flags::empty() };
+    Flags::VALID | accessed | access | memory | never
 }
 
 fn region(ipa: u64, size: u64) -> MemoryRegion {
@@ -118,6 +120,22 @@ fn start_level(world: &World, slot: u8) -> usize {
     let geometry = world.guests[usize::from(slot)].stage2.as_ref().unwrap().geometry();
     assert_eq!(geometry.start_tables(), 1);
     geometry.start_level().number().into()
+}
+
+/// All that a VM ought to have mapped, told in one go.
+fn mapped(world: &World, slot: u8) -> Theirs {
+    let mut theirs = empty(start_level(world, slot));
+    for (ipa, size, target) in world.guests[usize::from(slot)].model.joined() {
+        map(&mut theirs, ipa, size, target);
+    }
+    theirs
+}
+
+/// Whether all of a range is writable, or nothing of it is: what is logged or copied on write is not.
+fn is_writable_alike(model: &Model, ipa: u64, size: u64) -> bool {
+    let targets = model.clone().remove(ipa, size);
+    let first = targets.first().map(|(.., target)| target.is_writable());
+    targets.iter().all(|(.., target)| Some(target.is_writable()) == first)
 }
 
 /// Every leaf, by the other crate's walker.
@@ -168,14 +186,16 @@ impl Witnesses {
                 continue;
             }
             match step {
-                Step::Map { ipa, size, .. } => map(theirs, ipa, size, model.lookup(ipa).unwrap()),
-                Step::Unmap { ipa, size, .. } => {
+                Step::Map { ipa, size, entries: None, .. } => {
+                    map(theirs, ipa, size, model.lookup(ipa).unwrap())
+                }
+                Step::Unmap { ipa, size, entries: None, .. } => {
                     // The physical address is ignored, but it must not make its arithmetic wrap.
                     let nowhere = PhysicalAddress(ipa as usize);
                     let unmapped = Stage2Attributes::empty();
                     theirs.map_range(&region(ipa, size), nowhere, unmapped, Constraints::empty()).unwrap();
                 }
-                Step::Protect { ipa, size, .. } => {
+                Step::Protect { ipa, size, .. } if is_writable_alike(model, ipa, size) => {
                     // Only what permissions are made of, which is the same for all of the range.
                     let which = Stage2Attributes::S2AP_ACCESS_RW | Stage2Attributes::XN;
                     let set = flags(model.lookup(ipa).unwrap()) & which;
@@ -185,6 +205,8 @@ impl Witnesses {
                 }
                 Step::Rebuild { .. } => *theirs = empty(start_level(world, *slot)),
                 Step::HandOver { .. } => panic!("nothing that is mapped changes hands"),
+                // A few bits of many leaves, or an address, and what of it is refused halfway: told in one go.
+                _ => *theirs = mapped(world, *slot),
             }
         }
     }
@@ -194,10 +216,7 @@ impl Witnesses {
             let guest = &world.guests[usize::from(*slot)];
             let stage2 = guest.stage2.as_ref().unwrap();
             let level = start_level(world, *slot);
-            let mut fresh = empty(level);
-            for (ipa, size, target) in guest.model.joined() {
-                map(&mut fresh, ipa, size, target);
-            }
+            let fresh = mapped(world, *slot);
             let census = common::walker::regime(stage2.vtcr(), false).census(&world.machine, stage2.vttbr());
             let root = stage2.vttbr() & 0xffff_ffff_f000;
             let ours = Mapping::new(Snapshot::new(&world.machine, root, &census.tables), level, Stage2);
@@ -221,11 +240,11 @@ fn draw() -> impl Strategy<Value = Draw> {
 /// Leaves of every kind, with the level that they are for.
 fn sample() -> Vec<(u64, Level)> {
     let mut sample = Vec::new();
-    for usage in [Use::Ram, Use::Shared, Use::Device, Use::Banked] {
+    for usage in [Use::Ram, Use::Shared, Use::Device, Use::Banked, Use::CopyOnWrite] {
         for permissions in [Permissions::ALL, Permissions::READ_WRITE, Permissions::READ] {
             for level in [Level::One, Level::Two, Level::Three] {
                 let attributes = Attributes { permissions, usage, may_write: true };
-                let leaf = Leaf { pa: Pa::new(GIB), attributes };
+                let leaf = Leaf { pa: Pa::new(GIB), attributes, marks: Marks::NEW };
                 sample.push((leaf.encode(Format::Combined, level), level));
             }
         }

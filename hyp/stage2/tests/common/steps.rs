@@ -1,7 +1,7 @@
 //! Operations drawn from plain numbers: the same steps for random tests, for the fuzzer and for the corpus that it leaves
 //! behind. Every number means something, so no input is thrown away.
 
-use stage2::{Pa, Permissions, State, Use};
+use stage2::{Access, Pa, Permissions, State, Use, VmSet};
 
 use super::model::Model;
 use super::world::{FRAMES, GIB, MIB2, PAGE, World, vm};
@@ -23,11 +23,82 @@ pub struct Draw {
 /// One operation, with the addresses that it came to.
 #[derive(Clone, Copy, Debug)]
 pub enum Step {
-    Map { slot: u8, ipa: u64, pa: u64, size: u64, permissions: Permissions, usage: Use },
-    Unmap { slot: u8, ipa: u64, size: u64 },
-    Protect { slot: u8, ipa: u64, size: u64, permissions: Permissions },
-    HandOver { from: u8, to: u8, pa: u64, size: u64 },
-    Rebuild { slot: u8 },
+    Map {
+        slot: u8,
+        ipa: u64,
+        pa: u64,
+        size: u64,
+        permissions: Permissions,
+        usage: Use,
+        /// In steps of so many entries; in one go without.
+        entries: Option<usize>,
+    },
+    Unmap {
+        slot: u8,
+        ipa: u64,
+        size: u64,
+        entries: Option<usize>,
+    },
+    Protect {
+        slot: u8,
+        ipa: u64,
+        size: u64,
+        permissions: Permissions,
+    },
+    HandOver {
+        from: u8,
+        to: u8,
+        pa: u64,
+        size: u64,
+    },
+    Rebuild {
+        slot: u8,
+        entries: Option<usize>,
+    },
+    /// A guest's access that faults, or a write by EL2.
+    Access {
+        slot: u8,
+        ipa: u64,
+        access: Option<Access>,
+    },
+    StartLog {
+        slot: u8,
+        entries: usize,
+    },
+    Collect {
+        slot: u8,
+        entries: usize,
+    },
+    StopLog {
+        slot: u8,
+        entries: usize,
+    },
+    Age {
+        slot: u8,
+        entries: usize,
+        end: bool,
+    },
+    Freeze {
+        slot: u8,
+        ipa: u64,
+        size: u64,
+        members: VmSet,
+    },
+    Thaw {
+        slot: u8,
+        ipa: u64,
+        size: u64,
+    },
+    Clone {
+        from: u8,
+        to: u8,
+        ipa: u64,
+        size: u64,
+        admit: bool,
+    },
+    Refill {
+        slot: u8,
+    },
 }
 
 /// Where each VM's own memory starts; see `World::new`.
@@ -74,29 +145,60 @@ impl Draw {
     pub fn step(self, world: &World) -> Step {
         let slot = self.slot % 3;
         let permissions = self.permissions();
-        match self.kind % 25 {
-            0..10 => self.map(slot),
+        let part = || self.part(&world.guests[usize::from(slot)].model);
+        let steps = 1 + usize::from(self.b) % 700;
+        let entries = (self.shape & 0x60 == 0).then_some(steps);
+        match self.kind % 56 {
+            0..10 => self.map(slot, entries),
             10..16 => {
-                let (ipa, size) = self.part(&world.guests[usize::from(slot)].model);
-                Step::Unmap { slot, ipa, size }
+                let (ipa, size) = part();
+                Step::Unmap { slot, ipa, size, entries }
             }
             16..20 => {
-                let (ipa, size) = self.part(&world.guests[usize::from(slot)].model);
+                let (ipa, size) = part();
                 Step::Protect { slot, ipa, size, permissions }
             }
             20..23 => {
                 let (ipa, size) = self.stretch(&world.guests[usize::from(slot)].model);
                 Step::Protect { slot, ipa, size, permissions }
             }
-            23 => {
+            23..25 => {
                 let pa = OWN[usize::from(slot)] + offset(self.a);
                 Step::HandOver { from: slot, to: self.place % 3, pa, size: size(self.c).min(GIB) }
             }
-            _ => Step::Rebuild { slot },
+            25 => Step::Rebuild { slot, entries },
+            26..36 => {
+                let access = match self.place % 8 {
+                    0..4 => Some(Access::Write),
+                    4 => Some(Access::Read),
+                    5 => Some(Access::Execute),
+                    _ => None,
+                };
+                Step::Access { slot, ipa: part().0, access }
+            }
+            36..38 => Step::StartLog { slot, entries: steps },
+            38..42 => Step::Collect { slot, entries: steps },
+            42 => Step::StopLog { slot, entries: steps },
+            43..45 => Step::Age { slot, entries: steps, end: self.place % 3 == 0 },
+            45..49 => {
+                let (ipa, size) = part();
+                Step::Freeze { slot, ipa, size, members: VmSet::from_bits(u64::from(self.place % 8)) }
+            }
+            49..51 => {
+                let (ipa, size) = part();
+                Step::Thaw { slot, ipa, size }
+            }
+            51..55 => {
+                let (ipa, size) = part();
+                // The pages are gone through one by one; a few MiB do.
+                let (to, size) = (self.place % 3, size.min(4 * MIB2));
+                Step::Clone { from: slot, to, ipa, size, admit: self.rights & 1 != 0 }
+            }
+            _ => Step::Refill { slot },
         }
     }
 
-    fn map(self, slot: u8) -> Step {
+    fn map(self, slot: u8, entries: Option<usize>) -> Step {
         let (base, usage) = match self.place % 13 {
             0 => (0x900_0000, Use::Device),
             1 => (0x801_0000, Use::Banked),
@@ -115,7 +217,7 @@ impl Draw {
             _ if !(ipa ^ pa).is_multiple_of(MIB2) => size(self.c).min(8 * MIB2),
             _ => size(self.c),
         };
-        Step::Map { slot, ipa, pa, size, permissions: self.permissions(), usage }
+        Step::Map { slot, ipa, pa, size, permissions: self.permissions(), usage, entries }
     }
 
     /// A part of what is mapped, or some range where nothing is.
@@ -181,26 +283,30 @@ pub fn perform(world: &mut World, draw: Draw) -> Step {
     let step = draw.step(world);
     world.machine.frames_left = draw.frames();
     let probe = match step {
-        Step::Map { slot, ipa, pa, size, permissions, usage } => {
-            world.map(slot, ipa, pa, size, permissions, usage);
+        Step::Map { slot, ipa, pa, size, permissions, usage, entries } => {
+            world.map(slot, (ipa, pa, size), permissions, usage, entries);
             Some((slot, ipa, size))
         }
-        Step::Unmap { slot, ipa, size } => {
-            world.unmap(slot, ipa, size);
+        Step::Unmap { slot, ipa, size, entries } => {
+            world.unmap(slot, ipa, size, entries);
             Some((slot, ipa, size))
         }
         Step::Protect { slot, ipa, size, permissions } => {
             world.protect(slot, ipa, size, permissions);
             Some((slot, ipa, size))
         }
-        Step::HandOver { from, to, pa, size } => {
-            world.hand_over(from, to, pa, size);
-            None
+        Step::Freeze { slot, ipa, size, members } => {
+            world.convert(slot, ipa, size, Some(members));
+            Some((slot, ipa, size))
         }
-        Step::Rebuild { slot } => {
+        Step::Thaw { slot, ipa, size } => {
+            world.convert(slot, ipa, size, None);
+            Some((slot, ipa, size))
+        }
+        other => {
+            // These work without frames for tables, or differently, which tests of their own look at.
             world.machine.frames_left = FRAMES;
-            world.rebuild(slot);
-            None
+            perform_with_frames(world, other)
         }
     };
     world.check();
@@ -212,11 +318,35 @@ pub fn perform(world: &mut World, draw: Draw) -> Step {
     step
 }
 
+fn perform_with_frames(world: &mut World, step: Step) -> Option<(u8, u64, u64)> {
+    match step {
+        Step::HandOver { from, to, pa, size } => world.hand_over(from, to, pa, size),
+        Step::Rebuild { slot, entries } => world.rebuild(slot, entries),
+        Step::Access { slot, ipa, access } => {
+            match access {
+                Some(access) => world.access(slot, ipa, access),
+                None => world.load(slot, ipa),
+            }
+            return Some((slot, ipa, MIB2));
+        }
+        Step::StartLog { slot, entries } => world.start_log(slot, entries),
+        Step::Collect { slot, entries } => world.collect(slot, entries),
+        Step::StopLog { slot, entries } => world.stop_log(slot, entries),
+        Step::Age { slot, entries, end } => world.age(slot, entries, end),
+        Step::Clone { from, to, ipa, size, admit } => {
+            world.clone_to(from, to, ipa, size, admit);
+            return Some((to, ipa, size));
+        }
+        Step::Refill { slot } => world.refill(slot),
+        other => panic!("{other:?} is performed with the frames it is given"),
+    }
+    None
+}
+
 /// All VMs end; nothing is left.
 pub fn finish(mut world: World) {
     for slot in 0..3 {
-        let guest = &mut world.guests[usize::from(slot)];
-        world.ledger.teardown(guest.stage2.take().unwrap(), &mut world.machine).unwrap();
+        world.teardown(slot, None);
         world.ledger.reclaim_all(vm(slot)).unwrap();
         world.ledger.retire(vm(slot)).unwrap();
     }
