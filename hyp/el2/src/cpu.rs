@@ -118,6 +118,16 @@ impl Features {
     }
 }
 
+/// Whether this CPU has FEAT_TLBIRANGE: TLB invalidation of a range of addresses.
+pub fn has_range_invalidation() -> bool {
+    id::tlb() >= 2
+}
+
+/// Whether this CPU has FEAT_TTL: TLB invalidation by address takes a hint of the level. Elsewhere those bits are RES0.
+pub fn has_level_hint() -> bool {
+    id::ttl() != 0
+}
+
 /// The four-bit field of an ID register's value that starts at bit `shift`.
 const fn field(value: u64, shift: u32) -> u64 {
     value >> shift & 0xf
@@ -135,6 +145,8 @@ mod id {
     }
     fields! {
         fwb: "S3_0_C0_C7_2", 40; // ID_AA64MMFR2_EL1
+        ttl: "S3_0_C0_C7_2", 48;
+        tlb: "ID_AA64ISAR0_EL1", 56;
         hcx: "ID_AA64MMFR1_EL1", 40;
         fgt: "ID_AA64MMFR0_EL1", 56;
         ecv: "ID_AA64MMFR0_EL1", 60;

@@ -7,11 +7,12 @@ use core::sync::atomic::{AtomicU64, Ordering};
 
 use aarch64_cpu::asm::barrier;
 use aarch64_cpu::registers::VTTBR_EL2;
-use stage2::{Environment, Invalidation, PAGE_SIZE, Pa, PaRange, VmId};
+use stage2::tlbi::{self, TlbiRange};
+use stage2::{Environment, Invalidation, Ipa, PAGE_SIZE, Pa, PaRange, VmId};
 use tock_registers::interfaces::{Readable, Writeable};
 
-use crate::cache;
 use crate::memory::{FrameError, claim, yield_back};
+use crate::{cache, cpu};
 
 /// A VM's frames for tables.
 pub struct Tables {
@@ -122,26 +123,18 @@ impl Environment for Tables {
     }
 
     fn invalidate(&mut self, vm: VmId, what: Invalidation) {
-        if what.count() > Invalidation::MANY {
-            return self.invalidate_vm(vm);
+        // One entry is named by its address: that takes the level hint.
+        if what.count() > 1 && cpu::has_range_invalidation() {
+            let Some(ranges) = tlbi::ranges(what) else { return self.invalidate_vm(vm) };
+            by_address(vm, ranges, |range| tlbi_range(range, what.tables));
+        } else if what.count() <= Invalidation::MANY {
+            let level = tlbi::leaf_level(what).filter(|_| cpu::has_level_hint());
+            let entry = |number: u64| what.ipa.as_u64().wrapping_add(number.wrapping_mul(what.stride));
+            let entries = (0..what.count()).map(|number| tlbi::operand(Ipa::new(entry(number)), level));
+            by_address(vm, entries, |operand| tlbi_entry(operand, what.tables));
+        } else {
+            self.invalidate_vm(vm);
         }
-        with_vmid(vm, || {
-            for entry in 0..what.count() {
-                let page = what.ipa.as_u64().wrapping_add(entry.wrapping_mul(what.stride)) >> 12;
-                // SAFETY: TLB invalidation loses nothing but time.
-                unsafe {
-                    if what.tables {
-                        asm!("tlbi ipas2e1is, {}", in(reg) page, options(nostack));
-                    } else {
-                        asm!("tlbi ipas2le1is, {}", in(reg) page, options(nostack));
-                    }
-                }
-            }
-            barrier::dsb(barrier::ISH);
-            // Stage-1 entries hold combined translations, which can't be named by IPA.
-            // SAFETY: as above.
-            unsafe { asm!("tlbi vmalle1is", options(nostack)) };
-        });
     }
 
     fn invalidate_vm(&mut self, vm: VmId) {
@@ -149,6 +142,44 @@ impl Environment for Tables {
             // SAFETY: TLB invalidation loses nothing but time.
             unsafe { asm!("tlbi vmalls12e1is", options(nostack)) };
         });
+    }
+}
+
+/// Drops what `vm` has in the TLBs for each of `named`, by `invalidate`.
+fn by_address<T>(vm: VmId, named: impl Iterator<Item = T>, invalidate: impl FnMut(T)) {
+    with_vmid(vm, || {
+        named.for_each(invalidate);
+        barrier::dsb(barrier::ISH);
+        // Stage-1 entries hold combined translations, which can't be named by IPA.
+        // SAFETY: TLB invalidation loses nothing but time.
+        unsafe { asm!("tlbi vmalle1is", options(nostack)) };
+    });
+}
+
+/// One address, of a leaf or, if `tables`, of whatever is cached of the levels above too.
+fn tlbi_entry(operand: u64, tables: bool) {
+    // SAFETY: TLB invalidation loses nothing but time.
+    unsafe {
+        if tables {
+            asm!("tlbi ipas2e1is, {}", in(reg) operand, options(nostack));
+        } else {
+            asm!("tlbi ipas2le1is, {}", in(reg) operand, options(nostack));
+        }
+    }
+}
+
+/// The same for a range. By number: the assembler knows the names only with the extension.
+fn tlbi_range(range: TlbiRange, tables: bool) {
+    let operand = range.operand();
+    // SAFETY: TLB invalidation loses nothing but time; the CPU has FEAT_TLBIRANGE.
+    unsafe {
+        if tables {
+            // RIPAS2E1IS
+            asm!("sys #4, c8, c0, #2, {}", in(reg) operand, options(nostack));
+        } else {
+            // RIPAS2LE1IS
+            asm!("sys #4, c8, c0, #6, {}", in(reg) operand, options(nostack));
+        }
     }
 }
 

@@ -47,6 +47,7 @@ mod job;
 mod ledger;
 mod log;
 mod table;
+pub mod tlbi;
 mod vm;
 mod walk;
 
