@@ -27,6 +27,7 @@ GUESTS := hello selftest
 OUT := $(or $(CARGO_TARGET_DIR),target)
 TOOLS := $(OUT)/debug/tools
 IMAGE := target/image/hanok.img
+CHECK_IMAGE := target/image/hanok-stage2-check.img
 GUEST_ELFS := $(GUESTS:%=target/guests/%.elf)
 LINUX_FILES := target/guests/linux/Image target/guests/linux/initrd.cpio target/guests/u-boot.bin
 
@@ -44,8 +45,8 @@ export QEMU TOOLS KERNEL INITRD GIC CPUS CPU MEM DEBUG ARGS MANIFEST IMAGE LINUX
 .SUFFIXES:
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help image run test test-host test-target loom fuzz miri mutants bundles fmt fmt-check clippy doc emulator \
-        payloads clean distclean FORCE
+.PHONY: help image run test test-host test-target loom fuzz miri mutants stage2-costs bundles fmt fmt-check clippy \
+        doc emulator payloads clean distclean FORCE
 
 # The toolchain, chosen once for everything but what needs no target: there any cargo will do.
 TOOLCHAIN_MK := target/toolchain-$(TOOLCHAIN).mk
@@ -70,6 +71,7 @@ help:
 	@echo 'make fuzz       random operations on stage 2, steered by coverage, for FUZZ_SECONDS=$(FUZZ_SECONDS); needs a nightly Rust'
 	@echo 'make miri       host tests of the pure crates in an interpreter that finds undefined behaviour; needs a nightly Rust'
 	@echo 'make mutants    do the tests of stage 2 notice when it is wrong? Hours; MUTANTS="--file hyp/stage2/src/bbm.rs" minutes'
+	@echo 'make stage2-costs  what operations on stage-2 tables cost, in instructions'
 	@echo 'make bundles    every manifest in guests/ as a bundle in target/bundles'
 	@echo 'make fmt | clippy | doc | clean | distclean (clean keeps the downloads)'
 	@echo
@@ -111,9 +113,16 @@ miri:
 mutants:
 	@scripts/mutants $(MUTANTS)
 
-test-target: $(IMAGE) bundles emulator
-	HANOK_IMAGE=$(CURDIR)/$(IMAGE) HANOK_GUESTS=$(CURDIR)/target/guests HANOK_BUNDLES=$(CURDIR)/target/bundles \
+test-target: $(IMAGE) $(CHECK_IMAGE) bundles emulator
+	HANOK_IMAGE=$(CURDIR)/$(IMAGE) HANOK_STAGE2_CHECK=$(CURDIR)/$(CHECK_IMAGE) \
+	    HANOK_GUESTS=$(CURDIR)/target/guests HANOK_BUNDLES=$(CURDIR)/target/bundles \
 	    $(HOST_CARGO) test $(LOCKED) -p tests $(TEST)
+
+# What operations on stage 2 cost, in instructions: one tick of the counter is one, and a run repeats.
+stage2-costs: $(CHECK_IMAGE) emulator
+	@$(QEMU) -M virt,virtualization=on,gic-version=3,dtb-randomness=off -cpu $(CPU),cntfrq=1000000000 -smp 1 -m 2G \
+	    -icount shift=0,sleep=off -rtc base=2024-01-01,clock=vm -nographic -nic none -kernel $(CHECK_IMAGE) \
+	    -append hanok.costs 2>/dev/null | tr -d '\r' | sed -n 's/^.*hanok: cost: //p; /error/p'
 
 bundles: $(BUNDLES)
 
@@ -131,6 +140,7 @@ clippy:
 	$(HOST_CARGO) clippy $(LOCKED) -p tests --all-targets -- -D warnings
 	$(LOOM) clippy $(LOCKED) --target-dir target/loom -p stage2 --test loom -- -D warnings
 	for crate in $(TARGET_CRATES); do $(TARGET_CARGO) clippy $(FOR_TARGET) -p $$crate -- -D warnings || exit; done
+	$(TARGET_CARGO) clippy $(FOR_TARGET) -p el2 --features stage2-check -- -D warnings
 
 doc:
 	RUSTDOCFLAGS='-D warnings' $(HOST_CARGO) doc $(LOCKED) --no-deps
@@ -165,6 +175,15 @@ target/image/hanok.elf: FORCE target/image/builtin.dtb
 	@. scripts/lib.sh; put $@ $(OUT)/$(TARGET)/release/hanok
 
 $(IMAGE): target/image/hanok.elf $(TOOLS)
+	@$(TOOLS) image $< $@
+
+# The hardware check of stage 2: the same image, but that it runs this and no VM.
+target/image/hanok-stage2-check.elf: FORCE
+	@mkdir -p $(@D)
+	@$(TARGET_CARGO) build $(FOR_TARGET) --release -p el2 --features stage2-check
+	@. scripts/lib.sh; put $@ $(OUT)/$(TARGET)/release/hanok
+
+$(CHECK_IMAGE): target/image/hanok-stage2-check.elf $(TOOLS)
 	@$(TOOLS) image $< $@
 
 payloads: $(TOOLS)

@@ -10,6 +10,7 @@ mod firmware;
 mod linux;
 mod neighbours;
 mod small_guests;
+mod stage2_hardware;
 mod u_boot;
 
 use std::path::Path;
@@ -33,6 +34,7 @@ fn main() -> ExitCode {
         linux::cases(),
         neighbours::cases(),
         small_guests::cases(),
+        stage2_hardware::cases(),
         u_boot::cases(),
         board_u_boot::cases(),
         firmware::cases(),

@@ -10,6 +10,7 @@ pub struct Machine {
     pub(crate) cpus: u8,
     pub(crate) memory: String,
     pub(crate) at_el2: bool,
+    pub(crate) image: Option<PathBuf>,
     pub(crate) bundle: Option<PathBuf>,
     pub(crate) arguments: String,
     pub(crate) kernel: Kernel,
@@ -44,6 +45,7 @@ impl Machine {
             cpus,
             memory: "2G".to_owned(),
             at_el2: true,
+            image: None,
             bundle: None,
             arguments: "hanok.log=debug".to_owned(),
             kernel: Kernel::Loaded,
@@ -61,6 +63,12 @@ impl Machine {
     /// RAM, in QEMU's words: `2G`.
     pub fn memory(mut self, size: &str) -> Self {
         self.memory = size.to_owned();
+        self
+    }
+
+    /// Another image than the one that is tested else.
+    pub fn image(mut self, image: PathBuf) -> Self {
+        self.image = Some(image);
         self
     }
 

@@ -21,6 +21,8 @@ pub struct Inputs {
     pub image: PathBuf,
     /// The ELF file that it was made of, which has the symbols.
     pub elf: PathBuf,
+    /// The image that checks stage 2 against the hardware.
+    pub stage2_check: PathBuf,
     /// The guests' files: `hello.elf`, `linux/Image` and so on.
     pub guests: PathBuf,
     /// Bundles of the manifests in `guests/`.
@@ -42,6 +44,7 @@ impl Inputs {
         Self {
             elf: image.with_extension("elf"),
             image,
+            stage2_check: place("HANOK_STAGE2_CHECK", "image/hanok-stage2-check.img"),
             guests: place("HANOK_GUESTS", "guests"),
             bundles: place("HANOK_BUNDLES", "bundles"),
             qemu: env::var("QEMU").unwrap_or_else(|_| "qemu-system-aarch64".to_owned()),
@@ -129,11 +132,11 @@ impl Scenario {
     /// # Errors
     /// When QEMU can't be started.
     pub fn boot(&self, machine: &Machine) -> Outcome<Board> {
-        if !self.inputs.image.exists() {
-            let image = self.inputs.image.display();
-            return Err(Failure::Wrong(format!("there is no {image}: `make image` makes it")));
+        let image = machine.image.as_ref().unwrap_or(&self.inputs.image);
+        if !image.exists() {
+            return Err(Failure::Wrong(format!("there is no {}: `make image` makes it", image.display())));
         }
-        let arguments = machine.qemu_arguments(&self.inputs.image.display().to_string());
+        let arguments = machine.qemu_arguments(&image.display().to_string());
         let mut command = Command::new(&self.inputs.qemu);
         command.args(["-display", "none", "-monitor", "none", "-nic", "none"]);
         command.args(crate::board::sockets(machine.control));

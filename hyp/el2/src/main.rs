@@ -41,6 +41,9 @@ mod random;
 mod run;
 #[allow(clippy::indexing_slicing, clippy::arithmetic_side_effects)] // runs at boot alone
 mod smp;
+#[cfg(feature = "stage2-check")]
+#[allow(clippy::indexing_slicing, clippy::arithmetic_side_effects)] // in place of VMs
+mod stage2_check;
 mod sysreg;
 mod tables;
 mod timer;

@@ -20,6 +20,9 @@ pub struct Tables {
     start: Option<(Pa, usize)>,
     /// One by one.
     reserve: Vec<Pa>,
+    /// How often TLB entries have been invalidated: on hardware it costs more than its instructions.
+    #[cfg(feature = "stage2-check")]
+    pub invalidations: u32,
 }
 
 impl Tables {
@@ -28,7 +31,12 @@ impl Tables {
     /// # Errors
     /// There aren't that many.
     pub fn new(start: usize, single: usize) -> Result<Self, FrameError> {
-        let mut tables = Self { start: Some((claim(start)?, start)), reserve: Vec::with_capacity(single) };
+        let mut tables = Self {
+            start: Some((claim(start)?, start)),
+            reserve: Vec::with_capacity(single),
+            #[cfg(feature = "stage2-check")]
+            invalidations: 0,
+        };
         for _ in 0..single {
             match claim(1) {
                 Ok(frame) => tables.reserve.push(frame),
@@ -48,6 +56,14 @@ impl Tables {
         }
         for frame in self.reserve {
             yield_back(frame, 1);
+        }
+    }
+
+    /// For the check, which says how many there are. Nothing in the ordinary image.
+    fn count_invalidation(&mut self) {
+        #[cfg(feature = "stage2-check")]
+        {
+            self.invalidations = self.invalidations.wrapping_add(1);
         }
     }
 
@@ -123,9 +139,10 @@ impl Environment for Tables {
     }
 
     fn invalidate(&mut self, vm: VmId, what: Invalidation) {
+        self.count_invalidation();
         // One entry is named by its address: that takes the level hint.
         if what.count() > 1 && cpu::has_range_invalidation() {
-            let Some(ranges) = tlbi::ranges(what) else { return self.invalidate_vm(vm) };
+            let Some(ranges) = tlbi::ranges(what) else { return invalidate_all(vm) };
             by_address(vm, ranges, |range| tlbi_range(range, what.tables));
         } else if what.count() <= Invalidation::MANY {
             let level = tlbi::leaf_level(what).filter(|_| cpu::has_level_hint());
@@ -133,16 +150,22 @@ impl Environment for Tables {
             let entries = (0..what.count()).map(|number| tlbi::operand(Ipa::new(entry(number)), level));
             by_address(vm, entries, |operand| tlbi_entry(operand, what.tables));
         } else {
-            self.invalidate_vm(vm);
+            invalidate_all(vm);
         }
     }
 
     fn invalidate_vm(&mut self, vm: VmId) {
-        with_vmid(vm, || {
-            // SAFETY: TLB invalidation loses nothing but time.
-            unsafe { asm!("tlbi vmalls12e1is", options(nostack)) };
-        });
+        self.count_invalidation();
+        invalidate_all(vm);
     }
+}
+
+/// Drops all that `vm` has in the TLBs.
+fn invalidate_all(vm: VmId) {
+    with_vmid(vm, || {
+        // SAFETY: TLB invalidation loses nothing but time.
+        unsafe { asm!("tlbi vmalls12e1is", options(nostack)) };
+    });
 }
 
 /// Drops what `vm` has in the TLBs for each of `named`, by `invalidate`.

@@ -168,6 +168,8 @@ fn start(board: Board<'static>, tree: u64, tree_size: u64) -> ! {
     }
     smp::start_all(&board);
     random::init(&board);
+    #[cfg(feature = "stage2-check")]
+    crate::stage2_check::run(&board);
     let bundle = bundle::find(&board);
     vm::build_all(&board, bundle);
     console::start(&board);
