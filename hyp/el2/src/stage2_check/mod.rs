@@ -17,6 +17,7 @@ mod hardware;
 mod model;
 mod operation;
 mod random;
+mod ranges;
 mod rounds;
 mod space;
 mod stage_one;

@@ -11,6 +11,7 @@ use super::hardware::{self, Access, Regime};
 use super::model::{Model, View};
 use super::operation::{Anchors, Chooser, Operation};
 use super::random::Random;
+use super::ranges;
 use super::space::{self, Space};
 use super::stage_one::{self, Pool};
 use super::tally::{Kind, Tally};
@@ -49,6 +50,7 @@ pub fn run(seed: u64, ask_denied: bool) -> Outcome<Tally> {
         done?;
         round.space.end()?;
     }
+    ranges::run(&mut random, &mut tally, &pools.tables)?;
     Ok(tally)
 }
 
