@@ -121,6 +121,8 @@ extern "C" fn secondary_main(cpu: &'static PerCpu) -> ! {
     while !crate::vm::started() {
         aarch64_cpu::asm::wfi();
         crate::interrupts::take();
+        #[cfg(feature = "stage2-check")]
+        crate::stage2_check::serve();
     }
     run::enter()
 }

@@ -6,7 +6,6 @@ use core::arch::asm;
 
 use aarch64_cpu::asm::barrier;
 use aarch64_cpu::registers::*;
-use stage2::Stage2;
 use tock_registers::interfaces::{Readable, Writeable};
 
 use super::answer::{Answer, Cache, Fault, Memory, Shareability};
@@ -82,13 +81,13 @@ fn tcr() -> u64 {
 }
 
 /// Makes EL1&0 translate by these tables, as a vCPU's start does, walks being off meanwhile.
-pub fn load(stage2: &Stage2, regime: Regime) {
+pub fn load(vtcr: u64, vttbr: u64, regime: Regime) {
     TCR_EL1.set(TCR_NO_WALKS);
     barrier::isb(barrier::SY);
     SCTLR_EL1.set(SCTLR_OFF | 1);
     barrier::isb(barrier::SY);
-    VTCR_EL2.set(stage2.vtcr());
-    VTTBR_EL2.set(stage2.vttbr());
+    VTCR_EL2.set(vtcr);
+    VTTBR_EL2.set(vttbr);
     barrier::isb(barrier::SY);
     let dc = if regime == Regime::DefaultCacheable { DC } else { 0 };
     HCR_EL2.set(cpu::guest_hcr(&Features::read()) & !INTERRUPTS | dc);

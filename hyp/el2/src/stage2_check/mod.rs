@@ -15,6 +15,7 @@ mod costs;
 mod guest;
 mod hardware;
 mod model;
+mod neighbour;
 mod operation;
 mod random;
 mod ranges;
@@ -44,6 +45,10 @@ enum Failure {
     Tables { ipa: u64, model: model::View, mapping: Option<Mapping> },
     #[error("{operation:x?} should be {}, and was: {found:?}", if *possible { "done" } else { "refused" })]
     Operation { operation: operation::Operation, possible: bool, found: Result<(), stage2::Error> },
+    #[error("page {} of the ranges, on {cpu}: expected {:x?}, PAR_EL1 {:#x}", wrong.page, wrong.expected, wrong.par)]
+    Range { wrong: ranges::Wrong, cpu: &'static str },
+    #[error("the other CPU doesn't answer")]
+    NoNeighbour,
     #[error("{left} frames are left of {of} when all tables are gone")]
     LostFrames { left: usize, of: usize },
     #[error("a VM can't be set up")]
@@ -55,6 +60,8 @@ enum Failure {
     #[error(transparent)]
     Stage2(#[from] stage2::Error),
 }
+
+pub use neighbour::serve;
 
 type Outcome<T = ()> = Result<T, Failure>;
 

@@ -1,4 +1,5 @@
-//! Exactly what was unmapped is gone from the TLBs, first page to last: the operands of invalidations by range.
+//! Exactly what was unmapped is gone from the TLBs, first page to last, of this CPU and of another: the operands of
+//! invalidations by range, and their reach.
 //!
 //! An emulated TLB drops everything where a range is long for its size. So this one is made to grow first: QEMU doubles it
 //! at a flush that finds it in use.
@@ -7,6 +8,7 @@ use stage2::{PAGE_SIZE, PaRange, Permissions, Use, VmId};
 
 use super::answer::{Answer, Fault, reported};
 use super::hardware::{self, Access, Regime};
+use super::neighbour::{Neighbour, Order};
 use super::random::Random;
 use super::space::Space;
 use super::stage_one::{self, Pool};
@@ -37,58 +39,114 @@ pub fn run(random: &mut Random, tally: &mut Tally, pool: &Pool) -> Outcome {
         let pages = PaRange::new(pool.base(), Pool::SIZE)?;
         space.map(IPA + time * Pool::SIZE, (pages, Use::Ram), Permissions::ALL)?;
     }
-    hardware::load(space.stage2(), Regime::On);
-    let done = unmap_some(random, tally, &mut space, pool);
+    let (vtcr, vttbr) = (space.stage2().vtcr(), space.stage2().vttbr());
+    let both = Both(Neighbour::find());
+    hardware::load(vtcr, vttbr, Regime::On);
+    let done = both
+        .order(Order::Load { vtcr, vttbr })
+        .and_then(|()| unmap_some(random, tally, &mut space, pool, &both));
     hardware::unload();
     done?;
+    both.order(Order::Unload)?;
     space.end()
 }
 
-fn unmap_some(random: &mut Random, tally: &mut Tally, space: &mut Space, pool: &Pool) -> Outcome {
-    for _ in 0..FLUSHES {
+/// This CPU and another, if there is one.
+struct Both(Option<Neighbour>);
+
+impl Both {
+    /// Has the other one do something.
+    fn order(&self, order: Order) -> Outcome {
+        let Some(neighbour) = &self.0 else { return Ok(()) };
+        let answer = neighbour.order(order).ok_or(Failure::NoNeighbour)?;
+        answer.map_err(|wrong| Failure::Range { wrong, cpu: "the other CPU" })
+    }
+
+    /// Every page is in both TLBs then.
+    fn touch(&self) -> Outcome {
         touch_all();
+        self.order(Order::Touch)
+    }
+}
+
+/// Pages to look at, and which of them are gone.
+#[derive(Clone, Copy, Debug)]
+pub struct Stretch {
+    from: u64,
+    to: u64,
+    gone_from: u64,
+    gone_to: u64,
+}
+
+/// A page that is not as it should be.
+#[derive(Clone, Copy, Debug)]
+pub struct Wrong {
+    /// Its number.
+    pub page: u64,
+    /// What it should be.
+    pub expected: Answer,
+    /// What it is.
+    pub par: u64,
+}
+
+fn unmap_some(
+    random: &mut Random,
+    tally: &mut Tally,
+    space: &mut Space,
+    pool: &Pool,
+    both: &Both,
+) -> Outcome {
+    for _ in 0..FLUSHES {
+        both.touch()?;
         remap(space, pool, 0, Pool::SIZE / PAGE_SIZE)?;
     }
     for _ in 0..RANGES {
         let pages = random.between(1, MOST);
         let first = random.below(PAGES - pages);
-        touch_all();
+        both.touch()?;
         space.unmap(IPA + first * PAGE_SIZE, pages * PAGE_SIZE)?;
-        for page in first.saturating_sub(AROUND)..(first + pages + AROUND).min(PAGES) {
-            let gone = (first..first + pages).contains(&page);
-            look(page, gone)?;
-            tally.note(if gone { Kind::NoStageOne } else { Kind::StageOne }, None);
+        let (from, to) = (first.saturating_sub(AROUND), (first + pages + AROUND).min(PAGES));
+        let stretch = Stretch { from, to, gone_from: first, gone_to: first + pages };
+        both.order(Order::Look(stretch))?;
+        look(stretch).map_err(|wrong| Failure::Range { wrong, cpu: "this CPU" })?;
+        let cpus = if both.0.is_some() { 2 } else { 1 };
+        for _ in 0..cpus {
+            tally.note_many(Kind::NoStageOne, pages);
+            tally.note_many(Kind::StageOne, to - from - pages);
         }
         map_back(space, pool, first, pages)?;
     }
     Ok(())
 }
 
-/// Has every page in the TLB.
-fn touch_all() {
+/// Has every page in the TLB of the CPU that runs.
+pub fn touch_all() {
     for page in 0..PAGES {
         hardware::set_stage_one(IPA + page * PAGE_SIZE);
         hardware::ask(Access::StageOne, 0);
     }
 }
 
-/// The page is a stage-1 table, or there is none.
-fn look(page: u64, gone: bool) -> Outcome {
-    let expected = if gone {
-        Answer::Fault { fault: Fault::Translation(3), stage2: true, on_walk: true }
-    } else {
-        let stage_one::Output { ipa, one } = stage_one::translate(page % (Pool::SIZE / PAGE_SIZE), 0);
-        let shareability = reported(one.memory, one.shareability);
-        Answer::Address { page: ipa, memory: one.memory, shareability }
-    };
-    let place = IPA + page * PAGE_SIZE;
-    hardware::set_stage_one(place);
-    let par = hardware::ask(Access::StageOne, 0);
-    let found = par.answer();
-    if found == expected {
-        return Ok(());
+/// Looks at pages from the CPU that runs: each is a stage-1 table, or there is none.
+///
+/// # Errors
+/// The first page that isn't as it should be.
+pub fn look(stretch: Stretch) -> Result<(), Wrong> {
+    for page in stretch.from..stretch.to {
+        let expected = if (stretch.gone_from..stretch.gone_to).contains(&page) {
+            Answer::Fault { fault: Fault::Translation(3), stage2: true, on_walk: true }
+        } else {
+            let stage_one::Output { ipa, one } = stage_one::translate(page % (Pool::SIZE / PAGE_SIZE), 0);
+            let shareability = reported(one.memory, one.shareability);
+            Answer::Address { page: ipa, memory: one.memory, shareability }
+        };
+        hardware::set_stage_one(IPA + page * PAGE_SIZE);
+        let par = hardware::ask(Access::StageOne, 0);
+        if par.answer() != expected {
+            return Err(Wrong { page, expected, par: par.0 });
+        }
     }
-    Err(Failure::Answer { access: Access::StageOne, address: place, expected, found, par: par.0 })
+    Ok(())
 }
 
 fn remap(space: &mut Space, pool: &Pool, first: u64, pages: u64) -> Outcome {

@@ -88,7 +88,7 @@ impl<'a> Round<'a> {
         let frames = *random.pick(&FRAMES).unwrap_or(&0);
         let space = Space::new(vm, ipa_bits, frames)?;
         let geometry = space.stage2().geometry();
-        hardware::load(space.stage2(), regime);
+        hardware::load(space.stage2().vtcr(), space.stage2().vttbr(), regime);
         let anchors = Anchors::choose(random, geometry, regime == Regime::On);
         let model = Model::new(geometry);
         Ok(Self {
