@@ -65,7 +65,7 @@ pub use neighbour::serve;
 
 type Outcome<T = ()> = Result<T, Failure>;
 
-/// Does it, and turns the board off. Nothing else runs: other CPUs wait.
+/// Does it, and turns the board off. Other CPUs wait, but for one that `neighbour` has look.
 pub fn run(board: &Board<'_>) {
     if has(board, "hanok.costs") {
         match costs::run() {

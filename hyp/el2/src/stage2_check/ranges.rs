@@ -62,7 +62,13 @@ impl Both {
         answer.map_err(|wrong| Failure::Range { wrong, cpu: "the other CPU" })
     }
 
-    /// Every page is in both TLBs then.
+    /// Looks from both.
+    fn look(&self, stretch: Stretch) -> Outcome {
+        self.order(Order::Look(stretch))?;
+        look(stretch).map_err(|wrong| Failure::Range { wrong, cpu: "this CPU" })
+    }
+
+    /// Every page is in both TLBs then, if they are large enough.
     fn touch(&self) -> Outcome {
         touch_all();
         self.order(Order::Touch)
@@ -103,12 +109,12 @@ fn unmap_some(
     for _ in 0..RANGES {
         let pages = random.between(1, MOST);
         let first = random.below(PAGES - pages);
-        both.touch()?;
-        space.unmap(IPA + first * PAGE_SIZE, pages * PAGE_SIZE)?;
         let (from, to) = (first.saturating_sub(AROUND), (first + pages + AROUND).min(PAGES));
-        let stretch = Stretch { from, to, gone_from: first, gone_to: first + pages };
-        both.order(Order::Look(stretch))?;
-        look(stretch).map_err(|wrong| Failure::Range { wrong, cpu: "this CPU" })?;
+        both.touch()?;
+        // Last of all those that matter, so that the smallest TLB has them.
+        both.look(Stretch { from, to, gone_from: 0, gone_to: 0 })?;
+        space.unmap(IPA + first * PAGE_SIZE, pages * PAGE_SIZE)?;
+        both.look(Stretch { from, to, gone_from: first, gone_to: first + pages })?;
         let cpus = if both.0.is_some() { 2 } else { 1 };
         for _ in 0..cpus {
             tally.note_many(Kind::NoStageOne, pages);
