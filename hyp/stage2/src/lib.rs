@@ -60,7 +60,7 @@ pub use error::{Error, LedgerError, Refused};
 pub use fault::Access;
 pub use geometry::{Geometry, Level, Vtcr, pa_bits, vttbr};
 pub use grant::{Grant, Use};
-pub use job::{Cursor, MapJob, MapStep, Progress, Teardown};
+pub use job::{Cursor, MapJob, MapStep, Progress, STEP, Teardown};
 pub use ledger::{Inventory, Kind, Ledger, Run, Scrub, State, Transfer};
 pub use table::{Mapping, Stage2, Translation};
 pub use vm::{VmId, VmSet};

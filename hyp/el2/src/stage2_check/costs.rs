@@ -2,11 +2,14 @@
 //!
 //! A row of [`ROWS`] is one cost: what there is before, and what is counted.
 
-use stage2::{PAGE_SIZE, Pa, PaRange, Permissions, Use, VmId};
+use stage2::{
+    Access, CopyReserve, Cursor, Ipa, MapJob, MapStep, PAGE_SIZE, Pa, PaRange, Permissions, Progress, STEP,
+    Use, VmId, VmSet,
+};
 
 use super::space::Space;
 use super::{Failure, Outcome};
-use crate::timer;
+use crate::{memory, timer};
 
 const GIB: u64 = 1 << 30;
 const MIB2: u64 = 2 << 20;
@@ -133,7 +136,168 @@ pub fn run() -> Outcome {
     for (name, before) in TEARDOWNS {
         count_teardown(before)?.print(name, overhead);
     }
+    for (name, before, step) in STEPS {
+        longest(before, |space, cursor| step(space, cursor))?.print(name, overhead);
+    }
+    longest_of_map()?.print("map 1 GiB in steps: 262144 pages", overhead);
+    longest_of_teardown()?.print("tear down a VM of 1 GiB in steps: 262144 pages", overhead);
+    count_store_to_log()?.print("log a store: a page of a block of 2 MiB", overhead);
+    count_copy()?.print("copy on write: a page of a block of 2 MiB", overhead);
     Ok(())
+}
+
+type Step = fn(&mut Space, &mut Cursor) -> Outcome<Progress>;
+
+/// Long operations: what there is before, and a step over all of it.
+const STEPS: [(&str, Work, Step); 5] = [
+    ("unmap 1 GiB in steps: 262144 pages", gib_in_pages, unmap_some),
+    ("unmap 1 GiB in steps: 512 blocks of 2 MiB", gib_in_blocks, unmap_some),
+    ("collect the log of 1 GiB in steps: 262144 pages", logged_pages, collect_some),
+    ("collect the log of 1 GiB in steps: 512 blocks of 2 MiB", logged_blocks, collect_some),
+    ("clear access flags of 1 GiB in steps: 262144 pages", gib_in_pages, age_some),
+];
+
+fn unmap_some(space: &mut Space, cursor: &mut Cursor) -> Outcome<Progress> {
+    let (ledger, stage2, tables) = space.parts();
+    Ok(ledger.unmap_some(stage2, tables, cursor, STEP)?)
+}
+
+fn logged_pages(space: &mut Space) -> Outcome {
+    gib_in_pages(space)?;
+    let _ = space.parts().1.start_log();
+    Ok(())
+}
+
+fn logged_blocks(space: &mut Space) -> Outcome {
+    gib_in_blocks(space)?;
+    let _ = space.parts().1.start_log();
+    Ok(())
+}
+
+fn collect_some(space: &mut Space, cursor: &mut Cursor) -> Outcome<Progress> {
+    let (_, stage2, tables) = space.parts();
+    Ok(stage2.collect_log(tables, cursor, STEP, |ipa, size| {
+        core::hint::black_box((ipa, size));
+    })?)
+}
+
+fn age_some(space: &mut Space, cursor: &mut Cursor) -> Outcome<Progress> {
+    let (_, stage2, tables) = space.parts();
+    Ok(stage2.collect_accessed(tables, cursor, STEP, |ipa, size| {
+        core::hint::black_box((ipa, size));
+    })?)
+}
+
+/// What the longest step of an operation took, and how many there were.
+#[derive(Default)]
+struct Longest {
+    ticks: u64,
+    steps: u32,
+}
+
+impl Longest {
+    fn time<T>(&mut self, step: impl FnOnce() -> T) -> T {
+        let start = timer::now();
+        let result = step();
+        self.ticks = self.ticks.max(timer::now() - start);
+        self.steps += 1;
+        result
+    }
+
+    fn print(&self, name: &str, overhead: u64) {
+        let Self { ticks, steps } = self;
+        let instructions = ticks.saturating_sub(overhead);
+        log::info!(
+            "cost: {name}: {instructions} instructions in the longest of {steps} steps of {STEP} entries"
+        );
+    }
+}
+
+fn longest(
+    before: Work,
+    mut step: impl FnMut(&mut Space, &mut Cursor) -> Outcome<Progress>,
+) -> Outcome<Longest> {
+    let mut space = space()?;
+    before(&mut space)?;
+    let mut cursor = Cursor::new(Ipa::new(IPA), GIB);
+    let mut longest = Longest::default();
+    while longest.time(|| step(&mut space, &mut cursor))? == Progress::More {}
+    space.end()?;
+    Ok(longest)
+}
+
+fn longest_of_map() -> Outcome<Longest> {
+    let mut space = space()?;
+    let mut longest = Longest::default();
+    let (ledger, stage2, tables) = space.parts();
+    let pages = PaRange::new(Pa::new(PA + PAGE_SIZE), GIB)?;
+    let grant = ledger.grant(stage2.vm(), pages, Use::Ram)?;
+    let mut job =
+        MapJob::new(stage2, Ipa::new(IPA), grant, Permissions::ALL).map_err(|refused| refused.error)?;
+    loop {
+        match longest.time(|| job.step(stage2, tables, STEP)) {
+            MapStep::More(more) => job = more,
+            MapStep::Done => break,
+            MapStep::Refused(refused) => return Err(refused.error.into()),
+            MapStep::Stuck(_, error) => return Err(error.into()),
+        }
+    }
+    space.end()?;
+    Ok(longest)
+}
+
+fn longest_of_teardown() -> Outcome<Longest> {
+    let mut space = space()?;
+    gib_in_pages(&mut space)?;
+    let mut longest = Longest::default();
+    let (mut ledger, stage2, mut tables) = space.into_parts();
+    let mut teardown = stage2.dismantle();
+    while longest.time(|| ledger.teardown_some(&mut teardown, &mut tables, STEP))? == Progress::More {}
+    tables.give_back();
+    Ok(longest)
+}
+
+/// A guest's store to a block of 2 MiB whose stores are logged, from the fault to where it can be tried again.
+fn count_store_to_log() -> Outcome<Cost> {
+    let mut space = space()?;
+    block(&mut space)?;
+    let (_, stage2, tables) = space.parts();
+    let mut cursor = stage2.start_log();
+    while stage2.collect_log(tables, &mut cursor, STEP, |_, _| {})? == Progress::More {}
+    let mut none = CopyReserve::none(stage2.vm());
+    let before = tables.invalidations;
+    let start = timer::now();
+    stage2.resolve(tables, &mut none, Ipa::new(IPA + 0x5123), Access::Write)?;
+    let ticks = timer::now() - start;
+    let invalidations = tables.invalidations - before;
+    let frames = space.frames_taken();
+    space.end()?;
+    Ok(Cost { ticks, invalidations, frames })
+}
+
+/// The same for a block that is copied on write, the copy of the page included. There is memory behind it.
+fn count_copy() -> Outcome<Cost> {
+    const PAGES: usize = 1024;
+    let real = memory::claim(PAGES)?;
+    let mut space = space()?;
+    let spare = PaRange::new(Pa::new(real.as_u64() + MIB2), PAGE_SIZE)?;
+    space.map(IPA, (PaRange::new(real, MIB2)?, Use::Ram), Permissions::ALL)?;
+    let (ledger, stage2, tables) = space.parts();
+    let vm = stage2.vm();
+    ledger.freeze(stage2, tables, Ipa::new(IPA), MIB2, VmSet::only(vm))?;
+    let mut copies = CopyReserve::new(vm, [None]);
+    copies.add(ledger.grant(vm, spare, Use::Ram)?).map_err(|_| Failure::Setup)?;
+    let before = tables.invalidations;
+    let start = timer::now();
+    stage2.resolve(tables, &mut copies, Ipa::new(IPA + 0x5123), Access::Write)?;
+    let ticks = timer::now() - start;
+    let invalidations = tables.invalidations - before;
+    let used = copies.take_used().ok_or(Failure::Setup)?;
+    ledger.release(used).map_err(|refused| refused.error)?;
+    let frames = space.frames_taken();
+    space.end()?;
+    memory::yield_back(real, PAGES);
+    Ok(Cost { ticks, invalidations, frames })
 }
 
 struct Cost {

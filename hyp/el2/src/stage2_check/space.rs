@@ -28,7 +28,7 @@ pub struct Space {
 pub fn area(usage: Use, pa_bits: u8) -> (u64, u64) {
     let eighth = 1u64 << (pa_bits - 3);
     match usage {
-        Use::Ram => (0, 5 * eighth),
+        Use::Ram | Use::CopyOnWrite => (0, 5 * eighth),
         Use::Shared => (5 * eighth, eighth),
         Use::Device | Use::Banked => (6 * eighth, 2 * eighth),
     }
@@ -76,6 +76,16 @@ impl Space {
     /// Their memory.
     pub fn tables(&self) -> &Tables {
         &self.tables
+    }
+
+    /// All three at once.
+    pub const fn parts(&mut self) -> (&mut Ledger, &mut Stage2, &mut Tables) {
+        (&mut self.ledger, &mut self.stage2, &mut self.tables)
+    }
+
+    /// Ledger, tables and their frames, for who tears them down.
+    pub fn into_parts(self) -> (Ledger, Stage2, Tables) {
+        (self.ledger, self.stage2, self.tables)
     }
 
     /// Frames that tables take, those at the start included.
