@@ -2,7 +2,7 @@
 //!
 //! Every change to a live entry asks here what it takes. What does the breaking is in `edit`.
 
-use crate::descriptor::{Descriptor, is_uncached};
+use crate::descriptor::{Entry, is_uncached};
 use crate::geometry::Level;
 
 /// The bits of a leaf that may change under a running walker: S2AP (7:6), AF (10), DBM (51), XN (54:53) and software's
@@ -11,10 +11,10 @@ const CHANGEABLE: u64 = 3 << 6 | 1 << 10 | 1 << 51 | 3 << 53 | 0xf << 55;
 
 /// Whether going from `old` to `new` in an entry of `level` needs the entry invalid, and the TLBs free of it, in between.
 pub const fn needs_break(old: u64, new: u64, level: Level) -> bool {
-    let same_kind = match (Descriptor::decode(old, level), Descriptor::decode(new, level)) {
-        (Descriptor::Invalid, _) | (_, Descriptor::Invalid) => return false,
-        (Descriptor::Table(_), Descriptor::Table(_)) => return old != new,
-        (Descriptor::Leaf(_), Descriptor::Leaf(_)) => true,
+    let same_kind = match (Entry::of(old, level), Entry::of(new, level)) {
+        (Entry::Invalid, _) | (_, Entry::Invalid) => return false,
+        (Entry::Table(_), Entry::Table(_)) => return old != new,
+        (Entry::Leaf, Entry::Leaf) => true,
         _ => false,
     };
     !same_kind || (old ^ new) & !CHANGEABLE != 0
@@ -23,10 +23,10 @@ pub const fn needs_break(old: u64, new: u64, level: Level) -> bool {
 /// Whether going from `old` to `new` in an entry of `level` leaves something in the TLBs that must go: everything but a
 /// change from what is never cached, an invalid entry or a leaf whose access flag is 0, and a change that is none.
 pub const fn needs_invalidation(old: u64, new: u64, level: Level) -> bool {
-    let cached = match Descriptor::decode(old, level) {
-        Descriptor::Invalid => false,
-        Descriptor::Table(_) => true,
-        Descriptor::Leaf(_) => !is_uncached(old),
+    let cached = match Entry::of(old, level) {
+        Entry::Invalid => false,
+        Entry::Table(_) => true,
+        Entry::Leaf => !is_uncached(old),
     };
     cached && old != new
 }

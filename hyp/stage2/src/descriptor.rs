@@ -142,20 +142,48 @@ pub enum Descriptor {
 impl Descriptor {
     /// What `raw` says in a table of `level`.
     pub const fn decode(raw: u64, level: Level) -> Self {
+        match Entry::of(raw, level) {
+            Entry::Invalid => Self::Invalid,
+            Entry::Table(table) => Self::Table(table),
+            Entry::Leaf => Self::Leaf(decode_leaf(raw, level)),
+        }
+    }
+}
+
+/// An entry by its kind alone: what loops over entries ask of most of them.
+#[derive(Clone, Copy)]
+pub(crate) enum Entry {
+    Invalid,
+    Table(Pa),
+    Leaf,
+}
+
+impl Entry {
+    /// The kind of `raw` in a table of `level`.
+    #[inline]
+    pub(crate) const fn of(raw: u64, level: Level) -> Self {
         let table_or_page = raw & TABLE_OR_PAGE != 0;
         if raw & VALID == 0 {
             return Self::Invalid;
         }
         match level {
-            Level::Three if table_or_page => Self::Leaf(decode_leaf(raw, level)),
+            Level::Three if table_or_page => Self::Leaf,
             Level::Zero | Level::One | Level::Two if table_or_page => Self::Table(Pa::new(raw & ADDRESS)),
-            Level::One | Level::Two => Self::Leaf(decode_leaf(raw, level)),
+            Level::One | Level::Two => Self::Leaf,
             Level::Zero | Level::Three => Self::Invalid,
         }
     }
 }
 
-const fn decode_leaf(raw: u64, level: Level) -> Leaf {
+/// Where the leaf `raw` of `level` leads.
+#[inline]
+pub(crate) const fn address(raw: u64, level: Level) -> Pa {
+    Pa::new(raw & ADDRESS & !level.span().wrapping_sub(1))
+}
+
+/// What the leaf `raw` of `level` says.
+#[inline]
+pub(crate) const fn decode_leaf(raw: u64, level: Level) -> Leaf {
     let permissions = Permissions {
         read: raw & READ != 0,
         write: raw & (WRITE | DBM) != 0,
@@ -163,7 +191,7 @@ const fn decode_leaf(raw: u64, level: Level) -> Leaf {
     };
     let (usage, may_write) = Use::from_bits((raw & USE_MASK) >> USE_SHIFT);
     Leaf {
-        pa: Pa::new(raw & ADDRESS & !level.span().wrapping_sub(1)),
+        pa: address(raw, level),
         attributes: Attributes { permissions, usage, may_write },
         marks: Marks {
             store_faults: raw & (WRITE | DBM) == DBM,

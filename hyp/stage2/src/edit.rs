@@ -7,9 +7,10 @@
 
 use crate::addr::{Ipa, Pa};
 use crate::bbm::{needs_break, needs_invalidation};
-use crate::descriptor::{self, Attributes, CONTIGUOUS, Descriptor, Format, Leaf, Marks, VALID, group_span};
+use crate::descriptor::{self, Attributes, CONTIGUOUS, Entry, Format, Leaf, Marks, VALID, group_span};
 use crate::environment::{Environment, Invalidation};
 use crate::error::Error;
+use crate::geometry::Level;
 use crate::grant::{Collector, Grant};
 use crate::vm::VmId;
 use crate::walk::{Node, Slot, Span, find};
@@ -85,41 +86,60 @@ fn replace_group<E: Environment, F: Fn(u64) -> u64>(env: &mut E, vm: VmId, slot:
     env.publish();
 }
 
-/// What to map: `span` to physical memory from `pa` on, all with the same attributes.
+/// What to map: `span` to physical memory that lies together, all with the same attributes.
 pub(crate) struct Fill {
     pub(crate) span: Span,
-    pub(crate) pa: u64,
-    pub(crate) attributes: Attributes,
-    pub(crate) format: Format,
-    /// Stores are being logged: what is mapped now counts as written.
-    pub(crate) logging: bool,
+    /// Where the first address leads.
+    pa: u64,
+    /// A leaf without address, as block and as page.
+    block: u64,
+    page: u64,
+    /// The part of `span` that whole groups of blocks of 2 MiB, and of pages, make up.
+    grouped_blocks: Span,
+    grouped_pages: Span,
 }
 
 impl Fill {
-    /// Where `ipa` is to lead.
-    fn pa(&self, ipa: Ipa) -> Pa {
-        Pa::new(self.pa.wrapping_add(ipa.as_u64().wrapping_sub(self.span.from)))
+    /// With `logging`, what is mapped now counts as written.
+    pub(crate) fn new(span: Span, pa: Pa, attributes: Attributes, format: Format, logging: bool) -> Self {
+        let leaf = Leaf { pa: Pa::new(0), attributes, marks: Marks::NEW };
+        let told = |raw| if logging { descriptor::new_while_logging(raw) } else { raw };
+        Self {
+            span,
+            pa: pa.as_u64(),
+            block: told(leaf.encode(format, Level::Two)),
+            page: told(leaf.encode(format, Level::Three)),
+            grouped_blocks: grouped(span, pa, Level::Two),
+            grouped_pages: grouped(span, pa, Level::Three),
+        }
     }
 
     /// The leaf for `slot`, if one of its size fits there.
+    #[inline]
     fn leaf(&self, slot: Slot) -> Option<u64> {
-        let pa = self.pa(slot.ipa);
+        let ipa = slot.ipa.as_u64();
+        let pa = Pa::new(self.pa.wrapping_add(ipa.wrapping_sub(self.span.from)));
         if !slot.is_within(self.span) || !descriptor::fits_block(slot.ipa, pa, slot.level) {
             return None;
         }
-        let marks = Marks { contiguous: self.is_contiguous(slot), ..Marks::NEW };
-        let raw = Leaf { pa, attributes: self.attributes, marks }.encode(self.format, slot.level);
-        Some(if self.logging { descriptor::new_while_logging(raw) } else { raw })
+        let (leaf, grouped) = match slot.level {
+            Level::Three => (self.page, self.grouped_pages),
+            Level::Two => (self.block, self.grouped_blocks),
+            Level::One | Level::Zero => (self.block, Span::EMPTY),
+        };
+        let hint = if grouped.contains(ipa) { CONTIGUOUS } else { 0 };
+        Some(leaf | pa.as_u64() | hint)
     }
+}
 
-    /// Whether all of the group that `slot` is in gets leaves that follow each other.
-    fn is_contiguous(&self, slot: Slot) -> bool {
-        group_span(slot.level).is_some_and(|size| {
-            let start = slot.group_start().ipa;
-            let end = start.as_u64().wrapping_add(size);
-            self.span.from <= start.as_u64() && end <= self.span.to && self.pa(start).is_aligned(size)
-        })
+/// The part of `span`, mapped to memory from `pa` on, that whole groups of leaves of `level` make up.
+fn grouped(span: Span, pa: Pa, level: Level) -> Span {
+    let Some(size) = group_span(level) else { return Span::EMPTY };
+    let mask = size.wrapping_sub(1);
+    if (span.from ^ pa.as_u64()) & mask != 0 {
+        return Span::EMPTY;
     }
+    Span { from: span.from.saturating_add(mask) & !mask, to: span.to & !mask }
 }
 
 /// Makes the entries for `fill`, which meets nothing that is mapped, by the largest blocks that fit. Stops where frames
@@ -140,9 +160,9 @@ pub(crate) fn fill<E: Environment>(env: &mut E, node: Node, fill_with: &Fill) ->
 
 /// The node that `slot` leads to, if it does.
 fn child_of<E: Environment>(env: &E, slot: Slot) -> Option<Node> {
-    match Descriptor::decode(slot.read(env), slot.level) {
-        Descriptor::Table(table) => slot.child(table),
-        Descriptor::Invalid | Descriptor::Leaf(_) => None,
+    match Entry::of(slot.read(env), slot.level) {
+        Entry::Table(table) => slot.child(table),
+        Entry::Invalid | Entry::Leaf => None,
     }
 }
 
@@ -191,12 +211,18 @@ pub(crate) fn split_at<E: Environment>(env: &mut E, vm: VmId, root: Node, ipa: u
 /// none either.
 fn split<E: Environment>(env: &mut E, vm: VmId, slot: Slot, raw: u64, ipa: u64) -> Result<(), Error> {
     let (child, table) = allocate_below(env, slot)?;
-    let mut part = descriptor::first_part(raw, child.level);
+    let (hint, cut) = match group_span(child.level) {
+        Some(size) if ipa & size.wrapping_sub(1) == 0 => (CONTIGUOUS, Span::EMPTY),
+        Some(size) => {
+            let from = ipa & !size.wrapping_sub(1);
+            (CONTIGUOUS, Span { from, to: from.wrapping_add(size) })
+        }
+        None => (0, Span::EMPTY),
+    };
+    let mut part = descriptor::first_part(raw, child.level) | hint;
     for entry in child.all_slots() {
-        let hinted = part | CONTIGUOUS;
-        let cut = |span: Span| span.from < ipa && ipa < span.to;
-        let whole = group_span(child.level).is_some() && !cut(entry.extent(hinted));
-        entry.write(env, if whole { hinted } else { part });
+        let hinted = !cut.contains(entry.ipa.as_u64());
+        entry.write(env, if hinted { part } else { part & !CONTIGUOUS });
         part = part.wrapping_add(child.level.span());
     }
     // No `order` here: a block never becomes a table without a break, and its invalidation orders the parts too.
@@ -222,8 +248,8 @@ pub(crate) fn merge<E: Environment>(env: &mut E, vm: VmId, node: Node, span: Spa
 /// The block that says the same as all of `child`, the table below `slot`, if there is one.
 fn as_block<E: Environment>(env: &E, slot: Slot, child: Node) -> Option<u64> {
     let first = child.slot(0).read(env) & !CONTIGUOUS;
-    let Descriptor::Leaf(leaf) = Descriptor::decode(first, child.level) else { return None };
-    if !descriptor::fits_block(slot.ipa, leaf.pa, slot.level) {
+    let Entry::Leaf = Entry::of(first, child.level) else { return None };
+    if !descriptor::fits_block(slot.ipa, descriptor::address(first, child.level), slot.level) {
         return None;
     }
     let mut expected = first;
@@ -255,8 +281,8 @@ fn hint<E: Environment>(env: &mut E, vm: VmId, node: Node, span: Span) {
 /// Whether the group that starts at `first` could be hinted at and isn't.
 fn is_contiguous<E: Environment>(env: &E, first: Slot, size: u64) -> bool {
     let mut expected = first.read(env);
-    let Descriptor::Leaf(leaf) = Descriptor::decode(expected, first.level) else { return false };
-    if leaf.marks.contiguous || !leaf.pa.is_aligned(size) {
+    let Entry::Leaf = Entry::of(expected, first.level) else { return false };
+    if expected & CONTIGUOUS != 0 || !descriptor::address(expected, first.level).is_aligned(size) {
         return false;
     }
     first.group().all(|entry| {
@@ -273,10 +299,10 @@ fn is_contiguous<E: Environment>(env: &E, first: Slot, size: u64) -> bool {
 pub(crate) fn hide<E: Environment>(env: &mut E, node: Node, span: Span, stale: &mut Stale) {
     for slot in node.slots(span) {
         let raw = slot.read(env);
-        match Descriptor::decode(raw, slot.level) {
-            Descriptor::Invalid => continue,
-            Descriptor::Leaf(_) => {}
-            Descriptor::Table(table) => {
+        match Entry::of(raw, slot.level) {
+            Entry::Invalid => continue,
+            Entry::Leaf => {}
+            Entry::Table(table) => {
                 let Some(child) = slot.child(table) else { continue };
                 hide(env, child, span, stale);
                 if !slot.is_within(span) && !is_empty(env, child) {
@@ -306,9 +332,9 @@ where
             continue;
         }
         let hidden = raw & VALID == 0;
-        match Descriptor::decode(raw | VALID, slot.level) {
-            Descriptor::Leaf(leaf) if hidden => taken.add(leaf, slot.level.span()),
-            Descriptor::Table(table) => {
+        match Entry::of(raw | VALID, slot.level) {
+            Entry::Leaf if hidden => taken.add(descriptor::decode_leaf(raw, slot.level), slot.level.span()),
+            Entry::Table(table) => {
                 let Some(child) = slot.child(table) else { continue };
                 sweep(env, child, span, taken);
                 if !hidden {
@@ -316,7 +342,7 @@ where
                 }
                 env.free(table, 1);
             }
-            Descriptor::Invalid | Descriptor::Leaf(_) => continue,
+            Entry::Invalid | Entry::Leaf => continue,
         }
         slot.write(env, 0);
     }
@@ -353,13 +379,13 @@ pub(crate) fn change<E, F, C>(
 {
     for slot in node.slots(span) {
         let raw = slot.read(env);
-        match Descriptor::decode(raw, slot.level) {
-            Descriptor::Invalid => {}
-            Descriptor::Table(table) => {
+        match Entry::of(raw, slot.level) {
+            Entry::Invalid => {}
+            Entry::Table(table) => {
                 let Some(child) = slot.child(table) else { continue };
                 change(env, vm, child, span, f, changed, stale);
             }
-            Descriptor::Leaf(_) => {
+            Entry::Leaf => {
                 let new = f(raw);
                 if new == raw {
                     continue;

@@ -7,7 +7,7 @@
 use core::ops::ControlFlow;
 
 use crate::addr::{Ipa, PAGE_SIZE, PaRange};
-use crate::descriptor::{Descriptor, Permissions, VALID, fits_block};
+use crate::descriptor::{CONTIGUOUS, Entry, Permissions, VALID, decode_leaf, fits_block};
 use crate::environment::Environment;
 use crate::error::{Error, LedgerError, Refused};
 use crate::geometry::Level;
@@ -18,7 +18,7 @@ use crate::walk::{Node, Slot, Span, visit};
 
 /// Entries for a step that is taken on an exit or between two: with these, the longest one stays below 20,000 instructions
 /// (docs/stage2.md has the figures; a test holds them to it).
-pub const STEP: usize = 64;
+pub const STEP: usize = 48;
 
 /// Whether there is more to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,7 +76,7 @@ impl Stage2 {
         let mut left = entries.max(1);
         let found = visit(env, self.node(), span, &mut |slot: Slot, leaf| {
             left = left.saturating_sub(1);
-            let in_group = leaf.is_some_and(|leaf| leaf.marks.contiguous);
+            let in_group = leaf.is_some_and(|raw| raw & CONTIGUOUS != 0);
             let last = !in_group || slot.group().last().is_none_or(|last| last.ipa == slot.ipa);
             if left == 0 && last { ControlFlow::Break(slot.end()) } else { ControlFlow::Continue(()) }
         });
@@ -377,10 +377,10 @@ where
         let raw = slot.read(env);
         // The start tables' entries have lost their valid bit; an entry that never was valid is 0.
         let raw = if raw == 0 { 0 } else { raw | VALID };
-        match Descriptor::decode(raw, slot.level) {
-            Descriptor::Invalid => {}
-            Descriptor::Leaf(leaf) => taken.add(leaf, slot.level.span()),
-            Descriptor::Table(table) => {
+        match Entry::of(raw, slot.level) {
+            Entry::Invalid => {}
+            Entry::Leaf => taken.add(decode_leaf(raw, slot.level), slot.level.span()),
+            Entry::Table(table) => {
                 let Some(child) = slot.child(table) else { continue };
                 let stopped = drain(env, child, span, budget, taken);
                 if stopped.is_some() {

@@ -138,8 +138,7 @@ impl Stage2 {
         }
         let attributes = grant.attributes(permissions);
         allowed(ipa, attributes)?;
-        let pa = range.start().as_u64();
-        Ok(Fill { span, pa, attributes, format: self.format, logging: self.logging })
+        Ok(Fill::new(span, range.start(), attributes, self.format, self.logging))
     }
 
     fn map_granted<E: Environment>(
@@ -306,7 +305,7 @@ impl Stage2 {
 
     fn first_mapping<E: Environment>(&self, env: &E, span: Span) -> Option<Mapping> {
         let found = visit(env, self.node(), span, &mut |slot, leaf| match leaf {
-            Some(leaf) => ControlFlow::Break(Mapping::new(slot, leaf)),
+            Some(raw) => ControlFlow::Break(Mapping::new(slot, descriptor::decode_leaf(raw, slot.level))),
             None => ControlFlow::Continue(()),
         });
         found.break_value()
@@ -320,7 +319,7 @@ impl Stage2 {
     {
         let seen = visit(env, self.node(), span, &mut |slot, leaf| {
             let hole = Error::NotMapped { ipa: slot.ipa.max(Ipa::new(span.from)) };
-            match leaf.ok_or(hole).and_then(|leaf| f(slot, leaf)) {
+            match leaf.ok_or(hole).and_then(|raw| f(slot, descriptor::decode_leaf(raw, slot.level))) {
                 Ok(()) => ControlFlow::Continue(()),
                 Err(error) => ControlFlow::Break(error),
             }

@@ -3,15 +3,25 @@
 use core::ops::ControlFlow;
 
 use crate::addr::{Ipa, PAGE_SHIFT, Pa, PaRange};
-use crate::descriptor::{CONTIGUOUS, Descriptor, GROUP, Leaf, group_span};
+use crate::descriptor::{CONTIGUOUS, Entry, GROUP, group_span};
 use crate::environment::Environment;
 use crate::geometry::{ENTRIES, Geometry, INDEX_BITS, Level};
 
-/// A range of intermediate physical addresses, `from` below `to`, both multiples of a page.
+/// A range of intermediate physical addresses from `from` up to `to`, both multiples of a page. Operations are about ranges that
+/// are not empty.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Span {
     pub(crate) from: u64,
     pub(crate) to: u64,
+}
+
+impl Span {
+    pub(crate) const EMPTY: Self = Self { from: 0, to: 0 };
+
+    #[inline]
+    pub(crate) const fn contains(self, ipa: u64) -> bool {
+        self.from <= ipa && ipa < self.to
+    }
 }
 
 /// A table, or the start tables side by side, with the address that its first entry translates.
@@ -44,6 +54,7 @@ impl Node {
     }
 
     /// Entry `number`, counted over tables that lie side by side.
+    #[inline]
     pub(crate) const fn slot(self, number: u64) -> Slot {
         let table = self.table.as_u64().wrapping_add((number >> INDEX_BITS).wrapping_shl(PAGE_SHIFT));
         Slot {
@@ -60,6 +71,7 @@ impl Node {
     }
 
     /// The entries that translate any of `span`.
+    #[inline]
     pub(crate) fn slots(self, span: Span) -> impl Iterator<Item = Slot> {
         let own = self.span();
         let (from, to) = (span.from.max(own.from), span.to.min(own.to));
@@ -71,16 +83,19 @@ impl Node {
     }
 
     /// All entries.
+    #[inline]
     pub(crate) fn all_slots(self) -> impl Iterator<Item = Slot> {
         (0..self.entries).map(move |number| self.slot(number))
     }
 }
 
 impl Slot {
+    #[inline]
     pub(crate) fn read<E: Environment>(self, env: &E) -> u64 {
         env.read(self.table, self.index)
     }
 
+    #[inline]
     pub(crate) fn write<E: Environment>(self, env: &mut E, descriptor: u64) {
         env.write(self.table, self.index, descriptor);
     }
@@ -130,6 +145,7 @@ impl Slot {
     }
 
     /// Whether all that the entry spans lies in `span`.
+    #[inline]
     pub(crate) const fn is_within(self, span: Span) -> bool {
         span.from <= self.ipa.as_u64() && self.end() <= span.to
     }
@@ -145,7 +161,7 @@ impl Slot {
 pub(crate) fn find<E: Environment>(env: &E, root: Node, ipa: u64) -> (Slot, u64) {
     let mut slot = root.slot_of(ipa);
     let mut raw = slot.read(env);
-    while let Descriptor::Table(table) = Descriptor::decode(raw, slot.level)
+    while let Entry::Table(table) = Entry::of(raw, slot.level)
         && let Some(child) = slot.child(table)
     {
         slot = child.slot_of(ipa);
@@ -154,17 +170,19 @@ pub(crate) fn find<E: Environment>(env: &E, root: Node, ipa: u64) -> (Slot, u64)
     (slot, raw)
 }
 
-/// Calls `f` for each leaf and each hole that meets `span`, in order of addresses, until it breaks.
+/// Calls `f` for each leaf, which it is told the descriptor of, and each hole that meets `span`, in order of addresses, until
+/// it breaks.
 pub(crate) fn visit<E, B, F>(env: &E, node: Node, span: Span, f: &mut F) -> ControlFlow<B>
 where
     E: Environment,
-    F: FnMut(Slot, Option<Leaf>) -> ControlFlow<B>,
+    F: FnMut(Slot, Option<u64>) -> ControlFlow<B>,
 {
     for slot in node.slots(span) {
-        match Descriptor::decode(slot.read(env), slot.level) {
-            Descriptor::Invalid => f(slot, None)?,
-            Descriptor::Leaf(leaf) => f(slot, Some(leaf))?,
-            Descriptor::Table(table) => {
+        let raw = slot.read(env);
+        match Entry::of(raw, slot.level) {
+            Entry::Invalid => f(slot, None)?,
+            Entry::Leaf => f(slot, Some(raw))?,
+            Entry::Table(table) => {
                 let Some(child) = slot.child(table) else { continue };
                 visit(env, child, span, f)?;
             }

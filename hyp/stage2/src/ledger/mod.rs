@@ -8,7 +8,7 @@ mod runs;
 mod scrub;
 mod transfer;
 
-use crate::addr::{Ipa, Pa, PaRange};
+use crate::addr::{Ipa, PAGE_SIZE, Pa, PaRange};
 use crate::descriptor::{self, Permissions};
 use crate::environment::Environment;
 use crate::error::{Error, LedgerError, Refused};
@@ -191,8 +191,12 @@ impl<S: AsRef<[Run]> + AsMut<[Run]>> Ledger<S> {
         ipa: Ipa,
         size: u64,
     ) -> Result<(), Error> {
-        let pieces = stage2.count_pieces(env, ipa, size, self.runs.capacity())?;
-        self.runs.has_room(pieces.saturating_mul(2))?;
+        // At most two for each page; only where there is no room for that it has to be known better.
+        let pages = usize::try_from(size / PAGE_SIZE).unwrap_or(usize::MAX);
+        if self.runs.has_room(pages.saturating_mul(2)).is_err() {
+            let pieces = stage2.count_pieces(env, ipa, size, self.runs.capacity())?;
+            self.runs.has_room(pieces.saturating_mul(2))?;
+        }
         let mut outcome = Ok(());
         stage2.unmap(env, ipa, size, |grant| {
             if let Err(refused) = self.release(grant) {

@@ -179,7 +179,7 @@ impl Draw {
             36..38 => Step::StartLog { slot, entries: steps },
             38..42 => Step::Collect { slot, entries: steps },
             42 => Step::StopLog { slot, entries: steps },
-            43..45 => Step::Age { slot, entries: steps, end: self.place % 3 == 0 },
+            43..45 => Step::Age { slot, entries: steps, end: self.place.is_multiple_of(3) },
             45..49 => {
                 let (ipa, size) = part();
                 Step::Freeze { slot, ipa, size, members: VmSet::from_bits(u64::from(self.place % 8)) }
