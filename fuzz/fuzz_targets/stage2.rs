@@ -1,8 +1,8 @@
 //! Sequences of operations on three VMs, one ledger and a machine with TLBs, checked after every step as the property
-//! tests do: twelve bytes are one step (`tests/common/steps.rs`).
+//! tests do: twelve bytes are one step (`tests/all/common/steps.rs`).
 #![no_main]
 
-#[path = "../../hyp/stage2/tests/common/mod.rs"]
+#[path = "../../hyp/stage2/tests/all/common/mod.rs"]
 mod common;
 
 use common::steps::{Draw, finish, perform};

@@ -17,20 +17,18 @@
 //! - the levels in tables with a history: it splits blocks and never merges them. There, stretches are compared.
 //! - running out of frames: its allocator must not fail. TLB maintenance: it does none on a host.
 
-mod common;
-
 use std::collections::HashMap;
 use std::ptr::NonNull;
 
+use crate::common::machine::Machine;
+use crate::common::model::{Model, Target};
+use crate::common::steps::{Draw, Step, finish, perform};
+use crate::common::walker::Memory;
+use crate::common::world::{GIB, World};
 use aarch64_paging::Mapping;
 use aarch64_paging::descriptor::{PagingAttributes, PhysicalAddress, Stage2Attributes};
 use aarch64_paging::paging::{Constraints, MemoryRegion, PageTable, Stage2, Translation};
 use aarch64_paging::target::TargetAllocator;
-use common::machine::Machine;
-use common::model::{Model, Target};
-use common::steps::{Draw, Step, finish, perform};
-use common::walker::Memory;
-use common::world::{GIB, World};
 use proptest::prelude::*;
 use stage2::{Attributes, Format, Leaf, Level, Marks, MemoryType, Pa, Permissions, Use, needs_break};
 
@@ -217,7 +215,8 @@ impl Witnesses {
             let stage2 = guest.stage2.as_ref().unwrap();
             let level = start_level(world, *slot);
             let fresh = mapped(world, *slot);
-            let census = common::walker::regime(stage2.vtcr(), false).census(&world.machine, stage2.vttbr());
+            let census =
+                crate::common::walker::regime(stage2.vtcr(), false).census(&world.machine, stage2.vttbr());
             let root = stage2.vttbr() & 0xffff_ffff_f000;
             let ours = Mapping::new(Snapshot::new(&world.machine, root, &census.tables), level, Stage2);
             let found = leaves(&ours);

@@ -2,10 +2,8 @@
 //! step the tables (read by the independent walker), the model and the ledger agree, and nothing stale is left.
 //! What the steps are: `common/steps.rs`, which the fuzzer shares.
 
-mod common;
-
-use common::steps::{Draw, finish, perform};
-use common::world::World;
+use crate::common::steps::{Draw, finish, perform};
+use crate::common::world::World;
 use proptest::prelude::*;
 
 fn draw() -> impl Strategy<Value = Draw> {

@@ -1,8 +1,6 @@
 //! Long operations in steps: how far a step goes, what stands between steps, and what becomes of a refusal halfway.
 
-mod common;
-
-use common::setup::{GIB, MIB2, OTHER, PAGE, Setup, VM};
+use crate::common::setup::{GIB, MIB2, OTHER, PAGE, Setup, VM};
 use stage2::{
     Cursor, Error, Ipa, LedgerError, MapJob, MapStep, Pa, PaRange, Permissions, Progress, Refused, Use,
 };

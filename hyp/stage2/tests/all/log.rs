@@ -1,8 +1,6 @@
 //! The log of stores and the access flag, one by one: what is told, once, at which grain, and what is left when it ends.
 
-mod common;
-
-use common::setup::{GIB, MIB2, PAGE, Setup, VM};
+use crate::common::setup::{GIB, MIB2, PAGE, Setup, VM};
 use stage2::{Access, CopyReserve, Cursor, Error, Invalidation, Ipa, Permissions, Progress, Use};
 
 /// One round, in one step: what is told.

@@ -1,9 +1,7 @@
 //! What each operation on tables does and refuses, with the numbers, one by one; and every short sequence over a few pages.
 
-mod common;
-
-use common::machine::{Machine, page};
-use common::setup::{GIB, MIB2, OTHER, PAGE, Setup, VM};
+use crate::common::machine::{Machine, page};
+use crate::common::setup::{GIB, MIB2, OTHER, PAGE, Setup, VM};
 use stage2::{
     Environment, Error, Format, Geometry, Grant, Invalidation, Ipa, LedgerError, Pa, PaRange, Permissions,
     Refused, Stage2, State, Transfer, Use, VmId, VmSet,

@@ -1,10 +1,8 @@
 //! Memory that several VMs share until one writes to it: how it becomes so, who may map it, what a store does, and how the
 //! pages go round between reserve and ledger.
 
-mod common;
-
-use common::machine::Machine;
-use common::setup::{GIB, MIB2, OTHER, PAGE, Setup, VM};
+use crate::common::machine::Machine;
+use crate::common::setup::{GIB, MIB2, OTHER, PAGE, Setup, VM};
 use stage2::{
     Access, CopyReserve, Error, Format, Geometry, Grant, Ipa, LedgerError, Mapping, Pa, PaRange, Permissions,
     Stage2, State, Transfer, Use, VmSet,

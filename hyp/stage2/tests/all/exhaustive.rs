@@ -14,15 +14,13 @@
 //! crate lets neither tables nor a ledger be copied: the tables by their root, the ledger by declaring what it holds; that
 //! the copy is right shows in the checks after the next step.
 
-mod common;
-
 use std::cell::Cell;
 use std::collections::HashSet;
 use std::rc::Rc;
 
-use common::machine::Machine;
-use common::model::{Model, Target};
-use common::walker::{Found, regime};
+use crate::common::machine::Machine;
+use crate::common::model::{Model, Target};
+use crate::common::walker::{Found, regime};
 use stage2::{
     Environment, Error, Format, Geometry, Invalidation, Inventory, Ipa, Kind, Ledger, LedgerError, Pa,
     PaRange, Permissions, Progress, Run, Stage2, State, Transfer, Use, VmId, VmSet,

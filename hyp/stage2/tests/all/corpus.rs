@@ -1,10 +1,8 @@
 //! What the fuzzer has found worth keeping (`fuzz/corpus/stage2`), once more, with any compiler: nothing that failed once, and
 //! no path that took luck to find, is left to luck.
 
-mod common;
-
-use common::steps::{Draw, finish, perform};
-use common::world::World;
+use crate::common::steps::{Draw, finish, perform};
+use crate::common::world::World;
 
 #[test]
 #[cfg_attr(
