@@ -294,6 +294,7 @@ fn starve(prepare: impl Fn(&mut Setup), operation: impl Fn(&mut Setup) -> Result
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "dozens of worlds with whole tables of entries: ten minutes and more there")]
 fn out_of_frames_leaves_nothing_half_done() {
     let big = |setup: &mut Setup| setup.ram(GIB - PAGE, 3 * GIB - PAGE, GIB + 2 * PAGE);
     assert_eq!(starve(|_| {}, big), 4);
