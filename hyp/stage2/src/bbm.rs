@@ -36,7 +36,8 @@ mod tests {
     use super::*;
     use crate::addr::Pa;
     use crate::descriptor::{
-        Attributes, Format, Leaf, Marks, Permissions, VALID, aged, table_entry, with_permissions,
+        Attributes, Format, Leaf, Marks, Permissions, VALID, aged, logged, table_entry, with_permissions,
+        with_usage,
     };
     use crate::grant::Use;
 
@@ -82,6 +83,10 @@ mod tests {
             (ram, read_only, true),
             (read_only, ram, true),
             (ram, aged(ram), true),
+            (ram, logged(ram), true),
+            (logged(ram), ram, true),
+            (ram, with_usage(ram, Use::CopyOnWrite, false), true),
+            (table, table, false),
             // No TLB holds a leaf whose access flag is 0.
             (aged(ram), ram, false),
             (aged(ram), 0, false),

@@ -21,7 +21,7 @@ use vmm::psci::PowerStates;
 use super::load::Reload;
 use super::{Phase, VMS, Vm};
 use crate::cpu::{self, Features};
-use crate::guest_memory::Space;
+use crate::guest_memory::{self, Source, Space};
 use crate::lock::Mutex;
 use crate::logging::Budget;
 use crate::memory::{self, FrameError};
@@ -159,29 +159,31 @@ fn reclaim(id: VmId, name: &str, ram: &[PaRange], flash: &[FlashMemory]) {
 }
 
 /// Maps a flash bank, what is erased of it again and again to the same frames.
-fn map_flash(
-    stage2: &mut Stage2,
-    tables: &mut Tables,
-    bank: &FlashBank<'_>,
-    memory: &FlashMemory,
-) -> Result<(), BuildError> {
+fn map_flash(space: &mut Space, bank: &FlashBank<'_>, memory: &FlashMemory) -> Result<(), BuildError> {
     let mut at = bank.base;
     for run in &memory.held {
-        map(stage2, tables, at, *run, Use::Ram, FLASH)?;
+        map(space, at, *run, Use::Ram, FLASH)?;
         at = Ipa::new(at.as_u64() + run.size());
     }
-    for run in &memory.erased {
-        // SAFETY: the pages are this VM's, which doesn't run yet; EL2 maps them as Normal memory and has no other use
-        // for them.
-        unsafe { core::ptr::write_bytes(run.start().as_u64() as *mut u8, 0xff, run.size() as usize) };
-        crate::cache::clean(run.start().as_u64(), run.end().as_u64());
-    }
     let end = bank.base.as_u64() + bank.backed + bank.erased;
+    let mut is_erased = false;
     while at.as_u64() < end {
         for run in &memory.erased {
-            map(stage2, tables, at, *run, Use::Ram, FLASH)?;
+            map(space, at, *run, Use::Ram, FLASH)?;
+            if !is_erased {
+                erase(space, at, run.size())?;
+            }
             at = Ipa::new(at.as_u64() + run.size());
         }
+        is_erased = true;
+    }
+    Ok(())
+}
+
+fn erase(space: &mut Space, at: Ipa, size: u64) -> Result<(), BuildError> {
+    let mut done = 0;
+    while done < size {
+        done += guest_memory::write(space, at, Source::Fill(0xff, size), done, size)?;
     }
     Ok(())
 }
@@ -242,14 +244,16 @@ impl<'a> Builder<'a> {
 
         let memory = Memory::take(id, config, reload.plan(), self.geometry(config)?)?;
         let Memory { ram, flash, mut tables } = memory;
-        let mut stage2 = match self.stage2(id, config, &mut tables) {
+        let stage2 = match self.stage2(id, config, &mut tables) {
             Ok(stage2) => stage2,
             Err(error) => {
                 give_back(id, config.name, None, Memory { ram, flash, tables });
                 return Err(error);
             }
         };
-        if let Err(error) = self.map_all(&mut stage2, &mut tables, reload.plan(), &ram, &flash) {
+        let mut space = Space { stage2, tables, copies: CopyReserve::none(id) };
+        if let Err(error) = self.map_all(&mut space, reload.plan(), &ram, &flash) {
+            let Space { stage2, tables, .. } = space;
             give_back(id, config.name, Some(stage2), Memory { ram, flash, tables });
             return Err(error);
         }
@@ -258,8 +262,8 @@ impl<'a> Builder<'a> {
             name: config.name.to_string(),
             cpus: cpus.clone().into_boxed_slice(),
             hcr: cpu::guest_hcr(&self.features),
-            vtcr: stage2.geometry().vtcr().bits(),
-            vttbr: stage2.vttbr(),
+            vtcr: space.stage2.vtcr(),
+            vttbr: space.stage2.vttbr(),
             ids: self.ids.clone(),
             mmio: machine.mmio,
             vgic: Mutex::new(machine.vgic),
@@ -270,7 +274,7 @@ impl<'a> Builder<'a> {
             loaded: AtomicU64::new(0),
             phase: AtomicU8::new(Phase::Running as u8),
             ram,
-            space: Mutex::new(Space { stage2, tables, copies: CopyReserve::none(id) }),
+            space: Mutex::new(space),
             reload: Mutex::new(reload),
             messages: Budget::new(),
         }));
@@ -354,26 +358,25 @@ impl<'a> Builder<'a> {
 
     fn map_all(
         &self,
-        stage2: &mut Stage2,
-        tables: &mut Tables,
+        space: &mut Space,
         plan: &LoadPlan<'_>,
         ram: &[PaRange],
         flash: &[FlashMemory],
     ) -> Result<(), BuildError> {
         let mut at = VIRT.ram.base;
         for run in ram {
-            map(stage2, tables, at, *run, Use::Ram, RAM)?;
+            map(space, at, *run, Use::Ram, RAM)?;
             at = Ipa::new(at.as_u64() + run.size());
         }
         if let Some(Gic::V2 { gicv, .. }) = &self.board.gic {
             let pages = PaRange::new(gicv.start, memory::GICV_BYTES).map_err(stage2::Error::from)?;
-            map(stage2, tables, VIRT.gicc.base, pages, Use::Banked, DEVICE)?;
+            map(space, VIRT.gicc.base, pages, Use::Banked, DEVICE)?;
         }
         let banks = plan.flash.as_ref().map_or(&[][..], |flash| &flash.banks);
         for (bank, memory) in banks.iter().zip(flash) {
-            map_flash(stage2, tables, bank, memory)?;
+            map_flash(space, bank, memory)?;
         }
-        log::debug!("{} frames for tables are left", tables.left());
+        log::debug!("{} frames for tables are left", space.tables.left());
         Ok(())
     }
 
@@ -388,13 +391,13 @@ impl<'a> Builder<'a> {
 
 /// Every mapping goes through the ledger.
 fn map(
-    stage2: &mut Stage2,
-    tables: &mut Tables,
+    space: &mut Space,
     at: Ipa,
     pages: PaRange,
     usage: Use,
     permissions: Permissions,
 ) -> Result<(), BuildError> {
+    let Space { stage2, tables, .. } = space;
     memory::with_ledger(|ledger| ledger.map(stage2, tables, at, (pages, usage), permissions))
         .unwrap_or(Ok(()))?;
     Ok(())
