@@ -45,12 +45,12 @@ export QEMU TOOLS KERNEL INITRD GIC CPUS CPU MEM DEBUG ARGS MANIFEST IMAGE LINUX
 .SUFFIXES:
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help image run test test-host test-target loom fuzz miri mutants stage2-costs bundles fmt fmt-check clippy \
-        doc emulator payloads clean distclean FORCE
+.PHONY: help image run test test-host test-target loom fuzz miri mutants stage2-costs bundles check-manifest fmt fmt-check \
+        clippy doc emulator payloads clean distclean FORCE
 
 # The toolchain, chosen once for everything but what needs no target: there any cargo will do.
 TOOLCHAIN_MK := target/toolchain-$(TOOLCHAIN).mk
-ifneq ($(filter-out help clean distclean fmt fmt-check test-host loom fuzz miri mutants,$(or $(MAKECMDGOALS),help)),)
+ifneq ($(filter-out help clean distclean fmt fmt-check test-host loom fuzz miri mutants check-manifest,$(or $(MAKECMDGOALS),help)),)
 include $(TOOLCHAIN_MK)
 else ifneq ($(filter-out help clean distclean,$(MAKECMDGOALS)),)
 ifeq ($(shell command -v cargo),)
@@ -73,6 +73,7 @@ help:
 	@echo 'make mutants    do the tests of stage 2 notice when it is wrong? Hours; MUTANTS="--file hyp/stage2/src/bbm.rs" minutes'
 	@echo 'make stage2-costs  what operations on stage-2 tables cost, in instructions'
 	@echo 'make bundles    every manifest in guests/ as a bundle in target/bundles'
+	@echo 'make check-manifest M=x.dts  read it as the hypervisor will: what is in it, or what is wrong'
 	@echo 'make fmt | clippy | doc | clean | distclean (clean keeps the downloads)'
 	@echo
 	@echo 'MANIFEST=x.dts  the virtual machines to run (guests/linux.dts)   KERNEL=, INITRD=  in place of Debian'"'"'s'
@@ -125,6 +126,11 @@ stage2-costs: $(CHECK_IMAGE) emulator
 	    -append hanok.costs 2>/dev/null | tr -d '\r' | sed -n 's/^.*hanok: cost: //p; /error/p'
 
 bundles: $(BUNDLES)
+
+# Payloads that it includes have to be there: the build's own after `make bundles`.
+M ?=
+check-manifest: $(TOOLS)
+	@scripts/check-manifest '$(M)'
 
 fmt:
 	$(HOST_CARGO) fmt --all

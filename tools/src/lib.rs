@@ -1,9 +1,11 @@
-//! Host tools of the build: the flat boot image made from EL2's ELF, and the Linux guest's initramfs.
+//! Host tools of the build: the flat boot image made from EL2's ELF, the Linux guest's initramfs, a check of
+//! manifests.
 //! Pure functions from bytes to bytes where they can be; the binary reads and writes the files.
 #![forbid(unsafe_code)]
 
 pub mod cpio;
 pub mod image;
 pub mod initramfs;
+pub mod manifest;
 pub mod modules;
 pub mod strip;

@@ -13,7 +13,9 @@ usage: tools image ELF IMAGE
            leave of a guest's ELF what is loaded
        tools initramfs RECIPE BUSYBOX MODULES CPIO
            make a Linux guest's initramfs. RECIPE: a folder with `modules`, the names of the modules that guests need,
-           and `etc`, the files for /etc. BUSYBOX: a static busybox for arm64. MODULES: the kernel's lib/modules/VERSION";
+           and `etc`, the files for /etc. BUSYBOX: a static busybox for arm64. MODULES: the kernel's lib/modules/VERSION
+       tools check-manifest BUNDLE
+           say what is in a VM bundle, or what is wrong with it";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -24,6 +26,7 @@ fn main() -> ExitCode {
         ["initramfs", recipe, busybox, modules, cpio] => {
             make_initramfs(Path::new(recipe), Path::new(busybox), Path::new(modules), Path::new(cpio))
         }
+        ["check-manifest", bundle] => check_manifest(Path::new(bundle)),
         _ => Err(USAGE.into()),
     };
     match done {
@@ -67,6 +70,22 @@ fn make_initramfs(recipe: &Path, busybox: &Path, root: &Path, to: &Path) -> Resu
     let names: Vec<&str> = modules.0.keys().map(String::as_str).collect();
     println!("{}: {} bytes; modules of {release}: {}", to.display(), bytes.len(), names.join(" "));
     Ok(())
+}
+
+/// Mistakes go to standard error, the last line says how many there are.
+fn check_manifest(bundle: &Path) -> Result<(), String> {
+    let tools::manifest::Report { sound, wrong } = tools::manifest::check(&read(bundle)?);
+    for line in &sound {
+        println!("{line}");
+    }
+    for line in &wrong {
+        eprintln!("error: {line}");
+    }
+    match wrong.len() {
+        0 => Ok(()),
+        1 => Err("1 mistake".to_owned()),
+        count => Err(format!("{count} mistakes")),
+    }
 }
 
 /// The files of a folder, by name; those that start with `#!` are programs.
