@@ -137,7 +137,7 @@ pub fn run() -> Outcome {
         count_teardown(before)?.print(name, overhead);
     }
     for (name, before, step) in STEPS {
-        longest(before, |space, cursor| step(space, cursor))?.print(name, overhead);
+        longest(before, step)?.print(name, overhead);
     }
     longest_of_map()?.print("map 1 GiB in steps: 262144 pages", overhead);
     longest_of_teardown()?.print("tear down a VM of 1 GiB in steps: 262144 pages", overhead);
@@ -213,10 +213,7 @@ impl Longest {
     }
 }
 
-fn longest(
-    before: Work,
-    mut step: impl FnMut(&mut Space, &mut Cursor) -> Outcome<Progress>,
-) -> Outcome<Longest> {
+fn longest(before: Work, step: Step) -> Outcome<Longest> {
     let mut space = space()?;
     before(&mut space)?;
     let mut cursor = Cursor::new(Ipa::new(IPA), GIB);
