@@ -5,6 +5,7 @@ mod bad_board;
 mod bad_bundle;
 mod board_u_boot;
 mod case;
+mod console;
 mod el2_crash;
 mod firmware;
 mod linux;
@@ -38,6 +39,7 @@ fn main() -> ExitCode {
         u_boot::cases(),
         board_u_boot::cases(),
         firmware::cases(),
+        console::cases(),
         el2_crash::cases(),
         bad_board::cases(),
         bad_bundle::cases(),

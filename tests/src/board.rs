@@ -153,6 +153,11 @@ impl Board {
         self.console.text()
     }
 
+    /// All that the console has said, control sequences included.
+    pub fn raw(&self) -> Vec<u8> {
+        self.console.raw()
+    }
+
     /// Speaks to QEMU by its control socket; once for a board.
     ///
     /// # Errors

@@ -30,6 +30,8 @@ pub(crate) struct Console {
 #[derive(Default)]
 struct State {
     text: String,
+    /// The very bytes.
+    raw: Vec<u8>,
     /// Byte offset up to which the text has been matched.
     seen: usize,
     /// Byte offset of the first line that has not been searched for alarms.
@@ -86,7 +88,10 @@ impl Console {
         let mut chunk = [0; 4096];
         while let Ok(count @ 1..) = stream.read(&mut chunk) {
             let text = cleaner.clean(&chunk[..count]);
-            self.lock().text.push_str(&text);
+            let mut state = self.lock();
+            state.text.push_str(&text);
+            state.raw.extend_from_slice(&chunk[..count]);
+            drop(state);
             self.changed.notify_all();
         }
     }
@@ -135,6 +140,11 @@ impl Console {
     /// From now on a crash of EL2 is no alarm.
     pub(crate) fn want_crash(&self) {
         self.lock().crash_wanted = true;
+    }
+
+    /// All that was said, as it came.
+    pub(crate) fn raw(&self) -> Vec<u8> {
+        self.lock().raw.clone()
     }
 
     /// All that was said.

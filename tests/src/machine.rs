@@ -47,7 +47,7 @@ impl Machine {
             at_el2: true,
             image: None,
             bundle: None,
-            arguments: "hanok.log=debug".to_owned(),
+            arguments: "hanok.log=debug hanok.color=off".to_owned(),
             kernel: Kernel::Loaded,
             control: Control::Qmp,
             more: Vec::new(),

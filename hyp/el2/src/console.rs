@@ -1,9 +1,10 @@
 //! The board's console: EL2's log and the guests' output to one UART, and its input to the guest in focus.
 //!
 //! While guests run, only CPU 0 touches the UART. Output waits in rings (each VM's UART, each CPU's log) until CPU 0
-//! fetches it, a bounded piece at a time; a full ring holds back the guest that fills it, as a slow line would. The first
-//! VM has the focus: its output goes out as it comes, and it gets the input. Other VMs' output goes out line by line,
-//! with their names.
+//! fetches it, a bounded piece at a time; a full ring holds back the guest that fills it, as a slow line would. One VM has
+//! the focus, the first one at the start: its output goes out as it comes, and it gets the input, but for the keys that
+//! give the focus to another (`vmm::console`). Other VMs' output goes out line by line, with their names. No line is torn:
+//! where something breaks into one that the VM in focus has begun, the beginning is said again.
 
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, Ordering};
@@ -12,6 +13,7 @@ use arrayvec::ArrayVec;
 use platform::gic::Trigger;
 use platform::tree::Board;
 use platform::uart::Uart;
+use vmm::console::{Command, HELP, History, Key, Keys, colour};
 
 use crate::lock::Mutex;
 use crate::percpu::{self, request, this_cpu};
@@ -25,11 +27,31 @@ const CHUNK: usize = logging::MESSAGE;
 const CONTINUED: u32 = 4;
 /// Longest line of a VM out of focus that stays whole.
 const LINE: usize = 200;
+/// Bytes that are kept of what each VM said last.
+const KEPT: usize = 4096;
+/// Bytes that a name's colour takes.
+const COLOUR: usize = 9;
+
+/// What a VM has said.
+#[derive(Default)]
+struct Output {
+    /// Its line, as far as it has come.
+    line: ArrayVec<u8, LINE>,
+    /// What it said last.
+    said: History<KEPT>,
+}
+
+/// What a VM said last, while it is shown again.
+struct Replay {
+    vm: usize,
+    next: usize,
+    end: usize,
+}
 
 struct Console {
     uart: Option<Uart>,
     /// Fetched, and not sent yet; from `sent` on.
-    staged: ArrayVec<u8, { CHUNK + 2 }>,
+    staged: ArrayVec<u8, { CHUNK + LINE + 8 }>,
     sent: usize,
     /// The last byte that was staged ended a line.
     at_line_start: bool,
@@ -39,8 +61,16 @@ struct Console {
     polled: bool,
     /// Came from the board, and the guest in focus has no room for it.
     input: Option<u8>,
-    /// Lines of the VMs out of focus, as far as they have come.
-    lines: Vec<ArrayVec<u8, LINE>>,
+    /// Which VM has the focus.
+    focus: usize,
+    keys: Keys,
+    /// By VM.
+    outputs: Vec<Output>,
+    /// What the VM in focus has begun isn't there any more, and has to be said again.
+    broken: bool,
+    replay: Option<Replay>,
+    /// Names have colours.
+    coloured: bool,
     next: usize,
 }
 
@@ -52,7 +82,12 @@ static CONSOLE: Mutex<Console> = Mutex::new(Console {
     continued: 0,
     polled: false,
     input: None,
-    lines: Vec::new(),
+    focus: 0,
+    keys: Keys::new(),
+    outputs: Vec::new(),
+    broken: false,
+    replay: None,
+    coloured: true,
     next: 0,
 });
 
@@ -113,7 +148,8 @@ pub fn start(board: &Board<'_>) {
     }
     let mut console = CONSOLE.lock();
     console.polled = polled;
-    console.lines.resize_with(vm::all().count(), ArrayVec::new);
+    console.coloured = !board.bootargs.split_whitespace().any(|argument| argument == "hanok.color=off");
+    console.outputs.resize_with(vm::all().count(), Output::default);
     let Some(uart) = &mut console.uart else { return };
     uart.start_receiving();
     drop(console);
@@ -162,13 +198,26 @@ pub fn service() {
 }
 
 impl Console {
-    /// Hands input to the VM in focus. False: it has no room, so the board's UART keeps what else comes.
+    /// Hands input to the VM in focus, and does what commands say. False: that VM has no room, so the board's UART keeps what
+    /// else comes.
     fn receive(&mut self) -> bool {
-        let Some(uart) = &mut self.uart else { return false };
-        let focus = vm::all().next();
         for _ in 0..BUDGET {
-            let Some(byte) = self.input.take().or_else(|| uart.receive()) else { return true };
-            if let Some(vm) = focus
+            let byte = match self.input.take() {
+                Some(waited) => waited,
+                None => {
+                    let Some(uart) = &mut self.uart else { return false };
+                    let Some(typed) = uart.receive() else { return true };
+                    match self.keys.take(typed) {
+                        Key::Input(byte) => byte,
+                        Key::Begun => continue,
+                        Key::Command(command) => {
+                            self.command(command);
+                            continue;
+                        }
+                    }
+                }
+            };
+            if let Some(vm) = vm::all().nth(self.focus)
                 && !vm.receive(byte)
             {
                 self.input = Some(byte);
@@ -176,6 +225,37 @@ impl Console {
             }
         }
         true
+    }
+
+    fn command(&mut self, command: Command) {
+        let count = vm::all().count();
+        let before = self.focus;
+        self.focus = command.focus(before, count);
+        let vm = |number: usize| vm::all().nth(number).map_or("no VM", |vm| vm.name.as_str());
+        match command {
+            Command::Next | Command::Previous | Command::Select(_) => {
+                if self.focus != before {
+                    // Input that waits is the other VM's, which had no room: it is lost with the focus.
+                    self.input = None;
+                    self.broken = true;
+                }
+                let number = self.focus.saturating_add(1);
+                logging::say(format_args!("console of {} ({number} of {count})", vm(self.focus)));
+            }
+            Command::List => {
+                for (number, vm) in (1..).zip(vm::all()) {
+                    let focus = if number == self.focus.saturating_add(1) { ", in focus" } else { "" };
+                    logging::say(format_args!("{number} {}: {}{focus}", vm.name, vm.phase().in_words()));
+                }
+            }
+            Command::Replay => {
+                let Some(output) = self.outputs.get(self.focus) else { return };
+                let (next, end) = (output.said.start(), output.said.end());
+                logging::say(format_args!("the last lines of {}:", vm(self.focus)));
+                self.replay = Some(Replay { vm: self.focus, next, end });
+            }
+            Command::Help => logging::say(format_args!("{HELP}")),
+        }
     }
 
     /// Sends what waits. True: nothing is left.
@@ -210,16 +290,9 @@ impl Console {
         self.staged.clear();
         self.sent = 0;
         let mut chunk = [0; CHUNK];
-        if !self.at_line_start
-            && self.continued < CONTINUED
-            && let Some(vm) = vm::all().next()
-        {
-            let count = vm.drain(&mut chunk);
-            if count > 0 {
-                self.continued = self.continued.saturating_add(1);
-                self.put(chunk.get(..count).unwrap_or(&[]));
-                return true;
-            }
+        if !self.at_line_start && self.continued < CONTINUED && self.stage_focus(&mut chunk) {
+            self.continued = self.continued.saturating_add(1);
+            return true;
         }
         self.continued = 0;
         for cpu in percpu::all() {
@@ -230,27 +303,102 @@ impl Console {
                 return true;
             }
         }
+        if self.stage_replay() {
+            return true;
+        }
         let vms = vm::all().count();
         for turn in 0..vms {
             let index = self.next.wrapping_add(turn).checked_rem(vms).unwrap_or(0);
             let Some(vm) = vm::all().nth(index) else { continue };
             // Each byte may end a line, which a name and a few characters are added to.
-            let added = vm.name.len().saturating_add(6);
-            let short = CHUNK.saturating_sub(LINE).checked_div(added).unwrap_or(1).clamp(1, LINE);
-            let room = if index == 0 { CHUNK } else { short };
+            if index == self.focus {
+                if self.stage_focus(&mut chunk) {
+                    self.next = index.wrapping_add(1);
+                    return true;
+                }
+                continue;
+            }
+            let added = vm.name.len().saturating_add(6).saturating_add(COLOUR);
+            let room = CHUNK.saturating_sub(LINE).checked_div(added).unwrap_or(1).clamp(1, LINE);
             let count = chunk.get_mut(..room).map_or(0, |chunk| vm.drain(chunk));
             if count == 0 {
                 continue;
             }
             self.next = index.wrapping_add(1);
-            if index == 0 {
-                self.put(chunk.get(..count).unwrap_or(&[]));
-            } else {
-                self.gather(index, &vm.name, chunk.get(..count).unwrap_or(&[]));
-            }
+            let said = chunk.get(..count).unwrap_or(&[]);
+            self.keep(index, said);
+            self.gather(index, &vm.name, said);
             return true;
         }
-        false
+        // Nobody has anything to say, so what has been begun can stand there.
+        core::mem::take(&mut self.broken) && self.say_again()
+    }
+
+    /// The next piece of the VM in focus, as it is.
+    fn stage_focus(&mut self, chunk: &mut [u8]) -> bool {
+        let Some(vm) = vm::all().nth(self.focus) else { return false };
+        let count = vm.drain(chunk);
+        if count == 0 {
+            return false;
+        }
+        if core::mem::take(&mut self.broken) {
+            self.say_again();
+        }
+        let said = chunk.get(..count).unwrap_or(&[]);
+        self.keep(self.focus, said);
+        self.put(said);
+        let Some(Output { line, .. }) = self.outputs.get_mut(self.focus) else { return true };
+        for byte in said {
+            // What is written over is not said again, and of a line that is too long, only the end.
+            if matches!(*byte, b'\r' | b'\n') || line.is_full() {
+                line.clear();
+            }
+            if !matches!(*byte, b'\r' | b'\n') {
+                let _ = line.try_push(*byte);
+            }
+        }
+        true
+    }
+
+    /// What the VM in focus has begun. Whether that is anything.
+    fn say_again(&mut self) -> bool {
+        let line = self.outputs.get(self.focus).map_or(ArrayVec::new(), |output| output.line.clone());
+        if line.is_empty() {
+            return false;
+        }
+        self.begin_line();
+        self.put(&line);
+        self.broken = false;
+        true
+    }
+
+    /// The next piece of what is shown again.
+    fn stage_replay(&mut self) -> bool {
+        let Some(Replay { vm, next, end }) = self.replay.take() else { return false };
+        let Some(output) = self.outputs.get(vm) else { return false };
+        let place = |n: usize| next.wrapping_add(n);
+        let mut piece: ArrayVec<u8, CHUNK> = ArrayVec::new();
+        for n in 0..CHUNK {
+            // What was said meanwhile may have taken the place of what was to be shown: the rest is shown.
+            match output.said.get(place(n)).filter(|_| place(n) != end) {
+                Some(byte) => piece.push(byte),
+                None => break,
+            }
+        }
+        if piece.is_empty() {
+            return false;
+        }
+        if piece.is_full() {
+            self.replay = Some(Replay { vm, next: place(piece.len()), end });
+        }
+        self.put(&piece);
+        true
+    }
+
+    fn keep(&mut self, index: usize, said: &[u8]) {
+        if let Some(output) = self.outputs.get_mut(index) {
+            said.iter().for_each(|byte| output.said.push(*byte));
+        }
     }
 
     /// The last words of VMs out of focus, which no line's end will bring out any more. Whether there were any; they are
@@ -258,8 +406,9 @@ impl Console {
     fn flush_lines(&mut self) -> bool {
         self.staged.clear();
         self.sent = 0;
-        for (index, vm) in vm::all().enumerate().skip(1) {
-            if self.lines.get(index).is_some_and(|line| !line.is_empty()) {
+        let focus = self.focus;
+        for (index, vm) in vm::all().enumerate().filter(|(index, _)| *index != focus) {
+            if self.outputs.get(index).is_some_and(|output| !output.line.is_empty()) {
                 self.gather(index, &vm.name, b"\n");
             }
         }
@@ -269,7 +418,10 @@ impl Console {
     /// What starts a line of its own must not be appended to somebody's half line.
     fn begin_line(&mut self) {
         if !self.at_line_start {
-            self.put(b"\r\n");
+            // A terminal that knows colours can take the half line away.
+            self.put(if self.coloured { b"\r\x1b[K" } else { b"\r\n" });
+            self.at_line_start = true;
+            self.broken = true;
         }
     }
 
@@ -285,16 +437,19 @@ impl Console {
     /// Adds to the line of a VM out of focus, and puts it out when it is whole.
     fn gather(&mut self, index: usize, name: &str, bytes: &[u8]) {
         for byte in bytes {
-            let Some(line) = self.lines.get_mut(index) else { return };
+            let Some(Output { line, .. }) = self.outputs.get_mut(index) else { return };
             if *byte != b'\r' && *byte != b'\n' {
                 let _ = line.try_push(*byte);
             }
             if *byte == b'\n' || line.is_full() {
                 let line = core::mem::take(line);
                 self.begin_line();
+                if self.coloured {
+                    self.put(&[b'\x1b', b'[', b'3', b'0'.wrapping_add(colour(index) % 10), b'm']);
+                }
                 self.put(b"[");
                 self.put(name.as_bytes());
-                self.put(b"] ");
+                self.put(if self.coloured { b"]\x1b[0m " } else { b"] " });
                 self.put(&line);
                 self.put(b"\r\n");
             }

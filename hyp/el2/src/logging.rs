@@ -4,7 +4,7 @@
 //! housekeeping CPU drains, so that no exit waits for a UART or for another CPU's lock. A ring that is full drops whole
 //! messages and says how many.
 
-use core::fmt::Write;
+use core::fmt::{Arguments, Write};
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use arrayvec::ArrayString;
@@ -30,26 +30,35 @@ impl log::Log for Logger {
     }
 
     fn log(&self, record: &Record<'_>) {
-        let mut text: ArrayString<MESSAGE> = ArrayString::new();
-        let us = timer::microseconds();
         let level = match record.level() {
             log::Level::Error => "error: ",
             log::Level::Warn => "warning: ",
             _ => "",
         };
-        // What doesn't fit is cut; the line's end below always has room.
-        let mut cut = Cut(&mut text);
-        let _ = write!(cut, "[{:5}.{:06}] hanok: {level}{}", us / 1_000_000, us % 1_000_000, record.args());
-        text.push_str("\r\n");
-        if DEFERRED.load(Ordering::Relaxed) {
-            this_cpu().log.push(text.as_bytes());
-            console::wake();
-        } else {
-            console::write_now(text.as_bytes());
-        }
+        write_message(level, *record.args());
     }
 
     fn flush(&self) {}
+}
+
+/// Says something whatever the level of the log: what somebody at the console has asked for.
+pub fn say(message: Arguments<'_>) {
+    write_message("", message);
+}
+
+fn write_message(level: &str, message: Arguments<'_>) {
+    let mut text: ArrayString<MESSAGE> = ArrayString::new();
+    let us = timer::microseconds();
+    // What doesn't fit is cut; the line's end below always has room.
+    let mut cut = Cut(&mut text);
+    let _ = write!(cut, "[{:5}.{:06}] hanok: {level}{message}", us / 1_000_000, us % 1_000_000);
+    text.push_str("\r\n");
+    if DEFERRED.load(Ordering::Relaxed) {
+        this_cpu().log.push(text.as_bytes());
+        console::wake();
+    } else {
+        console::write_now(text.as_bytes());
+    }
 }
 
 /// Writes until only the line's end fits.

@@ -304,7 +304,8 @@ pub(crate) const fn aged(raw: u64) -> u64 {
 /// The leaf `raw`, which is a VM's own memory, as memory that is copied on write, or the other way round. With `logging`,
 /// what was written stays to be told.
 pub(crate) const fn with_usage(raw: u64, to: Use, logging: bool) -> u64 {
-    let other = raw & !USE_MASK | to.bits(!matches!(to, Use::CopyOnWrite)) << USE_SHIFT;
+    // Neither of the two uses has two codes.
+    let other = raw & !USE_MASK | to.bits(true) << USE_SHIFT;
     match to {
         Use::CopyOnWrite if raw & WRITE != 0 => other & !WRITE | DBM | flag(WRITTEN, logging),
         Use::CopyOnWrite => other,

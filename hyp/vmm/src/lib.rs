@@ -32,6 +32,7 @@ extern crate alloc;
 extern crate std;
 
 pub mod affinity;
+pub mod console;
 pub mod devices;
 pub mod esr;
 pub mod guest_tree;

@@ -95,6 +95,18 @@ pub enum Phase {
     Stopped,
 }
 
+impl Phase {
+    /// For people.
+    pub const fn in_words(self) -> &'static str {
+        match self {
+            Self::Running => "running",
+            Self::Restarting => "starting afresh",
+            Self::TurningOff | Self::Crashing => "stopping",
+            Self::Stopped => "off",
+        }
+    }
+}
+
 /// Why EL2 stops a VM.
 #[derive(Clone, Copy, Debug)]
 pub struct Crash {

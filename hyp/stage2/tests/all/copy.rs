@@ -185,6 +185,29 @@ fn a_copy_is_told_by_the_log() {
     assert_eq!(told, [(GIB + PAGE, PAGE), (GIB + PAGE, PAGE)]);
 }
 
+/// Written, then frozen, then given other rights: still told. The same for what is read-only when it is frozen.
+#[test]
+fn what_was_written_before_it_was_frozen_is_told() {
+    let mut setup = Setup::new();
+    setup.ram(GIB, 2 * GIB, 4 * PAGE).unwrap();
+    setup.tables.start_log();
+    setup.protect(GIB + PAGE, PAGE, Permissions::READ).unwrap();
+    let Setup { tables, machine, ledger } = &mut setup;
+    ledger.freeze(tables, machine, Ipa::new(GIB), 2 * PAGE, BOTH).unwrap();
+    tables.protect(machine, Ipa::new(GIB), PAGE, Permissions::READ_WRITE).unwrap();
+    for told in
+        [vec![(GIB, PAGE), (GIB + PAGE, PAGE), (GIB + 2 * PAGE, PAGE), (GIB + 3 * PAGE, PAGE)], vec![]]
+    {
+        let mut found = Vec::new();
+        let mut cursor = tables.everything();
+        let _ = tables
+            .collect_log(machine, &mut cursor, usize::MAX, |ipa: Ipa, size| found.push((ipa.as_u64(), size)))
+            .unwrap();
+        machine.assert_current();
+        assert_eq!(found, told);
+    }
+}
+
 #[test]
 fn what_can_be_frozen() {
     let freeze = |setup: &mut Setup, ipa, size, members| {

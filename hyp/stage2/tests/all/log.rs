@@ -102,6 +102,44 @@ fn what_becomes_read_only_is_still_told() {
     assert_eq!(collect(&mut setup), []);
 }
 
+/// What was written and can't be any more keeps the note through further changes of its rights, and drops it when it says
+/// writable, which tells the same.
+#[test]
+fn the_note_of_a_store_survives_other_changes_of_rights() {
+    let mut setup = logged();
+    access(&mut setup, GIB, Access::Write).unwrap();
+    setup.protect(GIB, PAGE, Permissions::READ).unwrap();
+    setup.protect(GIB, PAGE, Permissions::READ_EXECUTE).unwrap();
+    assert_eq!(collect(&mut setup), [(GIB, PAGE)]);
+    access(&mut setup, GIB + MIB2, Access::Write).unwrap();
+    for page in 1..512 {
+        access(&mut setup, GIB + MIB2 + page * PAGE, Access::Write).unwrap();
+    }
+    setup.protect(GIB + MIB2, PAGE, Permissions::READ).unwrap();
+    setup.protect(GIB + MIB2, PAGE, Permissions::ALL).unwrap();
+    let block = setup.leaves().into_iter().find(|leaf| leaf.ipa == GIB + MIB2).unwrap();
+    assert_eq!((block.size, block.write), (MIB2, true), "alike again, so one block");
+}
+
+#[test]
+fn hints_are_given_at_once_where_all_is_mapped_at_once() {
+    let mut setup = Setup::new();
+    for (ipa, pa, size, hinted) in [
+        (GIB, 2 * GIB, 40 * PAGE, 32),
+        (2 * GIB + 8 * PAGE, 3 * GIB + 8 * PAGE, 44 * PAGE, 32),
+        (3 * GIB + 16 * PAGE, 4 * GIB + PAGE, 16 * PAGE, 0),
+        (5 * GIB + 8 * MIB2, 5 * GIB, 48 * MIB2, 0),
+        (6 * GIB + 15 * MIB2, 6 * GIB + 15 * MIB2, 40 * MIB2, 32),
+    ] {
+        setup.ram(ipa, pa, size).unwrap();
+        assert_eq!(setup.machine.invalidations, [], "{ipa:#x}: what was hinted at later was broken for it");
+        let count = setup.leaves().iter().filter(|leaf| leaf.contiguous).count();
+        assert_eq!(count, hinted, "{ipa:#x}");
+        setup.unmap(ipa, size).unwrap();
+        setup.machine.invalidations.clear();
+    }
+}
+
 fn not_permitted(ipa: u64) -> Error {
     Error::NotPermitted { ipa: Ipa::new(ipa), access: Access::Write }
 }

@@ -1,0 +1,159 @@
+//! The board's one console, which all VMs share: the keys that say whose input it is, and what is kept of each VM's output.
+//!
+//! Ctrl-T is the key that begins a command; all else goes to the VM in focus. What a command comes to, and where bytes
+//! come from and go to, is the caller's.
+
+/// The byte that begins a command, Ctrl-T. Twice, it goes to the VM once.
+pub const ESCAPE: u8 = 0x14;
+
+/// What can be typed after [`ESCAPE`], for people.
+pub const HELP: &str =
+    "Ctrl-T n: next VM, p: previous, 1-9: by number, l: list, r: last lines again, Ctrl-T: itself";
+
+/// A command to the console.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Command {
+    /// The next VM gets the focus; after the last one, the first.
+    Next,
+    /// The one before; before the first one, the last.
+    Previous,
+    /// The VM of this number, counted from 0 in the order of the manifest.
+    Select(usize),
+    /// Which VMs there are.
+    List,
+    /// What the VM in focus said last is shown again.
+    Replay,
+    /// What can be typed; also after a key that means nothing.
+    Help,
+}
+
+impl Command {
+    /// Which of `count` VMs has the focus after it, if `focus` had it. A number that no VM has changes nothing.
+    pub const fn focus(self, focus: usize, count: usize) -> usize {
+        let next = focus.wrapping_add(1);
+        match self {
+            Self::Next if next < count => next,
+            Self::Next => 0,
+            Self::Previous if focus > 0 => focus.wrapping_sub(1),
+            Self::Previous => count.saturating_sub(1),
+            Self::Select(number) if number < count => number,
+            Self::Select(_) | Self::List | Self::Replay | Self::Help => focus,
+        }
+    }
+}
+
+/// What a byte from the board's console is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Key {
+    /// Input of the VM in focus.
+    Input(u8),
+    /// A command.
+    Command(Command),
+    /// The beginning of a command.
+    Begun,
+}
+
+/// Tells commands from input, byte by byte.
+#[derive(Debug, Default)]
+pub struct Keys {
+    begun: bool,
+}
+
+impl Keys {
+    /// Nothing has been typed.
+    pub const fn new() -> Self {
+        Self { begun: false }
+    }
+
+    /// What the next byte is.
+    pub const fn take(&mut self, byte: u8) -> Key {
+        if !self.begun {
+            self.begun = byte == ESCAPE;
+            return if self.begun { Key::Begun } else { Key::Input(byte) };
+        }
+        self.begun = false;
+        Key::Command(match byte {
+            ESCAPE => return Key::Input(ESCAPE),
+            b'n' | b'N' => Command::Next,
+            b'p' | b'P' => Command::Previous,
+            digit @ b'1'..=b'9' => Command::Select(digit.wrapping_sub(b'1') as usize),
+            b'l' | b'L' => Command::List,
+            b'r' | b'R' => Command::Replay,
+            _ => Command::Help,
+        })
+    }
+}
+
+/// The last `N` bytes that a VM said, `N` a power of two.
+#[derive(Debug)]
+pub struct History<const N: usize> {
+    bytes: [u8; N],
+    /// Bytes ever said.
+    said: usize,
+}
+
+impl<const N: usize> History<N> {
+    const MASK: usize = {
+        assert!(N.is_power_of_two());
+        N - 1
+    };
+
+    /// Nothing said.
+    pub const fn new() -> Self {
+        Self { bytes: [0; N], said: 0 }
+    }
+
+    /// One more byte; the oldest one goes where there is no room.
+    pub fn push(&mut self, byte: u8) {
+        if let Some(slot) = self.bytes.get_mut(self.said & Self::MASK) {
+            *slot = byte;
+        }
+        self.said = self.said.wrapping_add(1);
+    }
+
+    /// Bytes ever said: where the next one will be.
+    pub const fn end(&self) -> usize {
+        self.said
+    }
+
+    /// The place of the first byte that is kept of a whole line: behind the first line's end, where bytes are missing
+    /// before it.
+    pub fn start(&self) -> usize {
+        let kept = self.said.min(N);
+        let oldest = self.said.wrapping_sub(kept);
+        if oldest == 0 {
+            return 0;
+        }
+        let places = (0..kept).map(|n| oldest.wrapping_add(n));
+        let mut ends = places.filter(|&place| self.get(place) == Some(b'\n'));
+        ends.next().map_or(self.said, |place| place.wrapping_add(1))
+    }
+
+    /// The byte at a place, if it is kept.
+    pub fn get(&self, place: usize) -> Option<u8> {
+        let age = self.said.wrapping_sub(place);
+        if age == 0 || age > self.said.min(N) {
+            return None;
+        }
+        self.bytes.get(place & Self::MASK).copied()
+    }
+}
+
+impl<const N: usize> Default for History<N> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// The colour of a VM's name, by its number: the SGR parameter of ECMA-48, one of six that are readable on dark and on
+/// light ground.
+pub const fn colour(vm: usize) -> u8 {
+    match vm % 6 {
+        0 => 32,
+        1 => 36,
+        2 => 35,
+        3 => 33,
+        4 => 34,
+        _ => 31,
+    }
+}

@@ -1,0 +1,73 @@
+//! The board's console: which bytes are commands, whom the focus goes to, what is kept.
+
+use vmm::console::{Command, ESCAPE, History, Key, Keys, colour};
+
+#[test]
+fn bytes_go_through_but_for_commands() {
+    let mut keys = Keys::new();
+    for byte in (0..=255).filter(|&byte| byte != ESCAPE) {
+        assert_eq!(keys.take(byte), Key::Input(byte));
+    }
+    for (byte, command) in [
+        (b'n', Command::Next),
+        (b'P', Command::Previous),
+        (b'1', Command::Select(0)),
+        (b'9', Command::Select(8)),
+        (b'l', Command::List),
+        (b'r', Command::Replay),
+        (b'h', Command::Help),
+        (b'0', Command::Help),
+        (0xff, Command::Help),
+    ] {
+        assert_eq!(keys.take(ESCAPE), Key::Begun);
+        assert_eq!(keys.take(byte), Key::Command(command));
+        assert_eq!(keys.take(byte), Key::Input(byte), "a command is one key");
+    }
+}
+
+#[test]
+fn the_escape_key_goes_through_when_it_is_typed_twice() {
+    let mut keys = Keys::new();
+    let typed: Vec<Key> = [ESCAPE, ESCAPE, ESCAPE, b'n'].map(|byte| keys.take(byte)).into();
+    assert_eq!(typed, [Key::Begun, Key::Input(ESCAPE), Key::Begun, Key::Command(Command::Next)]);
+}
+
+#[test]
+fn the_focus_goes_round() {
+    let go = |from, command: Command| command.focus(from, 3);
+    assert_eq!([0, 1, 2].map(|from| go(from, Command::Next)), [1, 2, 0]);
+    assert_eq!([0, 1, 2].map(|from| go(from, Command::Previous)), [2, 0, 1]);
+    assert_eq!((go(1, Command::Select(2)), go(1, Command::Select(3))), (2, 1));
+    for command in [Command::List, Command::Replay, Command::Help] {
+        assert_eq!(go(1, command), 1);
+    }
+    assert_eq!([Command::Next, Command::Previous].map(|command| command.focus(0, 1)), [0, 0]);
+    assert_eq!([Command::Next, Command::Previous].map(|command| command.focus(0, 0)), [0, 0]);
+}
+
+fn kept<const N: usize>(history: &History<N>) -> String {
+    (history.start()..history.end()).map(|place| history.get(place).unwrap() as char).collect()
+}
+
+#[test]
+fn the_last_lines_are_kept() {
+    let mut history = History::<16>::new();
+    assert_eq!(kept(&history), "");
+    "first\nsecond\n".bytes().for_each(|byte| history.push(byte));
+    assert_eq!(kept(&history), "first\nsecond\n");
+    "third\nfo".bytes().for_each(|byte| history.push(byte));
+    // 21 bytes were said; of the 16 that are kept, those of the broken line don't count.
+    assert_eq!(kept(&history), "second\nthird\nfo");
+    assert_eq!((history.get(history.end()), history.get(history.end() - 17)), (None, None));
+    assert_eq!(history.get(history.end() - 16), Some(b'\n'));
+    "a line that is longer than all".bytes().for_each(|byte| history.push(byte));
+    assert_eq!(kept(&history), "");
+}
+
+#[test]
+fn neighbours_differ_in_colour() {
+    for vm in 0..64 {
+        assert!((31..=36).contains(&colour(vm)));
+        assert_ne!(colour(vm), colour(vm + 1));
+    }
+}
