@@ -1,8 +1,8 @@
 //! Virtual machines: what each one is made of, its life from start to end, and its devices' lines.
 //!
 //! VMs are built at boot ([`build`]) and live for ever; a VM that has stopped keeps its memory. What several CPUs touch is
-//! behind locks of that VM, taken in this order: a device, then the vGIC. No lock is shared between VMs, so who waits for
-//! one waits for a vCPU of the same VM, for a few hundred instructions. The locks are not fair: a fair one that hands
+//! behind locks of that VM, in the order that docs/architecture.md has. No lock is shared between VMs, so who waits for one
+//! waits for a vCPU of the same VM: for a few hundred instructions, or for as long as a change of stage 2 takes. The locks are not fair: a fair one that hands
 //! itself to a CPU that isn't running, as emulated CPUs often aren't, makes all others wait for it.
 
 #[allow(
