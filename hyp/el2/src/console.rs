@@ -13,7 +13,7 @@ use arrayvec::ArrayVec;
 use platform::gic::Trigger;
 use platform::tree::Board;
 use platform::uart::Uart;
-use vmm::console::{Command, HELP, History, Key, Keys, colour};
+use vmm::console::{Command, HELP, History, Key, Keys, Line, Progress, colour};
 
 use crate::lock::Mutex;
 use crate::percpu::{self, request, this_cpu};
@@ -29,14 +29,14 @@ const CONTINUED: u32 = 4;
 const LINE: usize = 200;
 /// Bytes that are kept of what each VM said last.
 const KEPT: usize = 4096;
-/// Bytes that a name's colour takes.
-const COLOUR: usize = 9;
+/// Bytes that colours take: a name's, and to end the line's own.
+const COLOURS: usize = 13;
 
 /// What a VM has said.
 #[derive(Default)]
 struct Output {
     /// Its line, as far as it has come.
-    line: ArrayVec<u8, LINE>,
+    line: Line<LINE>,
     /// What it said last.
     said: History<KEPT>,
 }
@@ -318,7 +318,7 @@ impl Console {
                 }
                 continue;
             }
-            let added = vm.name.len().saturating_add(6).saturating_add(COLOUR);
+            let added = vm.name.len().saturating_add(6).saturating_add(COLOURS);
             let room = CHUNK.saturating_sub(LINE).checked_div(added).unwrap_or(1).clamp(1, LINE);
             let count = chunk.get_mut(..room).map_or(0, |chunk| vm.drain(chunk));
             if count == 0 {
@@ -350,11 +350,8 @@ impl Console {
         let Some(Output { line, .. }) = self.outputs.get_mut(self.focus) else { return true };
         for byte in said {
             // What is written over is not said again, and of a line that is too long, only the end.
-            if matches!(*byte, b'\r' | b'\n') || line.is_full() {
+            if *byte == b'\r' || line.push(*byte) != Progress::Open {
                 line.clear();
-            }
-            if !matches!(*byte, b'\r' | b'\n') {
-                let _ = line.try_push(*byte);
             }
         }
         true
@@ -362,37 +359,39 @@ impl Console {
 
     /// What the VM in focus has begun. Whether that is anything.
     fn say_again(&mut self) -> bool {
-        let line = self.outputs.get(self.focus).map_or(ArrayVec::new(), |output| output.line.clone());
-        if line.is_empty() {
+        let mut text: ArrayVec<u8, LINE> = ArrayVec::new();
+        if let Some(output) = self.outputs.get(self.focus) {
+            let _ = text.try_extend_from_slice(output.line.text());
+        }
+        if text.is_empty() {
             return false;
         }
         self.begin_line();
-        self.put(&line);
+        self.put(&text);
         self.broken = false;
         true
     }
 
-    /// The next piece of what is shown again.
+    /// The next line of what is shown again. What has no end yet stands there anyway, or will be said again.
     fn stage_replay(&mut self) -> bool {
-        let Some(Replay { vm, next, end }) = self.replay.take() else { return false };
+        let Some(Replay { vm, mut next, end }) = self.replay.take() else { return false };
         let Some(output) = self.outputs.get(vm) else { return false };
-        let place = |n: usize| next.wrapping_add(n);
-        let mut piece: ArrayVec<u8, CHUNK> = ArrayVec::new();
-        for n in 0..CHUNK {
-            // What was said meanwhile may have taken the place of what was to be shown: the rest is shown.
-            match output.said.get(place(n)).filter(|_| place(n) != end) {
-                Some(byte) => piece.push(byte),
-                None => break,
+        let mut line: Line<LINE> = Line::new();
+        // What was said meanwhile may have taken the place of what was to be shown: then this ends.
+        while next != end
+            && let Some(byte) = output.said.get(next)
+        {
+            next = next.wrapping_add(1);
+            if line.push(byte) != Progress::Open {
+                self.replay = Some(Replay { vm, next, end });
+                self.begin_line();
+                self.put(line.text());
+                self.put(if line.is_coloured() { b"\x1b[0m\r\n" } else { b"\r\n" });
+                return true;
             }
         }
-        if piece.is_empty() {
-            return false;
-        }
-        if piece.is_full() {
-            self.replay = Some(Replay { vm, next: place(piece.len()), end });
-        }
-        self.put(&piece);
-        true
+        self.broken = true;
+        false
     }
 
     fn keep(&mut self, index: usize, said: &[u8]) {
@@ -408,7 +407,7 @@ impl Console {
         self.sent = 0;
         let focus = self.focus;
         for (index, vm) in vm::all().enumerate().filter(|(index, _)| *index != focus) {
-            if self.outputs.get(index).is_some_and(|output| !output.line.is_empty()) {
+            if self.outputs.get(index).is_some_and(|output| !output.line.text().is_empty()) {
                 self.gather(index, &vm.name, b"\n");
             }
         }
@@ -438,21 +437,22 @@ impl Console {
     fn gather(&mut self, index: usize, name: &str, bytes: &[u8]) {
         for byte in bytes {
             let Some(Output { line, .. }) = self.outputs.get_mut(index) else { return };
-            if *byte != b'\r' && *byte != b'\n' {
-                let _ = line.try_push(*byte);
+            if line.push(*byte) == Progress::Open {
+                continue;
             }
-            if *byte == b'\n' || line.is_full() {
-                let line = core::mem::take(line);
-                self.begin_line();
-                if self.coloured {
-                    self.put(&[b'\x1b', b'[', b'3', b'0'.wrapping_add(colour(index) % 10), b'm']);
-                }
-                self.put(b"[");
-                self.put(name.as_bytes());
-                self.put(if self.coloured { b"]\x1b[0m " } else { b"] " });
-                self.put(&line);
-                self.put(b"\r\n");
+            let whole = core::mem::take(line);
+            self.begin_line();
+            if self.coloured {
+                self.put(&[ESC, b'[', b'3', b'0'.wrapping_add(colour(index) % 10), b'm']);
             }
+            self.put(b"[");
+            self.put(name.as_bytes());
+            self.put(if self.coloured { b"]\x1b[0m " } else { b"] " });
+            self.put(whole.text());
+            self.put(if whole.is_coloured() { b"\x1b[0m\r\n" } else { b"\r\n" });
         }
     }
 }
+
+/// Begins a control sequence.
+const ESC: u8 = 0x1b;

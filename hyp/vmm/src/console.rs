@@ -1,5 +1,8 @@
 //! The board's one console, which all VMs share: the keys that say whose input it is, and what is kept of each VM's output.
 //!
+//! What a VM out of focus says is text and colours, nothing that moves the cursor, clears the screen or asks the terminal
+//! something: that is for the VM in focus alone.
+//!
 //! Ctrl-T is the key that begins a command; all else goes to the VM in focus. What a command comes to, and where bytes
 //! come from and go to, is the caller's.
 
@@ -81,6 +84,138 @@ impl Keys {
             b'r' | b'R' => Command::Replay,
             _ => Command::Help,
         })
+    }
+}
+
+/// A line as far as it has come: text and colours (SGR), of at most `N` bytes. Other control sequences (ECMA-48, 5.4) and
+/// characters are left out; a backspace takes a character away.
+#[derive(Debug)]
+pub struct Line<const N: usize> {
+    bytes: [u8; N],
+    length: usize,
+    /// A control sequence as far as it has come.
+    sequence: [u8; SEQUENCE],
+    sequence_length: usize,
+    coloured: bool,
+}
+
+/// The longest colour: `ESC [ 38;2;255;255;255 m` and some room.
+const SEQUENCE: usize = 24;
+
+/// What one more byte made of a line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// It goes on.
+    Open,
+    /// It has no room for more.
+    Full,
+    /// It has ended.
+    Ended,
+}
+
+const BACKSPACE: u8 = 8;
+const ESC: u8 = 0x1b;
+
+impl<const N: usize> Line<N> {
+    /// A line without a character.
+    pub const fn new() -> Self {
+        Self { bytes: [0; N], length: 0, sequence: [0; SEQUENCE], sequence_length: 0, coloured: false }
+    }
+
+    /// What has come of it.
+    pub fn text(&self) -> &[u8] {
+        self.bytes.get(..self.length).unwrap_or(&[])
+    }
+
+    /// Whether a colour was set in it, so that it has to be reset at its end.
+    pub const fn is_coloured(&self) -> bool {
+        self.coloured
+    }
+
+    /// Begins anew. A control sequence that is under way goes on.
+    pub const fn clear(&mut self) {
+        self.length = 0;
+        self.coloured = false;
+    }
+
+    /// One more byte.
+    pub fn push(&mut self, byte: u8) -> Progress {
+        if self.sequence_length > 0 {
+            return self.push_sequence(byte);
+        }
+        match byte {
+            b'\n' => return Progress::Ended,
+            ESC => self.begin_sequence(),
+            BACKSPACE => self.pop(),
+            b'\t' | 0x20..=0x7e | 0x80.. => self.append(&[byte]),
+            _ => {}
+        }
+        self.progress()
+    }
+
+    const fn progress(&self) -> Progress {
+        if self.length < N { Progress::Open } else { Progress::Full }
+    }
+
+    fn append(&mut self, bytes: &[u8]) {
+        let end = self.length.saturating_add(bytes.len());
+        if let Some(room) = self.bytes.get_mut(self.length..end) {
+            room.copy_from_slice(bytes);
+            self.length = end;
+        }
+    }
+
+    /// Takes the last character away, in UTF-8 all of it.
+    fn pop(&mut self) {
+        while let Some(last) = self.length.checked_sub(1) {
+            self.length = last;
+            if self.bytes.get(last).is_none_or(|byte| byte & 0xc0 != 0x80) {
+                return;
+            }
+        }
+    }
+
+    fn begin_sequence(&mut self) {
+        self.sequence_length = 0;
+        self.add_to_sequence(ESC);
+    }
+
+    /// What doesn't fit is counted all the same, so that it is known not to be whole.
+    fn add_to_sequence(&mut self, byte: u8) {
+        if let Some(slot) = self.sequence.get_mut(self.sequence_length) {
+            *slot = byte;
+        }
+        self.sequence_length = self.sequence_length.saturating_add(1);
+    }
+
+    fn push_sequence(&mut self, byte: u8) -> Progress {
+        let is_begun = self.sequence_length > 1;
+        match byte {
+            b'\n' => {
+                self.sequence_length = 0;
+                return Progress::Ended;
+            }
+            ESC => self.begin_sequence(),
+            b'[' if !is_begun => self.add_to_sequence(byte),
+            0x20..=0x3f if is_begun => self.add_to_sequence(byte),
+            b'm' if is_begun => {
+                self.add_to_sequence(byte);
+                let sequence = self.sequence;
+                if let Some(whole) = sequence.get(..self.sequence_length) {
+                    self.coloured = true;
+                    self.append(whole);
+                }
+                self.sequence_length = 0;
+            }
+            _ => self.sequence_length = 0,
+        }
+        self.progress()
+    }
+}
+
+impl<const N: usize> Default for Line<N> {
+    fn default() -> Self {
+        Self::new()
     }
 }
 

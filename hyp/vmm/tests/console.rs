@@ -1,6 +1,6 @@
 //! The board's console: which bytes are commands, whom the focus goes to, what is kept.
 
-use vmm::console::{Command, ESCAPE, History, Key, Keys, colour};
+use vmm::console::{Command, ESCAPE, History, Key, Keys, Line, Progress, colour};
 
 #[test]
 fn bytes_go_through_but_for_commands() {
@@ -70,4 +70,51 @@ fn neighbours_differ_in_colour() {
         assert!((31..=36).contains(&colour(vm)));
         assert_ne!(colour(vm), colour(vm + 1));
     }
+}
+
+fn line(said: &str) -> (String, bool) {
+    let mut line = Line::<64>::new();
+    for byte in said.bytes() {
+        assert_eq!(line.push(byte), Progress::Open, "{said:?}");
+    }
+    (String::from_utf8(line.text().to_vec()).unwrap(), line.is_coloured())
+}
+
+#[test]
+fn a_line_is_text_and_colours() {
+    let plain = |text: &str| (text.to_owned(), false);
+    assert_eq!(line("a\tline, \u{e9}\r"), plain("a\tline, \u{e9}"));
+    assert_eq!(line("\x1b[1;31mred\x1b[m"), ("\x1b[1;31mred\x1b[m".to_owned(), true));
+    // Asking where the cursor is, clearing, moving, titles' beginnings, bells: nothing is left of them.
+    for gone in ["\x1b[6n", "\x1b[2J", "\x1b[10;20H", "\x1b7", "\x07", "\x1b[?25l", "\x1b\x1b[K"] {
+        assert_eq!(line(&format!("a{gone}b")), plain("ab"), "{gone:?}");
+    }
+    // Longer than any colour.
+    assert_eq!(line(&format!("a\x1b[{}mb", "1;".repeat(20))), plain("ab"));
+}
+
+#[test]
+fn a_backspace_takes_a_character_away_and_never_more_than_there_is() {
+    assert_eq!(line("\x08\x08abc\x08 \x08d").0, "abd");
+    assert_eq!(line("a\u{20ac}\x08b").0, "ab");
+}
+
+#[test]
+fn a_line_ends_and_is_full() {
+    let mut line = Line::<3>::new();
+    let progress: Vec<Progress> = b"abc".iter().map(|&byte| line.push(byte)).collect();
+    assert_eq!(progress, [Progress::Open, Progress::Open, Progress::Full]);
+    assert_eq!((line.push(b'd'), line.text()), (Progress::Full, &b"abc"[..]));
+    line.clear();
+    assert_eq!(line.push(0x1b), Progress::Open);
+    // A sequence that the line's end breaks off.
+    assert_eq!(
+        (line.push(b'\n'), line.push(b'['), line.text()),
+        (Progress::Ended, Progress::Open, &b"["[..])
+    );
+    // A colour that has no room is left out as a whole.
+    for &byte in b"\x1b[0m" {
+        line.push(byte);
+    }
+    assert_eq!(line.text(), b"[");
 }

@@ -277,6 +277,11 @@ fn hints_follow_what_is_mapped() {
     setup.unmap(4 * GIB, 40 * MIB2).unwrap();
     setup.ram(0x40_0000_0000, GIB, GIB).unwrap();
     assert_eq!(hinted(&setup), 0);
+    // A group that is cut out of a block takes no other's hint with it.
+    setup.ram(8 * GIB, 6 * GIB, MIB2).unwrap();
+    setup.protect(8 * GIB, 16 * PAGE, Permissions::READ).unwrap();
+    assert_eq!(hinted(&setup), 512);
+    setup.unmap(8 * GIB, MIB2).unwrap();
     // A page that is cut out of a GiB leaves all groups but two their hint.
     setup.protect(0x40_0000_0000 + 33 * MIB2 + PAGE, PAGE, Permissions::READ).unwrap();
     assert_eq!(hinted(&setup), 512 - 16 + 512 - 16);

@@ -223,7 +223,10 @@ impl Draw {
     /// A part of what is mapped, or some range where nothing is.
     fn part(self, model: &Model) -> (u64, u64) {
         let unit = [PAGE, MIB2, PAGE, MIB2, GIB][usize::from(self.shape) % 5];
-        let (skip, count) = (u64::from(self.a % 600) * unit, u64::from(self.b % 7 + 1) * unit);
+        // Some of them end where a group of 16 does, as far as that goes.
+        let (grain, most) = if self.rights & 0x80 == 0 { (1, 7) } else { (16, 4) };
+        let count = u64::from(self.b % most + 1) * grain * unit;
+        let skip = u64::from(self.a % 600) / grain * grain * unit;
         let all = model.joined();
         let Some(&(start, size, _)) = all.get(usize::from(self.c) % all.len().max(1)) else {
             return (skip, count);
