@@ -17,6 +17,7 @@ use vmm::console::{Command, HELP, History, Key, Keys, Line, Progress, colour};
 
 use crate::lock::Mutex;
 use crate::percpu::{self, request, this_cpu};
+use crate::vm::Phase;
 use crate::{gic, logging, vm};
 
 /// Bytes that one call of [`service`] sends at most.
@@ -27,6 +28,8 @@ const CHUNK: usize = logging::MESSAGE;
 const CONTINUED: u32 = 4;
 /// Longest line of a VM out of focus that stays whole.
 const LINE: usize = 200;
+/// Bytes of input that wait for a VM.
+const WAITING: usize = 256;
 /// Bytes that are kept of what each VM said last.
 const KEPT: usize = 4096;
 /// Bytes that colours take: a name's, and to end the line's own.
@@ -59,8 +62,9 @@ struct Console {
     continued: u32,
     /// The UART has no interrupt: sending waits for room.
     polled: bool,
-    /// Came from the board, and the guest in focus has no room for it.
-    input: Option<u8>,
+    /// Came from the board, and the VM in focus has no room for it yet: it is kept here, so that a command that is typed
+    /// behind it is found even if that VM takes nothing any more.
+    input: ArrayVec<u8, WAITING>,
     /// Which VM has the focus.
     focus: usize,
     keys: Keys,
@@ -81,7 +85,7 @@ static CONSOLE: Mutex<Console> = Mutex::new(Console {
     at_line_start: true,
     continued: 0,
     polled: false,
-    input: None,
+    input: ArrayVec::new_const(),
     focus: 0,
     keys: Keys::new(),
     outputs: Vec::new(),
@@ -201,30 +205,30 @@ impl Console {
     /// Hands input to the VM in focus, and does what commands say. False: that VM has no room, so the board's UART keeps what
     /// else comes.
     fn receive(&mut self) -> bool {
+        self.hand_over();
         for _ in 0..BUDGET {
-            let byte = match self.input.take() {
-                Some(waited) => waited,
-                None => {
-                    let Some(uart) = &mut self.uart else { return false };
-                    let Some(typed) = uart.receive() else { return true };
-                    match self.keys.take(typed) {
-                        Key::Input(byte) => byte,
-                        Key::Begun => continue,
-                        Key::Command(command) => {
-                            self.command(command);
-                            continue;
-                        }
-                    }
-                }
-            };
-            if let Some(vm) = vm::all().nth(self.focus)
-                && !vm.receive(byte)
-            {
-                self.input = Some(byte);
+            if self.input.is_full() {
                 return false;
+            }
+            let Some(byte) = self.uart.as_mut().and_then(Uart::receive) else { break };
+            match self.keys.take(byte) {
+                Key::Input(byte) => {
+                    let _ = self.input.try_push(byte);
+                    self.hand_over();
+                }
+                Key::Begun => {}
+                Key::Command(command) => self.command(command),
             }
         }
         true
+    }
+
+    /// Gives the VM in focus as much of the input as it has room for. One that doesn't run takes all, and has no use for it.
+    fn hand_over(&mut self) {
+        let Some(vm) = vm::all().nth(self.focus) else { return self.input.clear() };
+        let takes = |byte: &u8| vm.phase() == Phase::Stopped || vm.receive(*byte);
+        let taken = self.input.iter().take_while(|byte| takes(byte)).count();
+        drop(self.input.drain(..taken));
     }
 
     fn command(&mut self, command: Command) {
@@ -235,8 +239,8 @@ impl Console {
         match command {
             Command::Next | Command::Previous | Command::Select(_) => {
                 if self.focus != before {
-                    // Input that waits is the other VM's, which had no room: it is lost with the focus.
-                    self.input = None;
+                    // What waits was typed for the other VM.
+                    self.input.clear();
                     self.broken = true;
                 }
                 let number = self.focus.saturating_add(1);
@@ -310,7 +314,6 @@ impl Console {
         for turn in 0..vms {
             let index = self.next.wrapping_add(turn).checked_rem(vms).unwrap_or(0);
             let Some(vm) = vm::all().nth(index) else { continue };
-            // Each byte may end a line, which a name and a few characters are added to.
             if index == self.focus {
                 if self.stage_focus(&mut chunk) {
                     self.next = index.wrapping_add(1);
@@ -318,6 +321,7 @@ impl Console {
                 }
                 continue;
             }
+            // Each byte may end a line, which a name, colours and a few characters are added to.
             let added = vm.name.len().saturating_add(6).saturating_add(COLOURS);
             let room = CHUNK.saturating_sub(LINE).checked_div(added).unwrap_or(1).clamp(1, LINE);
             let count = chunk.get_mut(..room).map_or(0, |chunk| vm.drain(chunk));
