@@ -184,3 +184,20 @@ const fn page_span(ipa: Ipa) -> Span {
 const fn slot_span(slot: Slot) -> Span {
     Span { from: slot.ipa.as_u64(), to: slot.end() }
 }
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+    use std::string::ToString;
+
+    use super::*;
+
+    #[test]
+    fn refusals_say_what_was_wanted() {
+        for (access, verb) in [(Access::Read, "read"), (Access::Write, "write"), (Access::Execute, "execute")]
+        {
+            let refused = Error::NotPermitted { ipa: Ipa::new(0x1000), access };
+            assert_eq!(refused.to_string(), std::format!("IPA 0x1000: the VM may not {verb}"));
+        }
+    }
+}

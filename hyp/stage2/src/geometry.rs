@@ -256,6 +256,7 @@ mod tests {
     fn levels_have_the_numbers_and_spans_of_the_architecture() {
         let levels = [Level::Zero, Level::One, Level::Two, Level::Three];
         assert_eq!(levels.map(Level::number), [0, 1, 2, 3]);
+        assert_eq!(levels.map(Level::has_leaves), [false, true, true, true]);
         assert_eq!(levels.map(Level::span), [512 << 30, 1 << 30, 2 << 20, 4 << 10]);
     }
 

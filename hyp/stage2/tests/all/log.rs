@@ -140,6 +140,19 @@ fn hints_are_given_at_once_where_all_is_mapped_at_once() {
     }
 }
 
+/// Groups that become whole by their first entry alone: at address 0, and by a range that ends with it.
+#[test]
+fn a_group_is_seen_to_be_whole_from_any_of_its_entries() {
+    let mut setup = Setup::new();
+    let hinted = |setup: &Setup| setup.leaves().iter().filter(|leaf| leaf.contiguous).count();
+    setup.ram(PAGE, GIB + PAGE, 14 * PAGE).unwrap();
+    setup.ram(17 * PAGE, GIB + 17 * PAGE, 15 * PAGE).unwrap();
+    setup.ram(15 * PAGE, GIB + 15 * PAGE, 2 * PAGE).unwrap();
+    assert_eq!(hinted(&setup), 16);
+    setup.ram(0, GIB, PAGE).unwrap();
+    assert_eq!(hinted(&setup), 32);
+}
+
 fn not_permitted(ipa: u64) -> Error {
     Error::NotPermitted { ipa: Ipa::new(ipa), access: Access::Write }
 }
