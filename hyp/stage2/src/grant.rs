@@ -166,3 +166,32 @@ impl<F: FnMut(Grant)> Collector<F> {
 const fn end_of(pa: Pa, span: u64) -> u64 {
     pa.as_u64().wrapping_add(span)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn grant(from: u64, to: u64, usage: Use) -> Grant {
+        Grant::new(VmId::new(3).unwrap(), PaRange::from_bounds(from, to), usage, true)
+    }
+
+    #[test]
+    fn a_grant_is_split_and_joined() {
+        let (first, rest) = grant(0x1000, 0x5000, Use::Ram).split(0x1000);
+        let rest = rest.unwrap();
+        assert_eq!((&first, &rest), (&grant(0x1000, 0x2000, Use::Ram), &grant(0x2000, 0x5000, Use::Ram)));
+        assert_eq!(first.join(rest), Ok(grant(0x1000, 0x5000, Use::Ram)));
+        for size in [0x4000, u64::MAX] {
+            assert_eq!(grant(0x1000, 0x5000, Use::Ram).split(size), (grant(0x1000, 0x5000, Use::Ram), None));
+        }
+    }
+
+    #[test]
+    fn grants_that_do_not_follow_or_differ_are_not_joined() {
+        let first = || grant(0x1000, 0x2000, Use::Ram);
+        for next in [(0x3000, 0x4000, Use::Ram), (0x2000, 0x3000, Use::Shared), (0x0, 0x1000, Use::Ram)] {
+            let next = || grant(next.0, next.1, next.2);
+            assert_eq!(first().join(next()), Err((first(), next())));
+        }
+    }
+}

@@ -147,16 +147,6 @@ impl Stage2 {
     pub const fn dismantle(self) -> Teardown {
         Teardown { stage2: self, next: 0, cut: false, own_pages: 0, failed: None }
     }
-
-    /// [`dismantle`](Self::dismantle) in one go: hands all grants to `taken` and gives back every frame.
-    pub fn teardown<E, F>(self, env: &mut E, mut taken: F)
-    where
-        E: Environment,
-        F: FnMut(Grant),
-    {
-        let mut teardown = self.dismantle();
-        while teardown.step(env, usize::MAX, &mut taken) == Progress::More {}
-    }
 }
 
 /// The right to map a range, used up step by step.

@@ -23,7 +23,7 @@ use crate::grant::{Grant, Use};
 use crate::vm::VmId;
 use crate::walk::{Node, Slot, Span, find, visit};
 
-/// The stage-2 tables of one VM. Dropped without [`teardown`](Self::teardown), its frames are lost.
+/// The stage-2 tables of one VM. Dropped without [`dismantle`](Self::dismantle), its frames are lost.
 #[derive(Debug)]
 #[must_use = "tables that are dropped without teardown lose their frames"]
 pub struct Stage2 {

@@ -226,7 +226,7 @@ impl<S: AsRef<[Run]> + AsMut<[Run]>> Ledger<S> {
         Ok(cursor.progress())
     }
 
-    /// Tears a VM's tables down and takes back all that they mapped: see [`Stage2::teardown`].
+    /// Tears a VM's tables down and takes back all that they mapped: see [`Stage2::dismantle`].
     ///
     /// # Errors
     /// The tables are gone in any case. [`LedgerError::Mismatch`] where grants of the VM were lost, or are still out:
