@@ -31,25 +31,17 @@ impl Stage2 {
     ///
     /// # Errors
     /// [`Error::NotLogging`]; [`Error::Misaligned`] and [`Error::IpaOutOfRange`] for a cursor that is not of this VM's space.
-    pub fn collect_log<E, F>(
+    pub fn collect_log<E: Environment>(
         &mut self,
         env: &mut E,
         cursor: &mut Cursor,
         entries: usize,
-        mut found: F,
-    ) -> Result<Progress, Error>
-    where
-        E: Environment,
-        F: FnMut(Ipa, u64),
-    {
+        found: impl FnMut(Ipa, u64),
+    ) -> Result<Progress, Error> {
         if !self.is_logging() {
             return Err(Error::NotLogging);
         }
-        self.change_some(env, cursor, entries, logged, |Span { from, to }, was| {
-            if is_written(was) {
-                found(Ipa::new(from), to.wrapping_sub(from));
-            }
-        })
+        self.change_some(env, cursor, entries, logged, telling(is_written, found))
     }
 
     /// Ends the log. Until [`clear_log`](Self::clear_log) has gone over the cursor, some stores still fault once.
@@ -76,20 +68,14 @@ impl Stage2 {
     ///
     /// # Errors
     /// [`Error::Misaligned`] and [`Error::IpaOutOfRange`] for a cursor that is not of this VM's space.
-    pub fn collect_accessed<E, F>(
+    pub fn collect_accessed<E: Environment>(
         &mut self,
         env: &mut E,
         cursor: &mut Cursor,
         entries: usize,
-        mut found: F,
-    ) -> Result<Progress, Error>
-    where
-        E: Environment,
-        F: FnMut(Ipa, u64),
-    {
-        self.change_some(env, cursor, entries, aged, |Span { from, to }, _| {
-            found(Ipa::new(from), to.wrapping_sub(from));
-        })
+        found: impl FnMut(Ipa, u64),
+    ) -> Result<Progress, Error> {
+        self.change_some(env, cursor, entries, aged, telling(|_| true, found))
     }
 
     /// The next step, over about `entries` leaves, of setting all access flags: the end of looking for accesses.
@@ -103,5 +89,14 @@ impl Stage2 {
         entries: usize,
     ) -> Result<Progress, Error> {
         self.change_some(env, cursor, entries, accessed, |_, _| {})
+    }
+}
+
+/// Tells `found` the address and length of each changed entry that was so before.
+fn telling(was_so: impl Fn(u64) -> bool, mut found: impl FnMut(Ipa, u64)) -> impl FnMut(Span, u64) {
+    move |Span { from, to }, was| {
+        if was_so(was) {
+            found(Ipa::new(from), to.wrapping_sub(from));
+        }
     }
 }

@@ -361,6 +361,12 @@ impl Seen {
             self.executions, self.faults, self.writable, self.read_only
         );
     }
+
+    /// All kinds of accesses were met.
+    fn assert_all(&self) {
+        let counts = [&self.faults, &self.writable, &self.read_only];
+        assert!(counts.iter().all(|count| count.load(Plain) > 0));
+    }
 }
 
 fn explore(seen: &'static Seen, body: impl Fn() + Send + Sync + 'static) {
@@ -465,8 +471,7 @@ fn nobody_uses_a_page_after_its_unmap() {
     static SEEN: Seen = Seen::new();
     unmap_a_page(Forgets::default(), &SEEN);
     SEEN.report("unmap");
-    let counts = [&SEEN.faults, &SEEN.writable, &SEEN.read_only];
-    assert!(counts.iter().all(|count| count.load(Plain) > 0));
+    SEEN.assert_all();
 }
 
 #[test]
@@ -506,8 +511,7 @@ fn a_block_is_split_under_walkers() {
     static SEEN: Seen = Seen::new();
     split_a_block(Forgets::default(), &SEEN);
     SEEN.report("split");
-    let counts = [&SEEN.faults, &SEEN.writable, &SEEN.read_only];
-    assert!(counts.iter().all(|count| count.load(Plain) > 0));
+    SEEN.assert_all();
 }
 
 #[test]
@@ -545,8 +549,7 @@ fn a_block_is_merged_under_walkers() {
     static SEEN: Seen = Seen::new();
     merge_a_block(Forgets::default(), &SEEN);
     SEEN.report("merge");
-    let counts = [&SEEN.faults, &SEEN.writable, &SEEN.read_only];
-    assert!(counts.iter().all(|count| count.load(Plain) > 0));
+    SEEN.assert_all();
 }
 
 #[test]

@@ -191,11 +191,9 @@ impl<S: AsRef<[Run]> + AsMut<[Run]>> Ledger<S> {
         ipa: Ipa,
         size: u64,
     ) -> Result<(), Error> {
-        // At most two for each page; only where there is no room for that it has to be known better.
-        let pages = usize::try_from(size / PAGE_SIZE).unwrap_or(usize::MAX);
-        if self.runs.has_room(pages.saturating_mul(2)).is_err() {
-            let pieces = stage2.count_pieces(env, ipa, size, self.runs.capacity())?;
-            self.runs.has_room(pieces.saturating_mul(2))?;
+        // No more pieces than pages; only where there is no room for so many they have to be counted.
+        if self.has_room_for(usize::try_from(size / PAGE_SIZE).unwrap_or(usize::MAX)).is_err() {
+            self.has_room_for(stage2.count_pieces(env, ipa, size, self.runs.capacity())?)?;
         }
         let mut outcome = Ok(());
         stage2.unmap(env, ipa, size, |grant| {
@@ -312,8 +310,7 @@ impl<S: AsRef<[Run]> + AsMut<[Run]>> Ledger<S> {
         (from, to): (Use, Use),
     ) -> Result<(), Error> {
         let span = stage2.span(ipa, size)?;
-        let pieces = stage2.count_pieces(env, ipa, size, self.runs.capacity())?;
-        self.runs.has_room(pieces.saturating_mul(2))?;
+        self.has_room_for(stage2.count_pieces(env, ipa, size, self.runs.capacity())?)?;
         let apply = |pa, Holding { state, mappings }| {
             if mappings != 1 {
                 return Err(LedgerError::StillMapped { pa, mappings });
@@ -341,12 +338,16 @@ impl<S: AsRef<[Run]> + AsMut<[Run]>> Ledger<S> {
         Ok(())
     }
 
+    /// Whether the runs fit that so many pieces of memory may need: each is cut out of others at both ends.
+    fn has_room_for(&self, pieces: usize) -> Result<(), LedgerError> {
+        self.runs.has_room(pieces.saturating_mul(2))
+    }
+
     /// Takes back all mappings of the pages that are `vm`'s alone, if there were `unmapped` of them.
     fn settle(&mut self, vm: VmId, unmapped: u64) -> Result<(), LedgerError> {
-        let owned = |state| matches!(state, State::Owned(owner) | State::DeviceOf(owner) if owner == vm);
         let mut counted = 0u64;
         for (range, state, mappings) in self.runs.declared() {
-            if owned(state) {
+            if state.belongs_to(vm) {
                 counted = counted.saturating_add(range.pages().saturating_mul(u64::from(mappings)));
             }
         }
@@ -354,7 +355,7 @@ impl<S: AsRef<[Run]> + AsMut<[Run]>> Ledger<S> {
             return Err(LedgerError::Mismatch { vm, unmapped, counted });
         }
         self.runs.update_all(|Holding { state, mappings }| {
-            let mappings = if owned(state) { 0 } else { mappings };
+            let mappings = if state.belongs_to(vm) { 0 } else { mappings };
             Holding { state, mappings }
         });
         self.uncount(vm, unmapped);
@@ -373,7 +374,7 @@ impl<S: AsRef<[Run]> + AsMut<[Run]>> Ledger<S> {
             return Err(LedgerError::VmStillMaps { vm, pages });
         }
         for (range, state, _) in self.runs.declared() {
-            if matches!(state, State::Owned(owner) | State::DeviceOf(owner) if owner == vm) {
+            if state.belongs_to(vm) {
                 return Err(LedgerError::VmStillOwns { vm, pa: range.start(), state });
             }
         }
@@ -386,9 +387,8 @@ impl<S: AsRef<[Run]> + AsMut<[Run]>> Ledger<S> {
     /// # Errors
     /// [`LedgerError::StillMapped`].
     pub fn reclaim_all(&mut self, vm: VmId) -> Result<(), LedgerError> {
-        let of_vm = |state| matches!(state, State::Owned(owner) | State::DeviceOf(owner) if owner == vm);
         for (range, state, mappings) in self.runs.declared() {
-            if of_vm(state) && mappings != 0 {
+            if state.belongs_to(vm) && mappings != 0 {
                 return Err(LedgerError::StillMapped { pa: range.start(), mappings });
             }
         }
@@ -417,6 +417,11 @@ impl State {
             _ => (false, false),
         };
         granted.then_some(may_write)
+    }
+
+    /// Whether only `vm` can map a page of this state.
+    fn belongs_to(self, vm: VmId) -> bool {
+        matches!(self, Self::Owned(owner) | Self::DeviceOf(owner) if owner == vm)
     }
 
     /// The state after `vm` is gone. Only for a VM that maps nothing.
