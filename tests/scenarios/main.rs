@@ -13,6 +13,7 @@ mod neighbours;
 mod small_guests;
 mod stage2_hardware;
 mod u_boot;
+mod workloads;
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -35,6 +36,7 @@ fn main() -> ExitCode {
         linux::cases(),
         neighbours::cases(),
         small_guests::cases(),
+        workloads::cases(),
         stage2_hardware::cases(),
         u_boot::cases(),
         board_u_boot::cases(),

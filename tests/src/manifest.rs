@@ -40,6 +40,20 @@ impl Vm {
             .property("bootargs", &format!("\"{arguments}\""))
     }
 
+    /// The real-time guest. `arguments` is its command line: `ticks=`, `reports=`, `work=`.
+    pub fn pulse(arguments: &str) -> Self {
+        Self::sized("pulse", 1, 16)
+            .payload("elf", "pulse.elf")
+            .property("bootargs", &format!("\"{arguments}\""))
+    }
+
+    /// The guest that is busy and checks its CPUs' state. `arguments` is its command line, see its `main.rs`.
+    pub fn busy(cpus: u8, arguments: &str) -> Self {
+        Self::sized("busy", cpus, 16)
+            .payload("elf", "busy.elf")
+            .property("bootargs", &format!("\"{arguments}\""))
+    }
+
     /// RAM, in MiB.
     pub fn memory(self, mebibytes: u32) -> Self {
         self.property("memory", &format!("<0x0 {:#x}>", u64::from(mebibytes) << 10))

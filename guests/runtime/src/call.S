@@ -63,3 +63,7 @@
     call    runtime_smc_1, "smc #1"
     call    runtime_hvc_ffff, "hvc #0xffff"
     call    runtime_smc_ffff, "smc #0xffff"
+
+// The same, with a loop in place of the call: counts x0 down while NZCV (from x30's bits) and all else stay as they are.
+// x0 is NZCV afterwards.
+    call    runtime_hold, "msr nzcv, x30; 0: sub x0, x0, #1; cbnz x0, 0b; mrs x0, nzcv"

@@ -1,5 +1,5 @@
 //! HVC and SMC with all registers in view, for those who check what a call does to them. Ordinary calls are in
-//! [`power`](crate::power) and [`smp`](crate::smp).
+//! [`power`](crate::power) and [`smp`](crate::smp). And a long stretch with all registers in view and no call in it.
 
 use core::arch::global_asm;
 
@@ -16,6 +16,7 @@ unsafe extern "C" {
     fn runtime_smc_1(registers: *mut u64);
     fn runtime_hvc_ffff(registers: *mut u64);
     fn runtime_smc_ffff(registers: *mut u64);
+    fn runtime_hold(registers: *mut u64);
 }
 
 /// The immediates that there are instructions for.
@@ -72,4 +73,16 @@ pub fn call3(conduit: Conduit, function: FunctionId, arguments: [u64; 3]) -> i64
     registers[1..4].copy_from_slice(&arguments);
     let x0 = call(conduit, Immediate::Zero, registers)[0];
     if function.is_64bit() { x0 as i64 } else { i64::from(x0 as i32) }
+}
+
+/// The flags in NZCV, where [`hold`] takes them from in x30.
+pub const NZCV: u64 = 0xf << 28;
+
+/// Counts x0 down to 0, two instructions at a time, with x1 to x30 as given and NZCV as in x30's bits 31 to 28. Returns
+/// x1 to x30 as found afterwards, and NZCV in x0. The count must not be 0.
+pub fn hold(registers: [u64; 31]) -> [u64; 31] {
+    let mut registers = registers;
+    // SAFETY: the function saves what the procedure call standard asks for, and touches the array alone.
+    unsafe { runtime_hold(registers.as_mut_ptr()) };
+    registers
 }

@@ -5,9 +5,12 @@ use core::arch::asm;
 use aarch64_cpu::registers::{DAIF, TPIDR_EL1};
 use tock_registers::interfaces::{ReadWriteable, Readable, Writeable};
 
+/// The bits of TPIDR_EL1 that are the index. The rest is free, see [`registers`](crate::registers).
+pub(crate) const INDEX_MASK: u64 = 0xff;
+
 /// The index of this CPU: its place among the tree's `cpu` nodes, the boot CPU being exchanged with the first.
 pub fn index() -> usize {
-    TPIDR_EL1.get() as usize
+    (TPIDR_EL1.get() & INDEX_MASK) as usize
 }
 
 /// Sets what [`index`] returns. For the runtime's own start code.
@@ -69,4 +72,13 @@ pub fn synchronize() {
 pub fn send_event() {
     // SAFETY: SEV changes no state but the event registers.
     unsafe { asm!("dsb ish", "sev", options(nostack)) };
+}
+
+/// Counts down from `count` to 0, three instructions at a time. It takes as long as it takes: time that this CPU spends
+/// on others doesn't count.
+pub fn count_down(count: u64) {
+    // SAFETY: changes a register of its own alone.
+    unsafe {
+        asm!("0: cbz {n}, 1f", "sub {n}, {n}, #1", "b 0b", "1:", n = inout(reg) count => _, options(nomem, nostack));
+    }
 }

@@ -20,6 +20,7 @@ pub mod mmio;
 pub mod mmu;
 pub mod power;
 pub mod probe;
+pub mod registers;
 pub mod rtc;
 pub mod smp;
 pub mod sysreg;

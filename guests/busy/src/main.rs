@@ -1,0 +1,146 @@
+//! A guest that is always busy, and checks that the state of its CPUs stays its own: that nobody who shares a CPU with
+//! it, and nobody above, changes a register, a flag, or what comes of a computation.
+//!
+//! Every CPU does rounds. In each it fills its registers with a pattern of its own, computes for a while, and compares.
+//! The first difference is printed, and turns the machine off. Between rounds it takes its interrupts: with more CPUs
+//! than one, each sends an SGI to the next one in every round, and none may be lost.
+//!
+//! Its command line:
+//! - `seed=S`: what all patterns come from, beside the CPU's and the round's number (0).
+//! - `rounds=R`: turn off after R rounds of every CPU (0: never).
+//! - `every=E`: every CPU says how far it is every E rounds (10000).
+//! - `sleep=1`: sleep after each round, by the virtual timer, for some 200 microseconds.
+//! - `spoil=NAME`: write something else to this register in round 3, to see that it is noticed; `checksum` likewise.
+#![no_std]
+#![no_main]
+#![deny(unsafe_code)]
+
+mod interrupt;
+mod state;
+
+use core::fmt::Display;
+use core::str::FromStr;
+use core::sync::atomic::{AtomicU64, Ordering};
+
+use runtime::{features, interrupts, machine, power, println, registers, smp};
+use state::{Pattern, State};
+
+runtime::entry!(main);
+
+/// The round that `spoil=` is about.
+const SPOILT: u64 = 3;
+
+/// How many CPUs have set up their interrupts: what comes to one before that is lost.
+static READY: AtomicU64 = AtomicU64::new(0);
+/// How many CPUs have done all of their rounds.
+static FINISHED: AtomicU64 = AtomicU64::new(0);
+
+/// The command line.
+struct Arguments {
+    seed: u64,
+    rounds: u64,
+    every: u64,
+    sleep: u64,
+    spoil: Option<&'static str>,
+}
+
+impl Arguments {
+    fn read() -> Self {
+        Self {
+            seed: argument("seed", 0),
+            rounds: argument("rounds", 0),
+            every: argument("every", 10_000).max(1),
+            sleep: argument("sleep", 0),
+            spoil: machine().argument("spoil"),
+        }
+    }
+}
+
+fn main() -> ! {
+    let arguments = Arguments::read();
+    let cpus = machine().cpus().len();
+    println!(
+        "busy: {cpus} vCPU(s) compute and keep their registers, seed {}, rounds {}, sleep {}",
+        arguments.seed, arguments.rounds, arguments.sleep
+    );
+    interrupts::set_handler(interrupt::handle);
+    for cpu in 1..cpus {
+        if let Err(error) = smp::start(cpu, |cpu| work(cpu as usize), cpu as u64) {
+            println!("busy: vCPU {cpu} didn't start: CPU_ON says {error}");
+            power::off();
+        }
+    }
+    work(0);
+    interrupt::wait_until(0, "all vCPUs are done", || FINISHED.load(Ordering::Acquire) == cpus as u64);
+    interrupt::check_all_received();
+    println!("busy: done, {} rounds, all registers kept", arguments.rounds);
+    power::off()
+}
+
+/// A CPU's rounds. CPU 0 comes back from them; the others wait for the end, and take interrupts meanwhile.
+fn work(cpu: usize) {
+    let arguments = Arguments::read();
+    features::enable_simd(true);
+    interrupt::enable();
+    READY.fetch_add(1, Ordering::Release);
+    let all = machine().cpus().len() as u64;
+    interrupt::wait_until(cpu, "all vCPUs have started", || READY.load(Ordering::Acquire) == all);
+    let state = State::new();
+    if cpu == 0 {
+        println!("busy: {} registers of a vCPU are compared", state.count());
+    }
+    for round in 1.. {
+        let spoil = arguments.spoil.filter(|_| round == SPOILT);
+        run(&state, cpu, arguments.seed, round, spoil);
+        if arguments.sleep != 0 {
+            interrupt::sleep(cpu);
+        }
+        interrupt::send_to_next(cpu);
+        if round % arguments.every == 0 {
+            println!("busy: vCPU {cpu}: round {round}");
+        }
+        if round == arguments.rounds {
+            break;
+        }
+    }
+    FINISHED.fetch_add(1, Ordering::Release);
+    if cpu != 0 {
+        interrupt::take_for_ever()
+    }
+}
+
+/// One round, with IRQs masked.
+fn run(state: &State, cpu: usize, seed: u64, round: u64, spoil: Option<&str>) {
+    let pattern = Pattern::new(seed, cpu, round);
+    let mut filled = pattern.clone();
+    if let Some(name) = spoil {
+        filled.spoil(name);
+    }
+    state.fill(&filled);
+    let general = state::hold(&filled);
+    let sum = state::checksum(filled.sum_seed);
+    let found = state.read(general);
+    registers::release();
+    if let Err(difference) = state.compare(&pattern, &found) {
+        fail(cpu, &difference);
+    }
+    let wanted = state::checksum(pattern.sum_seed);
+    if sum != wanted {
+        fail(cpu, &format_args!("the checksum is {sum:#x}, was {wanted:#x}"));
+    }
+}
+
+/// Says what is wrong, and ends the machine.
+fn fail(cpu: usize, what: &dyn Display) -> ! {
+    println!("busy: vCPU {cpu}: {what}");
+    power::off()
+}
+
+/// The number in the command line, or what it is without one.
+fn argument<T: FromStr>(name: &str, default: T) -> T {
+    let Some(text) = machine().argument(name) else { return default };
+    text.parse().unwrap_or_else(|_| {
+        println!("busy: {name}={text} is no number");
+        power::off()
+    })
+}
