@@ -6,7 +6,7 @@ use std::fmt::Write;
 use vmm::affinity::vcpu_mpidr;
 use vmm::guest_tree::{self, GicVersion, GuestTree, Seeds};
 use vmm::layout::VIRT;
-use vmm::manifest::{Bundle, Payload, VmConfig};
+use vmm::manifest::{Bundle, Payload, Sharing, VmConfig};
 use vmm::payload;
 
 /// What was found in a bundle.
@@ -53,6 +53,11 @@ fn describe(config: &VmConfig<'_>) -> Result<String, String> {
         .map_err(|error| format!("/{}: {error}", config.name))?;
     let mut line =
         format!("/{}: {} vCPU{}", config.name, config.cpus, if config.cpus == 1 { "" } else { "s" });
+    let _ = match config.sharing {
+        Sharing::Pinned => Ok(()),
+        Sharing::Weight(weight) => write!(line, " (weight {weight})"),
+        Sharing::Reserved { budget, period } => write!(line, " ({budget} of {period} us)"),
+    };
     if let Some(cpus) = &config.cpu_affinity {
         let cpus: Vec<String> = cpus.iter().map(u32::to_string).collect();
         let _ = write!(line, " on CPU {}", cpus.join(", "));

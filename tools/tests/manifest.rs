@@ -32,13 +32,21 @@ fn binary(name: &str) -> DeviceTreeNode {
 fn what_is_in_order_is_told_in_a_line() {
     let two = with(binary("two"), "cpus", 2_u32);
     let two = with(two, "cpu-affinity", [3_u32, 1].map(u32::to_be_bytes).concat());
-    let Report { sound, wrong } = check(&bundle([binary("one"), two]));
+    let cells = |cells: &[u32]| cells.iter().flat_map(|cell| cell.to_be_bytes()).collect::<Vec<u8>>();
+    let weighted = with(with(binary("a"), "cpus", 2_u32), "weight", 256_u32);
+    let some = with(with(binary("some"), "weight", 64_u32), "cpu-affinity", cells(&[2, 3]));
+    let reserved = with(with(binary("rt"), "budget", 200_u32), "period", 1000_u32);
+    let Report { sound, wrong } = check(&bundle([binary("one"), two, weighted, some, reserved]));
     assert_eq!(wrong, [""; 0]);
     assert_eq!(
         sound,
         [
             "/one: 1 vCPU, 128 MiB, binary of 1 KiB, starts at 0x40200000, tree at 0x40000000",
             "/two: 2 vCPUs on CPU 3, 1, 128 MiB, binary of 1 KiB, starts at 0x40200000, tree at 0x40000000",
+            "/a: 2 vCPUs (weight 256), 128 MiB, binary of 1 KiB, starts at 0x40200000, tree at 0x40000000",
+            "/some: 1 vCPU (weight 64) on CPU 2, 3, 128 MiB, binary of 1 KiB, starts at 0x40200000, \
+             tree at 0x40000000",
+            "/rt: 1 vCPU (200 of 1000 us), 128 MiB, binary of 1 KiB, starts at 0x40200000, tree at 0x40000000",
         ]
     );
 }

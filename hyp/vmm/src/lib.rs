@@ -41,6 +41,7 @@ pub mod inject;
 pub mod layout;
 pub mod manifest;
 pub mod payload;
+pub mod placement;
 pub mod psci;
 pub mod smccc;
 pub mod sysreg;

@@ -34,6 +34,14 @@ pub const DEFAULT_MEMORY: u64 = 128 << 20;
 pub const MEMORY_UNIT: u64 = 2 << 20;
 /// The longest `bootargs` in bytes, without the NUL: what fits into Linux's COMMAND_LINE_SIZE on arm64.
 pub const MAX_BOOTARGS: usize = 2047;
+/// The most that `weight` can be.
+pub const MAX_WEIGHT: u32 = 65535;
+/// The least that `budget` can be, in µs.
+pub const MIN_BUDGET: u32 = 10;
+/// The shortest `period`, in µs.
+pub const MIN_PERIOD: u32 = 100;
+/// The longest `period`, in µs: one second.
+pub const MAX_PERIOD: u32 = 1_000_000;
 /// The longest name of a VM in bytes.
 pub const MAX_NAME: usize = 31;
 
@@ -54,13 +62,33 @@ pub struct VmConfig<'a> {
     pub cpus: u32,
     /// RAM in bytes: a multiple of [`MEMORY_UNIT`], at least one.
     pub memory: u64,
-    /// The physical CPU that each vCPU is pinned to, in the board's order of CPUs; as long as `cpus`, or `None` if
-    /// the manifest leaves it to the hypervisor.
+    /// Physical CPUs, in the board's order of CPUs, or `None` if the manifest leaves it to the hypervisor. Where `sharing` is
+    /// [`Sharing::Pinned`], the one that each vCPU is pinned to, as many as `cpus`; else those that any of the VM's vCPUs
+    /// may be on, one or more, none twice.
     pub cpu_affinity: Option<Vec<u32>>,
+    /// Whether the vCPUs share CPUs with others, and on which terms.
+    pub sharing: Sharing,
     /// The command line for `/chosen`; at most [`MAX_BOOTARGS`] bytes, no NUL.
     pub bootargs: Option<&'a str>,
     /// What runs in it.
     pub payload: Payload<'a>,
+}
+
+/// How a VM's vCPUs come by their time on a CPU.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sharing {
+    /// Each vCPU has a CPU to itself.
+    Pinned,
+    /// They share CPUs with others in proportion to their weights, 1 to [`MAX_WEIGHT`], as in Xen's credit scheduler, where
+    /// 256 is the usual one.
+    Weight(u32),
+    /// Each vCPU gets so much of every period, and no more.
+    Reserved {
+        /// Time on the CPU in every period, in µs: [`MIN_BUDGET`] to `period`.
+        budget: u32,
+        /// In µs: [`MIN_PERIOD`] to [`MAX_PERIOD`].
+        period: u32,
+    },
 }
 
 /// What is loaded into a VM. Never empty.

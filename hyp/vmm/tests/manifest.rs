@@ -3,7 +3,7 @@
 use dtoolkit::ToPropertyValue;
 use dtoolkit::model::{DeviceTree, DeviceTreeNode, DeviceTreeProperty};
 use vmm::layout::Ipa;
-use vmm::manifest::{Bundle, BundleError, MAX_VMS, ManifestError, Payload, VmConfig};
+use vmm::manifest::{Bundle, BundleError, MAX_VMS, ManifestError, Payload, Sharing, VmConfig};
 
 /// A node under construction.
 struct Node(DeviceTreeNode);
@@ -75,6 +75,7 @@ fn shortest_manifest_gets_the_defaults() {
         cpus: 1,
         memory: 128 << 20,
         cpu_affinity: None,
+        sharing: Sharing::Pinned,
         bootargs: None,
         payload: Payload::Elf(&[1, 2, 3]),
     };
@@ -106,6 +107,7 @@ fn every_property_is_read() {
         cpus: 2,
         memory: 512 << 20,
         cpu_affinity: Some(vec![3, 1]),
+        sharing: Sharing::Pinned,
         bootargs: Some("console=ttyAMA0"),
         payload: Payload::Linux { image: &[1; 5], initrd: Some(&[2; 7]) },
     };
@@ -182,6 +184,86 @@ fn cpu_mistakes() {
     assert_eq!(message_with("cpu-affinity", [0_u8; 3]), text);
 }
 
+/// What a VM that runs an ELF file and has these properties says of CPUs: how it shares them, and which it names.
+fn terms(vm: Node) -> (Sharing, Option<Vec<u32>>) {
+    let blob = bundle([vm.with("elf", [1_u8])]);
+    let vms = Bundle::parse(&blob).unwrap().vms;
+    let vm = vms[0].as_ref().unwrap();
+    (vm.sharing, vm.cpu_affinity.clone())
+}
+
+#[test]
+fn the_terms_of_sharing_are_read() {
+    for weight in [1, 256, 65535] {
+        assert_eq!(terms(Node::vm("a").with("weight", weight)), (Sharing::Weight(weight), None));
+    }
+    for (budget, period) in [(10, 100), (100, 100), (200, 1000), (1_000_000, 1_000_000)] {
+        let vm = Node::vm("a").with("period", period).with("budget", budget);
+        assert_eq!(terms(vm), (Sharing::Reserved { budget, period }, None));
+    }
+}
+
+#[test]
+fn a_vm_that_shares_may_name_more_or_fewer_cpus_than_it_has_vcpus() {
+    for vm in [
+        Node::vm("a").with("cpus", 2_u32).with("weight", 1_u32),
+        Node::vm("a").with("cpus", 2_u32).with("budget", 10_u32).with("period", 100_u32),
+    ] {
+        assert_eq!(terms(vm.with("cpu-affinity", [3_u32, 0, 7])).1, Some(vec![3, 0, 7]));
+    }
+    assert_eq!(
+        terms(Node::vm("a").with("cpus", 8_u32).with("weight", 1_u32).with("cpu-affinity", 5_u32)).1,
+        Some(vec![5])
+    );
+}
+
+#[test]
+fn weight_mistakes() {
+    assert_eq!(message_with("weight", 0_u32), "/linux: weight: 0 is less than 1");
+    assert_eq!(message_with("weight", 65536_u32), "/linux: weight: 65536 is more than 65535");
+    assert_eq!(message_with("weight", 1_u64), "/linux: weight: has 8 bytes, must be one cell (4 bytes)");
+}
+
+#[test]
+fn reservation_mistakes() {
+    let say = |budget: u32, period: u32| {
+        message(Node::vm("linux").with("elf", [1_u8]).with("budget", budget).with("period", period))
+    };
+    assert_eq!(say(9, 100), "/linux: budget: 9 us is less than 10 us");
+    assert_eq!(say(10, 99), "/linux: period: 99 us is less than 100 us");
+    assert_eq!(say(10, 1_000_001), "/linux: period: 1000001 us is more than 1000000 us");
+    assert_eq!(say(1001, 1000), "/linux: budget: 1001 us is more than the period, 1000 us");
+    assert_eq!(message_with("budget", 10_u32), "/linux: period: missing: budget needs it");
+    assert_eq!(message_with("period", 100_u32), "/linux: budget: missing: period needs it");
+    let length = "has 8 bytes, must be one cell (4 bytes)";
+    let vm = || Node::vm("linux").with("elf", [1_u8]);
+    let budget = message(vm().with("budget", 10_u64).with("period", 100_u32));
+    assert_eq!(budget, format!("/linux: budget: {length}"));
+    let period = message(vm().with("budget", 10_u32).with("period", 100_u64));
+    assert_eq!(period, format!("/linux: period: {length}"));
+}
+
+#[test]
+fn a_weight_and_a_reservation() {
+    let rule = "already: a VM shares CPUs by weight, or by budget and period";
+    let vm = || Node::vm("linux").with("elf", [1_u8]).with("weight", 256_u32);
+    let both = message(vm().with("budget", 10_u32).with("period", 100_u32));
+    assert_eq!(both, format!("/linux: weight: there is budget {rule}"));
+    // The way out isn't to complete it.
+    assert_eq!(message(vm().with("budget", 10_u32)), format!("/linux: weight: there is budget {rule}"));
+    assert_eq!(message(vm().with("period", 100_u32)), format!("/linux: weight: there is period {rule}"));
+}
+
+#[test]
+fn affinity_mistakes_of_a_vm_that_shares() {
+    let say = |cells: &[u32]| {
+        let list: Vec<u8> = cells.iter().flat_map(|cell| cell.to_be_bytes()).collect();
+        message(Node::vm("linux").with("elf", [1_u8]).with("weight", 1_u32).with("cpu-affinity", list))
+    };
+    assert_eq!(say(&[1, 2, 3, 2, 1]), "/linux: cpu-affinity: lists CPU 2 twice");
+    assert_eq!(say(&[]), "/linux: cpu-affinity: is empty");
+}
+
 #[test]
 fn string_mistakes() {
     let not_a_string = "/linux: bootargs: must be one string";
@@ -232,8 +314,8 @@ fn companions_without_their_payload() {
 
 #[test]
 fn typos_do_not_pass() {
-    let known = "compatible, cpus, cpu-affinity, memory, bootargs, kernel, initrd, elf, binary, load-address, \
-                 entry-address, firmware";
+    let known = "compatible, cpus, cpu-affinity, weight, budget, period, memory, bootargs, kernel, initrd, elf, \
+                 binary, load-address, entry-address, firmware";
     let text = format!("/linux: cpu: unknown property; known here: {known}");
     assert_eq!(message_with("cpu", 2_u32), text);
     // The typo is named even where it leaves the VM without a payload.

@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 use dtoolkit::model::{DeviceTree, DeviceTreeNode, DeviceTreeProperty};
 use proptest::prelude::*;
 use vmm::manifest::{
-    Bundle, BundleError, MAX_BOOTARGS, MAX_CPUS, MAX_NAME, MEMORY_UNIT, ManifestError, Payload, VmConfig,
+    Bundle, BundleError, MAX_BOOTARGS, MAX_CPUS, MAX_NAME, MAX_PERIOD, MAX_WEIGHT, MEMORY_UNIT, MIN_BUDGET,
+    MIN_PERIOD, ManifestError, Payload, Sharing, VmConfig,
 };
 
 fn property(name: &str, value: impl dtoolkit::ToPropertyValue) -> DeviceTreeProperty {
@@ -38,7 +39,11 @@ fn valid() -> Vec<u8> {
         property("entry-address", 0x4000_0004_u64),
     ];
     tree.root.add_child(vm("raw", raw));
-    tree.root.add_child(vm("elf", [property("elf", [4_u8; 30])]));
+    let weighted =
+        [property("elf", [4_u8; 30]), property("weight", 256_u32), property("cpu-affinity", [2_u32, 3, 0])];
+    tree.root.add_child(vm("elf", weighted));
+    let reserved = [property("elf", [6_u8; 30]), property("budget", 200_u32), property("period", 1000_u32)];
+    tree.root.add_child(vm("rt", reserved));
     tree.root.add_child(vm("u-boot", [property("firmware", [5_u8; 30])]));
     tree.to_dtb()
 }
@@ -48,6 +53,24 @@ fn is_inside(part: &[u8], whole: &[u8]) -> bool {
     part.start >= whole.start && part.end <= whole.end
 }
 
+fn check_cpus(config: &VmConfig<'_>) {
+    match config.sharing {
+        Sharing::Pinned => {}
+        Sharing::Weight(weight) => assert!((1..=MAX_WEIGHT).contains(&weight)),
+        Sharing::Reserved { budget, period } => {
+            assert!((MIN_PERIOD..=MAX_PERIOD).contains(&period));
+            assert!((MIN_BUDGET..=period).contains(&budget));
+        }
+    }
+    let Some(list) = &config.cpu_affinity else { return };
+    if config.sharing == Sharing::Pinned {
+        assert_eq!(list.len(), config.cpus as usize);
+    } else {
+        assert!(!list.is_empty());
+        assert_eq!(list.iter().collect::<BTreeSet<_>>().len(), list.len(), "{list:?}");
+    }
+}
+
 /// Everything that the documentation of [`VmConfig`] promises.
 fn check_config(config: &VmConfig<'_>, blob: &[u8]) {
     let name = config.name;
@@ -55,7 +78,7 @@ fn check_config(config: &VmConfig<'_>, blob: &[u8]) {
     assert!(name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b",._+-".contains(&byte)), "{name:?}");
     assert!((1..=MAX_CPUS).contains(&config.cpus));
     assert!(config.memory >= MEMORY_UNIT && config.memory.is_multiple_of(MEMORY_UNIT));
-    assert!(config.cpu_affinity.as_ref().is_none_or(|list| list.len() == config.cpus as usize));
+    check_cpus(config);
     let bootargs = config.bootargs.unwrap_or_default();
     assert!(bootargs.len() <= MAX_BOOTARGS && !bootargs.contains('\0'));
     let parts = match config.payload {
@@ -136,7 +159,7 @@ proptest! {
     fn random_values(
         name in prop::sample::select(vec![
             "compatible", "cpus", "cpu-affinity", "memory", "bootargs", "kernel", "initrd", "elf", "binary",
-            "load-address", "entry-address", "firmware", "phandle", "x",
+            "load-address", "entry-address", "firmware", "weight", "budget", "period", "phandle", "x",
         ]),
         value in prop::collection::vec(byte(), 0..20),
         payload in prop::sample::select(vec!["kernel", "elf", "binary", "firmware"]),

@@ -1,7 +1,7 @@
 //! Loading plans: where payloads go, and the message that each unusable one gets.
 
 use vmm::layout::{Ipa, VIRT};
-use vmm::manifest::{Payload, VmConfig};
+use vmm::manifest::{Payload, Sharing, VmConfig};
 use vmm::payload::{FLASH_UNIT, Granule, LoadPlan, PayloadError, Segment, plan};
 
 const RAM: u64 = 0x4000_0000;
@@ -9,7 +9,15 @@ const MIB: u64 = 1 << 20;
 const TREE: u64 = 0x1800;
 
 fn config(payload: Payload<'_>, memory: u64) -> VmConfig<'_> {
-    VmConfig { name: "test", cpus: 1, memory, cpu_affinity: None, bootargs: None, payload }
+    VmConfig {
+        name: "test",
+        cpus: 1,
+        memory,
+        cpu_affinity: None,
+        sharing: Sharing::Pinned,
+        bootargs: None,
+        payload,
+    }
 }
 
 /// The plan for a VM of 128 MiB.

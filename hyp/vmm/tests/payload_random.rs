@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 use vmm::layout::{Ipa, VIRT};
-use vmm::manifest::{Payload, VmConfig};
+use vmm::manifest::{Payload, Sharing, VmConfig};
 use vmm::payload::{LoadPlan, plan};
 
 const RAM: u64 = 0x4000_0000;
@@ -28,7 +28,15 @@ fn occupied(plan: &LoadPlan<'_>, dtb_size: u64) -> Vec<(u64, u64)> {
 
 /// Everything that the documentation of [`LoadPlan`] promises; a message if there is no plan.
 fn check(payload: Payload<'_>, memory: u64, dtb_size: u64) {
-    let config = VmConfig { name: "x", cpus: 1, memory, cpu_affinity: None, bootargs: None, payload };
+    let config = VmConfig {
+        name: "x",
+        cpus: 1,
+        memory,
+        cpu_affinity: None,
+        sharing: Sharing::Pinned,
+        bootargs: None,
+        payload,
+    };
     let plan = match plan(&config, &VIRT, dtb_size) {
         Ok(plan) => plan,
         Err(error) => return assert!(error.to_string().contains(": ")),

@@ -183,7 +183,27 @@ pub enum Reason {
         /// The VM's vCPUs.
         cpus: u32,
     },
-    /// A payload without bytes.
+    /// A CPU twice among those that a VM shares.
+    #[error("lists CPU {cpu} twice")]
+    CpuTwice {
+        /// Its number.
+        cpu: u32,
+    },
+    /// Both ways to share CPUs.
+    #[error("there is {first} already: a VM shares CPUs by weight, or by budget and period")]
+    SecondSharing {
+        /// The other way's property.
+        first: &'static str,
+    },
+    /// More time in each period than it has.
+    #[error("{budget} us is more than the period, {period} us")]
+    OverPeriod {
+        /// `budget` in µs.
+        budget: u32,
+        /// `period` in µs.
+        period: u32,
+    },
+    /// A payload or a list without bytes.
     #[error("is empty")]
     Empty,
     /// No payload at all.

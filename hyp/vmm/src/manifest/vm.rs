@@ -1,6 +1,7 @@
 //! One VM's node: its properties collected, then read and checked one by one.
 
 use alloc::borrow::ToOwned;
+use alloc::collections::BTreeSet;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -10,13 +11,13 @@ use dtoolkit::{Node, Property};
 
 use super::value::{first_string, has_string, read_cells, read_string, read_u32, read_u64};
 use super::{
-    DEFAULT_MEMORY, MAX_BOOTARGS, MAX_CPUS, MEMORY_UNIT, ManifestError, Payload, Reason, VM_COMPATIBLE,
-    VmConfig,
+    DEFAULT_MEMORY, MAX_BOOTARGS, MAX_CPUS, MAX_PERIOD, MAX_WEIGHT, MEMORY_UNIT, MIN_BUDGET, MIN_PERIOD,
+    ManifestError, Payload, Reason, Sharing, VM_COMPATIBLE, VmConfig,
 };
 use crate::layout::{Ipa, VIRT};
 
 /// The properties that a VM's node may have, for the message about one that it may not.
-pub(super) const KNOWN: &str = "compatible, cpus, cpu-affinity, memory, bootargs, kernel, initrd, elf, binary, load-address, entry-address, firmware";
+pub(super) const KNOWN: &str = "compatible, cpus, cpu-affinity, weight, budget, period, memory, bootargs, kernel, initrd, elf, binary, load-address, entry-address, firmware";
 
 /// Bytes in the unit in which `memory` counts.
 const KIB: u64 = 1024;
@@ -27,6 +28,9 @@ struct Properties<'a> {
     compatible: Option<&'a [u8]>,
     cpus: Option<&'a [u8]>,
     cpu_affinity: Option<&'a [u8]>,
+    weight: Option<&'a [u8]>,
+    budget: Option<&'a [u8]>,
+    period: Option<&'a [u8]>,
     memory: Option<&'a [u8]>,
     bootargs: Option<&'a [u8]>,
     kernel: Option<&'a [u8]>,
@@ -45,6 +49,9 @@ impl<'a> Properties<'a> {
             "compatible" => &mut self.compatible,
             "cpus" => &mut self.cpus,
             "cpu-affinity" => &mut self.cpu_affinity,
+            "weight" => &mut self.weight,
+            "budget" => &mut self.budget,
+            "period" => &mut self.period,
             "memory" => &mut self.memory,
             "bootargs" => &mut self.bootargs,
             "kernel" => &mut self.kernel,
@@ -98,11 +105,13 @@ fn read<'a>(name: &'a str, node: &FdtNode<'a>) -> Result<VmConfig<'a>, Wrong> {
     }
     let properties = collect(node)?;
     let cpus = cpus(&properties)?;
+    let sharing = sharing(&properties)?;
     Ok(VmConfig {
         name,
         cpus,
         memory: memory(&properties)?,
-        cpu_affinity: cpu_affinity(&properties, cpus)?,
+        cpu_affinity: cpu_affinity(&properties, cpus, sharing)?,
+        sharing,
         bootargs: bootargs(&properties)?,
         payload: payload(&properties)?,
     })
@@ -147,9 +156,7 @@ fn collect<'a>(node: &FdtNode<'a>) -> Result<Properties<'a>, Wrong> {
 
 fn cpus(properties: &Properties<'_>) -> Result<u32, Wrong> {
     let Some(value) = properties.cpus else { return Ok(1) };
-    let cpus = read_u32(value).map_err(of("cpus"))?;
-    in_range(cpus.into(), 1, MAX_CPUS.into(), "").map_err(of("cpus"))?;
-    Ok(cpus)
+    number("cpus", value, 1, MAX_CPUS, "")
 }
 
 fn memory(properties: &Properties<'_>) -> Result<u64, Wrong> {
@@ -178,13 +185,72 @@ fn in_range(value: u64, least: u64, most: u64, unit: &'static str) -> Result<(),
     Ok(())
 }
 
-fn cpu_affinity(properties: &Properties<'_>, cpus: u32) -> Result<Option<Vec<u32>>, Wrong> {
+/// Pinned, unless there is a weight or a reservation.
+fn sharing(properties: &Properties<'_>) -> Result<Sharing, Wrong> {
+    let Some(weight) = properties.weight else { return reservation(properties) };
+    for (first, value) in [("budget", properties.budget), ("period", properties.period)] {
+        if value.is_some() {
+            return Err(of("weight")(Reason::SecondSharing { first }));
+        }
+    }
+    Ok(Sharing::Weight(number("weight", weight, 1, MAX_WEIGHT, "")?))
+}
+
+fn reservation(properties: &Properties<'_>) -> Result<Sharing, Wrong> {
+    let (budget, period) = match (properties.budget, properties.period) {
+        (None, None) => return Ok(Sharing::Pinned),
+        (Some(_), None) => return Err(of("period")(Reason::Needed { by: "budget" })),
+        (None, Some(_)) => return Err(of("budget")(Reason::Needed { by: "period" })),
+        (Some(budget), Some(period)) => (budget, period),
+    };
+    let period = number("period", period, MIN_PERIOD, MAX_PERIOD, " us")?;
+    let budget = number("budget", budget, MIN_BUDGET, u32::MAX, " us")?;
+    if budget > period {
+        return Err(of("budget")(Reason::OverPeriod { budget, period }));
+    }
+    Ok(Sharing::Reserved { budget, period })
+}
+
+/// One cell, from `least` to `most`.
+fn number(
+    property: &'static str,
+    value: &[u8],
+    least: u32,
+    most: u32,
+    unit: &'static str,
+) -> Result<u32, Wrong> {
+    let number = read_u32(value).map_err(of(property))?;
+    in_range(number.into(), least.into(), most.into(), unit).map_err(of(property))?;
+    Ok(number)
+}
+
+fn cpu_affinity(properties: &Properties<'_>, cpus: u32, sharing: Sharing) -> Result<Option<Vec<u32>>, Wrong> {
     let Some(value) = properties.cpu_affinity else { return Ok(None) };
     let list = read_cells(value).map_err(of("cpu-affinity"))?;
-    if u32::try_from(list.len()) != Ok(cpus) {
-        return Err(of("cpu-affinity")(Reason::AffinityCount { listed: list.len(), cpus }));
-    }
+    let checked = match sharing {
+        Sharing::Pinned => one_for_each(&list, cpus),
+        Sharing::Weight(_) | Sharing::Reserved { .. } => some_once(&list),
+    };
+    checked.map_err(of("cpu-affinity"))?;
     Ok(Some(list))
+}
+
+fn one_for_each(list: &[u32], cpus: u32) -> Result<(), Reason> {
+    match u32::try_from(list.len()) {
+        Ok(listed) if listed == cpus => Ok(()),
+        _ => Err(Reason::AffinityCount { listed: list.len(), cpus }),
+    }
+}
+
+fn some_once(list: &[u32]) -> Result<(), Reason> {
+    if list.is_empty() {
+        return Err(Reason::Empty);
+    }
+    let mut seen = BTreeSet::new();
+    match list.iter().find(|cpu| !seen.insert(**cpu)) {
+        Some(&cpu) => Err(Reason::CpuTwice { cpu }),
+        None => Ok(()),
+    }
 }
 
 fn bootargs<'a>(properties: &Properties<'a>) -> Result<Option<&'a str>, Wrong> {
