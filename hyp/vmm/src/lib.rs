@@ -1,5 +1,5 @@
-//! VM and vCPU state: exit decoding, system registers, PSCI and SMCCC, virtual devices, the manifest and the guest's
-//! device tree.
+//! VM and vCPU state: exit decoding, system registers, PSCI and SMCCC, virtual devices, the manifest, the guest's
+//! device tree and the scheduler.
 //!
 //! All of it is pure logic: it decides, and the caller (the `el2` crate) acts. No register is touched here, so every
 //! module runs in host tests as it runs on the target.
@@ -43,5 +43,6 @@ pub mod manifest;
 pub mod payload;
 pub mod placement;
 pub mod psci;
+pub mod sched;
 pub mod smccc;
 pub mod sysreg;

@@ -1,0 +1,218 @@
+//! Who runs on a physical CPU: the scheduler of one CPU and the members (vCPUs) that have a share of it.
+//!
+//! It only decides. The caller tells what happens to the members and when, sets its timer to what [`Turn::until`] says,
+//! and switches. No method allocates, and none takes longer than a few steps for each member.
+//!
+//! All times are ticks of the board's counter, which never goes back. A time before that of the last event counts as
+//! that one. A member is named by its place in the list of shares; a name that is not in it has no effect.
+
+mod fair;
+mod reserved;
+mod shared;
+
+pub use reserved::{Overcommit, admit};
+pub use shared::Shared;
+
+/// What a member is entitled to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Share {
+    /// A part of the time that the reserved members leave, in proportion to this weight: 1 to 65535. A zero counts as
+    /// one.
+    Weight(u32),
+    /// A reserved time, ahead of all members with a weight. Nothing beyond it, even where the CPU would idle.
+    Budget {
+        /// Ticks in each period: 1 to `period`. What lies outside counts as the nearest of these.
+        budget: u64,
+        /// Ticks: at least 1.
+        period: u64,
+    },
+}
+
+/// What [`Scheduler::pick`] decides.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Turn {
+    /// Who runs; `None`: the CPU idles.
+    pub member: Option<usize>,
+    /// The time, in ticks, at which to pick again at the latest; `None`: only when something happens to a member.
+    pub until: Option<u64>,
+}
+
+/// Where a member's time went, in ticks, up to the last event that its scheduler was told of. The rest of the time it
+/// was not ready.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Times {
+    /// It ran.
+    pub ran: u64,
+    /// It was ready and did not run: stolen time.
+    pub waited: u64,
+}
+
+/// The policy of one physical CPU. No member is ready at first.
+///
+/// After `wake`, `block` or `pass` the caller picks anew: until then the one that was running is taken to go on, unless
+/// it is the one that blocked.
+pub trait Scheduler {
+    /// `member` is ready to run from `now` on. No effect if it is ready already.
+    fn wake(&mut self, member: usize, now: u64);
+    /// `member` is no longer ready.
+    fn block(&mut self, member: usize, now: u64);
+    /// `member` stays ready, and lets others that can run go first once.
+    fn pass(&mut self, member: usize, now: u64);
+    /// Charges who ran since the last pick, and decides who runs from `now` on.
+    fn pick(&mut self, now: u64) -> Turn;
+    /// Whether `member` is ready, running or not.
+    fn is_ready(&self, member: usize) -> bool;
+    /// Where the time of `member` went.
+    fn times(&self, member: usize) -> Times;
+}
+
+/// What a member does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Blocked,
+    Waiting,
+    Running,
+}
+
+/// What a member does, since when, and where its time went before.
+#[derive(Clone, Copy, Debug)]
+struct Account {
+    state: State,
+    since: u64,
+    times: Times,
+}
+
+impl Account {
+    const fn new() -> Self {
+        Self { state: State::Blocked, since: 0, times: Times { ran: 0, waited: 0 } }
+    }
+
+    const fn is_ready(&self) -> bool {
+        !matches!(self.state, State::Blocked)
+    }
+
+    /// From `now` on, it is in `state`.
+    const fn enter(&mut self, state: State, now: u64) {
+        self.times = self.times_at(now);
+        self.since = now;
+        self.state = state;
+    }
+
+    const fn times_at(&self, now: u64) -> Times {
+        let passed = now.saturating_sub(self.since);
+        let Times { ran, waited } = self.times;
+        match self.state {
+            State::Blocked => self.times,
+            State::Waiting => Times { ran, waited: waited.saturating_add(passed) },
+            State::Running => Times { ran: ran.saturating_add(passed), waited },
+        }
+    }
+}
+
+/// A CPU that has one member, number 0, which runs whenever it is ready: no tick, and nothing to decide.
+#[derive(Clone, Debug)]
+pub struct Pinned {
+    member: Account,
+    now: u64,
+}
+
+impl Pinned {
+    /// The member is not ready.
+    pub const fn new() -> Self {
+        Self { member: Account::new(), now: 0 }
+    }
+
+    fn enter(&mut self, state: State, now: u64) {
+        self.now = self.now.max(now);
+        if self.member.state != state {
+            self.member.enter(state, self.now);
+        }
+    }
+}
+
+impl Default for Pinned {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Scheduler for Pinned {
+    #[inline]
+    fn wake(&mut self, member: usize, now: u64) {
+        if member == 0 && !self.member.is_ready() {
+            self.enter(State::Waiting, now);
+        }
+    }
+
+    #[inline]
+    fn block(&mut self, member: usize, now: u64) {
+        if member == 0 {
+            self.enter(State::Blocked, now);
+        }
+    }
+
+    /// There is nobody to let go first.
+    #[inline]
+    fn pass(&mut self, _member: usize, _now: u64) {}
+
+    #[inline]
+    fn pick(&mut self, now: u64) -> Turn {
+        let ready = self.member.is_ready();
+        self.enter(if ready { State::Running } else { State::Blocked }, now);
+        Turn { member: ready.then_some(0), until: None }
+    }
+
+    #[inline]
+    fn is_ready(&self, member: usize) -> bool {
+        member == 0 && self.member.is_ready()
+    }
+
+    fn times(&self, member: usize) -> Times {
+        if member == 0 { self.member.times_at(self.now) } else { Times::default() }
+    }
+}
+
+/// The scheduler that a CPU has.
+#[derive(Clone, Debug)]
+pub enum Queue {
+    /// For one member that has the CPU to itself.
+    Pinned(Pinned),
+    /// For members that share it.
+    Shared(Shared),
+}
+
+/// The same call on the one that it is.
+macro_rules! either {
+    ($queue:expr, $one:ident => $call:expr) => {
+        match $queue {
+            Queue::Pinned($one) => $call,
+            Queue::Shared($one) => $call,
+        }
+    };
+}
+
+impl Scheduler for Queue {
+    fn wake(&mut self, member: usize, now: u64) {
+        either!(self, one => one.wake(member, now));
+    }
+
+    fn block(&mut self, member: usize, now: u64) {
+        either!(self, one => one.block(member, now));
+    }
+
+    fn pass(&mut self, member: usize, now: u64) {
+        either!(self, one => one.pass(member, now));
+    }
+
+    fn pick(&mut self, now: u64) -> Turn {
+        either!(self, one => one.pick(now))
+    }
+
+    fn is_ready(&self, member: usize) -> bool {
+        either!(self, one => one.is_ready(member))
+    }
+
+    fn times(&self, member: usize) -> Times {
+        either!(self, one => one.times(member))
+    }
+}
