@@ -10,6 +10,7 @@ mod el2_crash;
 mod firmware;
 mod linux;
 mod neighbours;
+mod shared_cpus;
 mod small_guests;
 mod stage2_hardware;
 mod u_boot;
@@ -36,6 +37,7 @@ fn main() -> ExitCode {
         linux::cases(),
         neighbours::cases(),
         small_guests::cases(),
+        shared_cpus::cases(),
         workloads::cases(),
         stage2_hardware::cases(),
         u_boot::cases(),

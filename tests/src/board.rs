@@ -98,7 +98,15 @@ impl Board {
     /// # Errors
     /// As [`expect`](Self::expect).
     pub fn expect_ever(&mut self, pattern: &str) -> Outcome<Found> {
-        self.console.expect(&compile(pattern)?, Instant::now() + PATIENCE, Search::All)
+        self.expect_ever_within(pattern, PATIENCE)
+    }
+
+    /// [`expect_ever`](Self::expect_ever) with a limit of its own.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn expect_ever_within(&mut self, pattern: &str, limit: Duration) -> Outcome<Found> {
+        self.console.expect(&compile(pattern)?, Instant::now() + limit, Search::All)
     }
 
     /// Waits for a piece of text, whatever characters it has.

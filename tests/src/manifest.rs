@@ -54,6 +54,16 @@ impl Vm {
             .property("bootargs", &format!("\"{arguments}\""))
     }
 
+    /// Shares CPUs with others, in proportion to the weights.
+    pub fn weight(self, weight: u32) -> Self {
+        self.property("weight", &format!("<{weight}>"))
+    }
+
+    /// Shares CPUs with others, and has `budget` of each `period` microseconds.
+    pub fn reserved(self, budget: u32, period: u32) -> Self {
+        self.property("budget", &format!("<{budget}>")).property("period", &format!("<{period}>"))
+    }
+
     /// RAM, in MiB.
     pub fn memory(self, mebibytes: u32) -> Self {
         self.property("memory", &format!("<0x0 {:#x}>", u64::from(mebibytes) << 10))

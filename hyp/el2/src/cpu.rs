@@ -159,8 +159,12 @@ mod id {
     }
 }
 
-/// HCR_EL2 bits that are changed while guests run.
+/// HCR_EL2 bits that not every vCPU has at every time.
 pub mod hcr {
+    /// TWI, TWE: WFI and WFE trap where other vCPUs may use the time. A pinned vCPU sleeps on its CPU.
+    pub const TWI_TWE: u64 = 0b11 << 13;
+    /// API, APK: pointer authentication is there, and its keys are the guest's.
+    pub const POINTER_AUTHENTICATION: u64 = 0b11 << 40;
     /// TVM: writes to stage 1's control registers trap, to see when a guest turns its caches on or off.
     pub const TVM: u64 = 1 << 26;
 }
@@ -185,18 +189,16 @@ pub fn guest_hcr(features: &Features) -> u64 {
     const TLOR: u64 = 1 << 35; // limited ordering regions, which are not shown
     const TERR: u64 = 1 << 36; // RAS error records, which are not shown
     const TEA: u64 = 1 << 37; // external aborts come to EL2 first
-    const APK: u64 = 1 << 40; // pointer authentication: keys and instructions don't trap
-    const API: u64 = 1 << 41;
     const FWB: u64 = 1 << 46; // stage 2 decides about cacheability
     const TID5: u64 = 1 << 58; // GMID_EL1: memory tagging is not shown
-    // Zero: TWI, TWE (a pinned vCPU sleeps on its CPU), TID0, TID2, TID4 (cache identification is the CPU's own),
+    // Zero: TWI, TWE (set for vCPUs that share a CPU), TID0, TID2, TID4 (cache identification is the CPU's own),
     // TPCP, TPU, TOCU, TICAB, TTLB (maintenance by address is the guest's), DC, TGE, TDZ, HCD (HVC is a call), TRVM,
     // CD, ID, E2H (one regime for EL2, as on CPUs without VHE), NV, AT, FIEN, EnSCXT (CSV2_2 is not shown),
     // ATA (memory tagging traps), VI, VF, VSE (virtual interrupts come from list registers).
     let mut value = VM | SWIO | PTW | FMO | IMO | AMO | FB | BSU_INNER | TID1 | TID3 | TSC | TIDCP | TACR;
     value |= TSW | RW | TLOR | TERR | TEA | TID5;
     if features.pointer_authentication {
-        value |= APK | API;
+        value |= hcr::POINTER_AUTHENTICATION;
     }
     if features.forced_write_back {
         value |= FWB;
@@ -261,8 +263,9 @@ fn trap_debug() {
     // MDCR_EL2. TPMCR (5), TPM (6): the PMU is not shown. TDOSA (10): OS lock and power registers are emulated.
     // TDRA (11): so is the debug ROM's address. TPMS (14), E2PB (13:12) 0: statistical profiling is not shown.
     // HPMD (17), HCCD (23): no event is counted at EL2. TTRF (19): trace filters. E2TB (25:24) 0: trace buffer.
-    // TDCC (27): the debug channel belongs to the board's debugger. Zero: TDA, TDE (breakpoints, watchpoints and
-    // single-step are the guest's own and never stop EL2), HPME.
+    // TDCC (27): the debug channel belongs to the board's debugger. TDA (9): set until a guest uses breakpoints
+    // ([`trap_breakpoints`]). Zero: TDE (breakpoints, watchpoints and single-step are the guest's own and never stop
+    // EL2), HPME.
     let mut value = 1 << 5 | 1 << 6 | 1 << 10 | 1 << 11 | 1 << 14 | 1 << 17 | 1 << 19 | 1 << 23 | 1 << 27;
     let pmu = id::pmu();
     if pmu != 0 && pmu != 0xf {
@@ -271,11 +274,84 @@ fn trap_debug() {
         value |= read_sysreg!("PMCR_EL0") >> 11 & 0x1f;
     }
     MDCR_EL2.set(value);
+    // The OS lock is shown as open.
+    write_sysreg!("OSLAR_EL1", 0);
     if id::profiling() != 0 {
         write_sysreg!("S3_4_C9_C9_0", 0); // PMSCR_EL2: no profiling at EL2
     }
     if id::trace_filter() != 0 {
         write_sysreg!("S3_4_C1_C2_1", 0); // TRFCR_EL2: no trace of EL2
+    }
+}
+
+/// MDCR_EL2.TDA: debug registers trap that aren't trapped anyway.
+const TDA: u64 = 1 << 9;
+
+/// Makes a guest's accesses to breakpoints, watchpoints and their control trap, or not.
+pub fn trap_breakpoints(trap: bool) {
+    let value = MDCR_EL2.get();
+    MDCR_EL2.set(if trap { value | TDA } else { value & !TDA });
+}
+
+/// Breakpoints and watchpoints of a guest, values and controls, and its claim tags. A guest that never touches them is spared their 64
+/// registers at each change of vCPUs.
+#[derive(Default)]
+pub struct Breakpoints {
+    breakpoints: [[u64; 2]; 16],
+    watchpoints: [[u64; 2]; 16],
+    claim: u64,
+}
+
+/// How many there are: ID_AA64DFR0_EL1.BRPs and WRPs.
+fn breakpoint_counts() -> (usize, usize) {
+    let features = read_sysreg!("ID_AA64DFR0_EL1");
+    ((field(features, 12) as usize).wrapping_add(1), (field(features, 20) as usize).wrapping_add(1))
+}
+
+/// Does something with each debug register of one kind that this CPU has: `$do!(value name, control name, place)`.
+macro_rules! each_debug_register {
+    ($do:ident, $values:expr, $count:expr, $value:literal, $control:literal) => {
+        each_debug_register!($do, $values, $count, $value, $control,
+            0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15)
+    };
+    ($do:ident, $values:expr, $count:expr, $value:literal, $control:literal, $($n:literal)*) => {
+        $(if $n < $count {
+            $do!(concat!("S2_0_C0_C", $n, "_", $value), concat!("S2_0_C0_C", $n, "_", $control), $values[$n]);
+        })*
+    };
+}
+
+macro_rules! save_debug {
+    ($value:expr, $control:expr, $place:expr) => {
+        $place = [read_sysreg!($value), read_sysreg!($control)]
+    };
+}
+
+macro_rules! load_debug {
+    ($value:expr, $control:expr, $place:expr) => {{
+        let [value, control] = $place;
+        write_sysreg!($value, value);
+        write_sysreg!($control, control);
+    }};
+}
+
+impl Breakpoints {
+    /// Takes them out of this CPU.
+    pub fn save(&mut self) {
+        let (breakpoints, watchpoints) = breakpoint_counts();
+        each_debug_register!(save_debug, self.breakpoints, breakpoints, 4, 5);
+        each_debug_register!(save_debug, self.watchpoints, watchpoints, 6, 7);
+        // DBGCLAIMCLR_EL1 reads as the tags that are set.
+        self.claim = read_sysreg!("S2_0_C7_C9_6");
+    }
+
+    /// Puts them into this CPU.
+    pub fn load(&self) {
+        let (breakpoints, watchpoints) = breakpoint_counts();
+        each_debug_register!(load_debug, self.breakpoints, breakpoints, 4, 5);
+        each_debug_register!(load_debug, self.watchpoints, watchpoints, 6, 7);
+        write_sysreg!("S2_0_C7_C9_6", 0xff); // DBGCLAIMCLR_EL1
+        write_sysreg!("S2_0_C7_C8_6", self.claim); // DBGCLAIMSET_EL1
     }
 }
 

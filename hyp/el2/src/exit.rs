@@ -9,8 +9,8 @@ use vgic::{Kicks, VcpuId, Width};
 use vmm::devices::Device;
 use vmm::esr::{Abort, Access, Esr, Fault, SysregAccess, ec};
 use vmm::inject::{Exception, Interrupted};
-use vmm::layout::Ipa;
-use vmm::smccc::{self, Answer};
+use vmm::layout::{Ipa, VIRT};
+use vmm::smccc::{self, Answer, StolenTime};
 use vmm::sysreg::{Action, Identity, StageOne};
 
 use crate::gic::with_hardware;
@@ -86,6 +86,7 @@ extern "C" fn handle_sync(frame: &mut Frame) {
         ec::SYSREG => system_register(vcpu, frame, esr),
         ec::DATA_ABORT_LOWER => data_abort(vcpu, frame, Abort(esr)),
         ec::INSTRUCTION_ABORT_LOWER => instruction_abort(vcpu, Abort(esr)),
+        ec::WFX => wait(vcpu, frame, esr),
         // Nothing else is set to trap; a feature that is newer than this code may trap by default, and isn't shown.
         _ => inject(Exception::Undefined),
     }
@@ -94,7 +95,7 @@ extern "C" fn handle_sync(frame: &mut Frame) {
 #[unsafe(no_mangle)]
 extern "C" fn handle_irq(frame: &mut Frame) {
     interrupts::take();
-    run::leave_if_stopped(frame);
+    run::go_on(frame);
 }
 
 #[unsafe(no_mangle)]
@@ -105,6 +106,12 @@ extern "C" fn handle_serror(frame: &mut Frame) {
         vcpu.vm.crash(vcpu, frame, Crash { what: "SError", esr: Esr(ESR_EL2.get()) });
     }
     run::leave_if_stopped(frame);
+}
+
+/// WFI or WFE of a vCPU that shares its CPU.
+fn wait(vcpu: &'static Vcpu, frame: &mut Frame, esr: Esr) {
+    skip();
+    if esr.is_wfe() { run::pass(vcpu, frame) } else { run::sleep(vcpu, frame) }
 }
 
 /// Takes an exception to the guest's EL1.
@@ -144,6 +151,14 @@ fn call(vcpu: &'static Vcpu, frame: &mut Frame, esr: Esr) {
             frame.set(0, 0);
         }
         Answer::Power(request) => run::power(vcpu, frame, request),
+        Answer::StolenTime(question) => {
+            let answer = match (vcpu.vm.share, question) {
+                (None, _) => smccc::UNKNOWN,
+                (Some(_), StolenTime::Feature) => 0,
+                (Some(_), StolenTime::Address) => vmm::stolen_time::record(&VIRT, vcpu.id).as_u64(),
+            };
+            frame.set(0, answer);
+        }
     }
 }
 
@@ -177,7 +192,8 @@ fn system_register(vcpu: &'static Vcpu, frame: &mut Frame, esr: Esr) {
             vcpu.vm.kick(kicks.unwrap_or(Kicks::NONE));
             return skip();
         }
-        Action::Undefined => return inject(Exception::Undefined),
+        Action::Debug if vcpu.open_breakpoints() => return,
+        Action::Debug | Action::Undefined => return inject(Exception::Undefined),
     };
     frame.set(access.rt, value);
     skip();

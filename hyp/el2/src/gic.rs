@@ -187,12 +187,15 @@ pub fn silence(intid: u32) {
     }
 }
 
-/// Makes another CPU exit from its guest, or wake.
+/// Makes a CPU exit from its guest, or wake; the one that runs as soon as it goes on.
 pub fn kick(target: &PerCpu) {
     let Some(controller) = CONTROLLER.get() else { return };
     // What the kick is about must be seen by the CPU that takes it.
     aarch64_cpu::asm::barrier::dsb(aarch64_cpu::asm::barrier::ISHST);
     match (&controller.distributor, own().gic.get()) {
+        (Distributor::V2(distributor), _) if core::ptr::eq(target, this_cpu()) => {
+            distributor.send_sgi_to_self(KICK);
+        }
         (Distributor::V2(distributor), _) => {
             let mask = controller.targets.get(target.index).map_or(0, |mask| mask.load(Ordering::Relaxed));
             distributor.send_sgi(mask, KICK);
@@ -282,17 +285,17 @@ impl CpuGic {
         }
     }
 
-    /// Gives a vCPU that starts a virtual CPU interface as after reset, and turns it on.
-    pub fn reset_virtual(&mut self) {
+    /// Gives the guest the virtual CPU interface that it had, or one as after reset, and turns it on.
+    pub fn load_virtual(&mut self, state: &VirtualInterface) {
         match self {
             Self::V2(interface) => {
-                interface.set_vmcr(0);
-                interface.clear_active_priorities();
+                interface.set_vmcr(state.vmcr as u32);
+                interface.set_active_priorities(state.active_priorities[0][0] as u32);
                 interface.set_control(HCR_EN);
             }
             Self::V3(interface) => {
-                interface.set_vmcr(0);
-                interface.clear_active_priorities();
+                interface.set_vmcr(state.vmcr);
+                interface.set_active_priorities(state.active_priorities);
                 interface.set_control(HCR_EN);
                 // System registers, which the guest can't turn off: SRE, DFB, DIB.
                 crate::sysreg::write_sysreg!("ICC_SRE_EL1", 0b111);
@@ -300,11 +303,39 @@ impl CpuGic {
         }
     }
 
-    /// Turns the virtual CPU interface off.
-    pub fn stop_virtual(&mut self) {
+    /// Turns the virtual CPU interface off; what it was is returned.
+    pub fn save_virtual(&mut self) -> VirtualInterface {
         match self {
-            Self::V2(interface) => interface.set_control(0),
-            Self::V3(interface) => interface.set_control(0),
+            Self::V2(interface) => {
+                interface.set_control(0);
+                VirtualInterface {
+                    vmcr: u64::from(interface.vmcr()),
+                    active_priorities: [[u64::from(interface.active_priorities()), 0, 0, 0], [0; 4]],
+                }
+            }
+            Self::V3(interface) => {
+                interface.set_control(0);
+                VirtualInterface { vmcr: interface.vmcr(), active_priorities: interface.active_priorities() }
+            }
+        }
+    }
+}
+
+/// A vCPU's CPU interface while it isn't loaded, list registers apart; zero as after reset.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct VirtualInterface {
+    /// ICH_VMCR_EL2 or GICH_VMCR.
+    vmcr: u64,
+    /// ICH_AP0R\<n\>_EL2 and ICH_AP1R\<n\>_EL2; or GICH_APR, in the first.
+    active_priorities: [[u64; 4]; 2],
+}
+
+impl VirtualInterface {
+    /// What of it decides which interrupts the guest is told of.
+    pub fn filter(&self) -> CpuInterface {
+        match model() {
+            Model::V2 => CpuInterface::from_gich_vmcr(self.vmcr as u32),
+            Model::V3 => CpuInterface::from_ich_vmcr(self.vmcr),
         }
     }
 }
@@ -464,8 +495,8 @@ impl ListRegisters for HardwareV2<'_> {
 /// The CPU on which a private line's vCPU is loaded: only those that are loaded are asked about.
 fn cpu_of(line: Line) -> usize {
     let vm = own().vcpu.get().map(|vcpu| vcpu.vm);
-    let placed = vm.and_then(|vm| vm.cpus.get(usize::from(line.vcpu.0)).copied());
-    placed.unwrap_or(this_cpu().index)
+    let vcpu = vm.and_then(|vm| vm.vcpus().get(usize::from(line.vcpu.0)));
+    vcpu.map_or(this_cpu().index, |vcpu| vcpu.cpu)
 }
 
 macro_rules! physical {

@@ -121,6 +121,20 @@ pub fn write(
     Ok(length)
 }
 
+/// Writes one word of 64 bits, whole, at an address that is a multiple of 8, while vCPUs may read it.
+///
+/// # Errors
+/// The address isn't the VM's memory.
+pub fn write_word(space: &mut Space, ipa: Ipa, value: u64) -> Result<(), NoMemory> {
+    let (pa, length) = piece(space, ipa, 8, Access::Write)?;
+    if length == 8 && pa.is_multiple_of(8) {
+        // SAFETY: stage 2 says that this is the VM's memory, which is no object of EL2's, and which EL2 maps as Normal memory.
+        unsafe { ptr::write_volatile(pa as *mut u64, value) };
+        cache::clean(pa, pa.wrapping_add(8));
+    }
+    Ok(())
+}
+
 /// Reads the guest's memory at `ipa` into all of `bytes`, across as many pages as they reach over. What the guest has written
 /// with its caches off is seen too: the lines that EL2 may have are dropped first, and written back where they are newer.
 ///

@@ -1,12 +1,12 @@
 //! Physical interrupts: EL2's own, and those that it hands to the guest that owns them.
 
 use aarch64_cpu::asm::barrier;
-use vgic::{IntId, Kicks};
+use vgic::{IntId, Kicks, VcpuId};
 
 use crate::gic::{self, Acknowledged, CpuGic, Lines, with_hardware};
 use crate::percpu::{own, request, this_cpu};
 use crate::vcpu::Vcpu;
-use crate::{console, crash, timer, vm};
+use crate::{console, crash, run, timer, vm};
 
 /// Takes the interrupt that made a guest exit, or woke this CPU, if there is one. One at a time: another one that waits
 /// brings the guest back at once.
@@ -17,7 +17,7 @@ pub fn take() {
         return;
     }
     gic.drop_priority(interrupt);
-    let vcpu = own().vcpu.get().filter(|vcpu| vcpu.is_loaded());
+    let vcpu = run::loaded();
     let guests = match interrupt.intid {
         intid if intid == lines.timer.virtual_ => Some(IntId::VIRTUAL_TIMER),
         intid if intid == lines.timer.physical => Some(IntId::PHYSICAL_TIMER),
@@ -57,9 +57,10 @@ fn take_own(gic: CpuGic, lines: &Lines, interrupt: Acknowledged, vcpu: Option<&'
             gic.deactivate(interrupt);
         }
         intid if intid == lines.timer.hypervisor => {
-            timer::arm(None);
-            if let Some(vcpu) = own().vcpu.get() {
-                vcpu.vm.tick(timer::now());
+            let (turn, alarm) = own().timer.fired(timer::now());
+            own().look.set(own().look.get() | turn);
+            if alarm {
+                see_to_alarms();
             }
             gic.deactivate(interrupt);
         }
@@ -85,14 +86,24 @@ pub fn serve_requests() {
     if requests & request::CONSOLE != 0 {
         console::service();
     }
-    if requests & request::TIMER != 0
-        && let Some(vcpu) = own().vcpu.get()
-    {
-        vcpu.vm.tick(timer::now());
+    if requests & request::TIMER != 0 {
+        see_to_alarms();
     }
-    if requests & request::SYNC != 0
-        && let Some(vcpu) = own().vcpu.get().filter(|vcpu| vcpu.is_loaded())
-    {
-        vm::sync(vcpu);
+    if requests & request::SYNC != 0 {
+        for vcpu in this_cpu().take_called() {
+            if vcpu.is_loaded() {
+                vm::sync(vcpu);
+            } else {
+                run::consider(vcpu);
+            }
+        }
     }
+}
+
+/// The alarms of the VMs whose vCPU 0 is here.
+pub fn see_to_alarms() {
+    let now = timer::now();
+    let first = this_cpu().members().iter().filter(|vcpu| vcpu.id == VcpuId(0));
+    let next = first.filter_map(|vcpu| vcpu.vm.tick(now)).min();
+    own().timer.set_alarm(next.unwrap_or(u64::MAX));
 }

@@ -22,6 +22,7 @@ mod boot;
 mod bundle;
 mod cache;
 mod console;
+mod context;
 mod cpu;
 mod crash;
 mod exit;

@@ -69,13 +69,28 @@ pub fn init_heap() {
 
 /// What a CPU takes of the heap, its log above all, in pages.
 const PAGES_PER_CPU: usize = 8;
+/// What a VM takes, its console above all.
+const PAGES_PER_VM: usize = 6;
 
-/// Gives the heap more space, for `cpus` CPUs. Once, when there are frames.
+/// Gives the heap space for `cpus` CPUs, when there are frames.
 ///
 /// # Errors
 /// No memory for it.
-pub fn grow_heap(cpus: usize) -> Result<(), FrameError> {
-    let pages = cpus.saturating_mul(PAGES_PER_CPU).next_power_of_two();
+pub fn grow_heap_for_cpus(cpus: usize) -> Result<(), FrameError> {
+    grow_heap(cpus.saturating_mul(PAGES_PER_CPU))
+}
+
+/// Gives the heap space for a VM with `vcpus` vCPUs.
+///
+/// # Errors
+/// No memory for it.
+pub fn grow_heap_for_vm(vcpus: usize) -> Result<(), FrameError> {
+    // A vCPU's registers and interrupts take less than a page.
+    grow_heap(PAGES_PER_VM.saturating_add(vcpus))
+}
+
+fn grow_heap(pages: usize) -> Result<(), FrameError> {
+    let pages = pages.next_power_of_two();
     let start = claim(pages)?.as_u64() as usize;
     // SAFETY: these frames have just become EL2's, which maps them, and nothing else uses them.
     unsafe { HEAP.lock().add_to_heap(start, start + pages * PAGE_SIZE as usize) };
@@ -208,7 +223,7 @@ pub fn claim(pages: usize) -> Result<Pa, FrameError> {
     Ok(pa)
 }
 
-/// A VM's RAM: `size` bytes (a multiple of 2 MiB) in power-of-two runs, the largest first, each aligned to its size;
+/// Memory for a VM: `size` bytes (a multiple of a page) in power-of-two runs, the largest first, each aligned to its size;
 /// zeroed and written down as the VM's.
 ///
 /// # Errors

@@ -6,24 +6,27 @@
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::cell::Cell;
-use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use aarch64_cpu::registers::{TPIDR_EL2, VBAR_EL2};
 use platform::tree::Board;
 use spin::Once;
-use stage2::PAGE_SIZE;
+use stage2::{PAGE_SIZE, VmId};
 use tock_registers::interfaces::{Readable, Writeable};
 
 use crate::gic::{CpuGic, EndedHere};
 use crate::logging::Ring;
+use crate::timer::Deadlines;
 use crate::vcpu::Vcpu;
+use vgic::VcpuId;
+use vmm::sched::Queue;
 use vmm::smccc::Mitigations;
 
 /// Reasons for which another CPU wants this one's attention.
 pub mod request {
     /// The console has something to do (CPU 0 only).
     pub const CONSOLE: u32 = 1 << 0;
-    /// The vCPU here must see to its interrupts.
+    /// vCPUs here ([`call`](super::PerCpu::call)) must be looked at.
     pub const SYNC: u32 = 1 << 1;
     /// A device of the VM here has set a deadline.
     pub const TIMER: u32 = 1 << 3;
@@ -44,8 +47,10 @@ pub struct PerCpu {
     pub online: AtomicBool,
     /// What others want of it: bits of [`request`].
     requests: AtomicU32,
-    /// The vCPU that is pinned here, once VMs are built.
-    pub assigned: Once<&'static Vcpu>,
+    /// Which of the vCPUs here must be looked at, one bit each.
+    called: AtomicU64,
+    /// The vCPUs that this CPU runs, once VMs are built.
+    pub members: Once<Vec<&'static Vcpu>>,
     /// Log messages that wait for the console.
     pub log: Ring,
     own: Own,
@@ -53,14 +58,32 @@ pub struct PerCpu {
 
 /// What only the CPU itself may touch.
 pub struct Own {
-    /// The vCPU that is loaded.
+    /// The vCPU that is loaded, or was last.
     pub vcpu: Cell<Option<&'static Vcpu>>,
+    /// Which of the vCPUs here is to run. There from [`run::enter`](crate::run::enter) on, and not while it is in use.
+    pub queue: Cell<Option<Queue>>,
+    /// The queue must be asked before a guest goes on.
+    pub look: Cell<bool>,
+    /// Which vCPU of each VM was last loaded here.
+    pub last_loaded: LastLoaded,
+    /// EL2's timer here.
+    pub timer: Deadlines,
     /// Its interrupt controller.
     pub gic: Cell<Option<CpuGic>>,
     /// List registers whose interrupts EL2 deactivates itself.
     pub ended_here: EndedHere,
     /// What guests are told of mitigations here.
     pub mitigations: Cell<Mitigations>,
+}
+
+/// Which vCPU of each VM was last loaded on a CPU, by the VM's slot.
+pub struct LastLoaded([Cell<Option<VcpuId>>; VmId::COUNT]);
+
+impl LastLoaded {
+    /// Now it is this one; before it was that.
+    pub fn replace(&self, vm: VmId, vcpu: VcpuId) -> Option<VcpuId> {
+        self.0.get(usize::from(vm.slot()))?.replace(Some(vcpu))
+    }
 }
 
 // SAFETY: `own`, the only part that isn't Sync, is reached by `this_cpu` alone, which returns the PerCpu of the CPU that
@@ -77,10 +100,15 @@ impl PerCpu {
             mpidr,
             online: AtomicBool::new(index == 0),
             requests: AtomicU32::new(0),
-            assigned: Once::new(),
+            called: AtomicU64::new(0),
+            members: Once::new(),
             log: Ring::new(),
             own: Own {
                 vcpu: Cell::new(None),
+                queue: Cell::new(None),
+                look: Cell::new(false),
+                last_loaded: LastLoaded([const { Cell::new(None) }; VmId::COUNT]),
+                timer: Deadlines::new(),
                 gic: Cell::new(None),
                 ended_here: EndedHere::new(),
                 mitigations: Cell::new(Mitigations::default()),
@@ -93,14 +121,40 @@ impl PerCpu {
         self.online.load(Ordering::Acquire)
     }
 
-    /// Asks this CPU for something, and makes it look if it hasn't been asked already. A CPU that asks itself looks
-    /// before it sleeps or runs a guest: until it has, nobody else makes it look.
+    /// Asks this CPU for something, and makes it look if it hasn't been asked already; the one that runs, too: it takes
+    /// the interrupt at its next entry to a guest, or when it sleeps.
     pub fn request(&self, what: u32) {
         // Release: what the request is about is written before it.
         let before = self.requests.fetch_or(what, Ordering::Release);
-        if before & what != what && !core::ptr::eq(self, this_cpu()) {
+        if before & what != what {
             crate::gic::kick(self);
         }
+    }
+
+    /// Asks this CPU to look at the vCPU that is the `member`th of those here.
+    pub fn call(&self, member: usize) {
+        self.called.fetch_or(1u64.wrapping_shl(member as u32), Ordering::Release);
+        self.request(request::SYNC);
+    }
+
+    /// Takes the vCPUs that were called.
+    pub fn take_called(&self) -> impl Iterator<Item = &'static Vcpu> {
+        let mut called = self.called.swap(0, Ordering::Acquire);
+        core::iter::from_fn(move || {
+            let member = (called != 0).then(|| called.trailing_zeros() as usize)?;
+            called &= called.wrapping_sub(1);
+            self.member(member)
+        })
+    }
+
+    /// The `member`th of the vCPUs here.
+    pub fn member(&self, member: usize) -> Option<&'static Vcpu> {
+        self.members().get(member).copied()
+    }
+
+    /// The vCPUs that this CPU runs.
+    pub fn members(&self) -> &[&'static Vcpu] {
+        self.members.get().map_or(&[], |members| members)
     }
 
     /// Whether requests have come that weren't taken.

@@ -1,88 +1,177 @@
-//! Which vCPU runs on this CPU, and whether: starting it, letting it go, and what a CPU does without one.
+//! Which vCPU runs on this CPU: asking the queue, changing vCPUs, and what a CPU does without one.
 //!
-//! vCPUs are pinned, so a CPU has one vCPU or none. It waits here, in EL2, whenever that vCPU is off; work that takes
-//! long (a VM that starts afresh) is done here in steps, with interrupts taken in between.
+//! A CPU's vCPUs are its members for ever. One at a time is *loaded*: its registers are in the CPU, and they stay there
+//! while it sleeps, until another one is to run. A vCPU that is pinned is the only member, so that it is loaded once.
+//! Work on a VM that takes long (one that starts afresh) is done here in steps, as its vCPU 0's turn.
 
 use aarch64_cpu::asm;
-use vgic::Kicks;
-use vmm::psci::{Outcome, PowerRequest, X0_SUCCESS};
+use alloc::vec::Vec;
+use vgic::VcpuId;
+use vmm::psci::{Outcome, PowerRequest, PowerState, X0_SUCCESS};
+use vmm::sched::{Pinned, Queue, Scheduler, Shared, Turn};
 
 use crate::exit::Frame;
-use crate::gic::with_hardware;
-use crate::interrupts;
 use crate::percpu::{own, this_cpu};
 use crate::vcpu::Vcpu;
 use crate::vm::{self, Phase};
+use crate::{interrupts, timer};
 
 unsafe extern "C" {
     fn enter_guest(frame: *mut Frame) -> !;
 }
 
-/// Runs the vCPU that is assigned to this CPU, now or as soon as it starts. Never returns: from the first entry on EL2
-/// is entered by exceptions alone.
+/// Microseconds that a vCPU runs at most before another one of weight has its turn.
+const SLICE_US: u64 = 2000;
+
+/// Runs the vCPUs of this CPU. Never returns: from the first entry on EL2 is entered by exceptions alone.
 pub fn enter() -> ! {
-    own().vcpu.set(this_cpu().assigned.get().copied());
+    let members = this_cpu().members();
+    let shares: Vec<_> = members.iter().filter_map(|vcpu| vcpu.vm.share).collect();
+    let queue = match shares.is_empty() {
+        true => Queue::Pinned(Pinned::default()),
+        false => Queue::Shared(Shared::new(&shares, timer::ticks(SLICE_US))),
+    };
+    own().queue.set(Some(queue));
+    for vcpu in members {
+        consider(vcpu);
+    }
     let mut frame = Frame::default();
-    wait(&mut frame);
+    schedule(&mut frame);
     // SAFETY: the frame is at the end of this CPU's stack, whose rest lies above it; nothing of this function is used
     // again, and exits put their frames where this one is.
     unsafe { enter_guest(&mut frame) }
 }
 
-/// Waits until the vCPU here is to start, and makes the CPU ready for it: when this returns, going back to the guest
-/// runs it from its start.
-fn wait(frame: &mut Frame) {
+/// Does something with this CPU's queue.
+fn with_queue<R>(f: impl FnOnce(&mut Queue) -> R) -> Option<R> {
+    let mut queue = own().queue.take()?;
+    let result = f(&mut queue);
+    own().queue.set(Some(queue));
+    Some(result)
+}
+
+/// The vCPU that is loaded here.
+pub fn loaded() -> Option<&'static Vcpu> {
+    own().vcpu.get().filter(|vcpu| vcpu.is_loaded())
+}
+
+/// Chooses who runs from now on, and makes the CPU ready for it: when this returns, going back to the guest runs it.
+/// With nobody to run, waits.
+fn schedule(frame: &mut Frame) {
     loop {
         interrupts::take();
         interrupts::serve_requests();
-        let Some(vcpu) = own().vcpu.get() else {
-            asm::wfi();
-            continue;
-        };
-        if start(vcpu, frame) {
+        let now = timer::now();
+        wake_those_due(now);
+        own().look.set(false);
+        let turn = with_queue(|queue| queue.pick(now)).unwrap_or(Turn { member: None, until: None });
+        let next = turn.member.and_then(|member| this_cpu().member(member));
+        let runs = next.is_some_and(|vcpu| take_on(vcpu, frame));
+        let wakes_at = this_cpu().members().iter().map(|vcpu| vcpu.wakes_at()).min();
+        own().timer.set_turn(turn.until.unwrap_or(u64::MAX).min(wakes_at.unwrap_or(u64::MAX)));
+        if runs {
             return;
         }
-        if !vm::advance(vcpu) && !this_cpu().has_requests() {
-            // A request that another CPU makes now is pending as an interrupt, and ends the wait at once.
+        if next.is_none() {
+            // What comes now is pending as an interrupt, and ends the wait at once.
             asm::wfi();
         }
     }
 }
 
-/// Starts the vCPU if it is to.
-fn start(vcpu: &'static Vcpu, frame: &mut Frame) -> bool {
+/// Makes those ready that sleep, and whose interrupt has come.
+fn wake_those_due(now: u64) {
+    for vcpu in this_cpu().members() {
+        if vcpu.wakes_at() <= now {
+            vcpu.forget_timers();
+            wake(vcpu, now);
+        }
+    }
+    if let Some(vcpu) = loaded()
+        && !is_ready(vcpu)
+        && (vcpu.vm.phase() != Phase::Running || vcpu.has_interrupt())
+    {
+        wake(vcpu, now);
+    }
+}
+
+fn is_ready(vcpu: &Vcpu) -> bool {
+    with_queue(|queue| queue.is_ready(vcpu.member)).unwrap_or(false)
+}
+
+fn wake(vcpu: &Vcpu, now: u64) {
+    with_queue(|queue| queue.wake(vcpu.member, now));
+    own().look.set(true);
+}
+
+fn block(vcpu: &Vcpu) {
+    with_queue(|queue| queue.block(vcpu.member, timer::now()));
+}
+
+/// Looks whether a vCPU of this CPU, which isn't loaded, has a reason to run: a start, an interrupt, or work on its VM.
+pub fn consider(vcpu: &'static Vcpu) {
+    let vm = vcpu.vm;
+    let state = vm.power.lock().state(vcpu.id);
+    let has_reason = match (vm.phase(), state) {
+        (Phase::Stopped, _) => false,
+        (Phase::Running, PowerState::Off) => false,
+        (Phase::Running, PowerState::OnPending) => true,
+        (Phase::Running, PowerState::On) => vcpu.has_interrupt(),
+        (Phase::Restarting | Phase::TurningOff | Phase::Crashing, _) => vcpu.id == VcpuId(0),
+    };
+    if has_reason {
+        wake(vcpu, timer::now());
+    }
+}
+
+/// It is this vCPU's turn. Returns whether it runs; if not, its turn went to its VM's affairs, or is over.
+fn take_on(vcpu: &'static Vcpu, frame: &mut Frame) -> bool {
+    match loaded() {
+        Some(loaded) if core::ptr::eq(loaded, vcpu) => {
+            if vcpu.vm.phase() == Phase::Running {
+                return true;
+            }
+            vcpu.discard();
+        }
+        Some(other) => other.save(frame),
+        None => {}
+    }
     if !vcpu.enter() {
+        if !vm::advance(vcpu) {
+            block(vcpu);
+        }
         return false;
     }
-    let start = vcpu.vm.power.lock().take_start(vcpu.id);
-    let Some(start) = start else {
+    let (start, state) = {
+        let mut power = vcpu.vm.power.lock();
+        (power.take_start(vcpu.id), power.state(vcpu.id))
+    };
+    if state == PowerState::Off {
+        block(vcpu);
         vcpu.leave();
         return false;
-    };
-    vcpu.reset(start, frame);
-    if let Some(mut gic) = own().gic.get() {
-        gic.reset_virtual();
     }
-    let kicks = with_hardware!(|hardware| {
-        let mut vgic = vcpu.vm.vgic.lock();
-        vgic.reset_vcpu(vcpu.id);
-        vgic.load(vcpu.id, &mut hardware)
-    });
-    vcpu.vm.kick(kicks.unwrap_or(Kicks::NONE).without(vcpu.id));
-    // What was asked meanwhile has had its kick, and would get no other.
-    interrupts::serve_requests();
+    vcpu.load(start, frame);
+    let waited = with_queue(|queue| queue.times(vcpu.member).waited).unwrap_or(0);
+    vcpu.vm.tell_stolen(vcpu.id, waited);
     true
 }
 
-/// Takes the vCPU off this CPU, and waits until it starts again.
+/// Takes the vCPU off this CPU, for it is off or its VM stops, and runs another.
 fn stop(vcpu: &'static Vcpu, frame: &mut Frame) {
-    let kicks = with_hardware!(|hardware| vcpu.vm.vgic.lock().save(vcpu.id, &mut hardware));
-    if let Some(mut gic) = own().gic.get() {
-        gic.stop_virtual();
+    block(vcpu);
+    vcpu.discard();
+    consider(vcpu);
+    schedule(frame);
+}
+
+/// Comes before a guest goes on that was interrupted: its VM may have stopped, or its turn be over.
+#[inline]
+pub fn go_on(frame: &mut Frame) {
+    leave_if_stopped(frame);
+    if own().look.get() {
+        schedule(frame);
     }
-    vcpu.leave();
-    vcpu.vm.kick(kicks.unwrap_or(Kicks::NONE).without(vcpu.id));
-    wait(frame);
 }
 
 /// Doesn't return to a guest whose VM has stopped.
@@ -93,6 +182,20 @@ pub fn leave_if_stopped(frame: &mut Frame) {
     {
         stop(vcpu, frame);
     }
+}
+
+/// The vCPU sleeps until an interrupt comes for it; others have the CPU meanwhile.
+pub fn sleep(vcpu: &'static Vcpu, frame: &mut Frame) {
+    if !vcpu.has_interrupt() {
+        block(vcpu);
+        schedule(frame);
+    }
+}
+
+/// The vCPU has nothing to do but to wait for another one: the others go first.
+pub fn pass(vcpu: &'static Vcpu, frame: &mut Frame) {
+    with_queue(|queue| queue.pass(vcpu.member, timer::now()));
+    schedule(frame);
 }
 
 /// Carries out a guest's PSCI call.
@@ -113,7 +216,7 @@ pub fn power(vcpu: &'static Vcpu, frame: &mut Frame, request: PowerRequest) {
         }
         Outcome::Suspend => {
             frame.set(0, X0_SUCCESS);
-            suspend(vcpu);
+            sleep(vcpu, frame);
         }
         Outcome::SystemOff => {
             vcpu.vm.stop(Phase::TurningOff);
@@ -123,15 +226,5 @@ pub fn power(vcpu: &'static Vcpu, frame: &mut Frame, request: PowerRequest) {
             vcpu.vm.stop(Phase::Restarting);
             leave_if_stopped(frame);
         }
-    }
-}
-
-/// As WFI: sleeps until an interrupt comes, unless one waits for the guest. It may end early, as a WFI may.
-fn suspend(vcpu: &'static Vcpu) {
-    let waits = with_hardware!(|hardware| vcpu.vm.vgic.lock().has_deliverable(vcpu.id, &mut hardware));
-    let Some((deliverable, kicks)) = waits else { return };
-    vcpu.vm.kick(kicks.without(vcpu.id));
-    if !deliverable {
-        asm::wfi();
     }
 }

@@ -1,4 +1,6 @@
-//! EL2's use of the generic timer: the time, and one deadline for each CPU (CNTHP, Arm ARM D12).
+//! EL2's use of the generic timer: the time, and deadlines on each CPU (CNTHP, Arm ARM D12).
+
+use core::cell::Cell;
 
 use aarch64_cpu::asm::barrier;
 use aarch64_cpu::registers::{CNTFRQ_EL0, CNTPCT_EL0};
@@ -17,6 +19,12 @@ pub fn frequency() -> u64 {
     CNTFRQ_EL0.get().max(1)
 }
 
+/// So many microseconds in ticks.
+pub fn ticks(microseconds: u64) -> u64 {
+    // Frequencies are below 2^32 Hz and these times below a minute.
+    microseconds.saturating_mul(frequency()).checked_div(1_000_000).unwrap_or(0)
+}
+
 /// Microseconds since the counter started.
 pub fn microseconds() -> u64 {
     let (ticks, frequency) = (now(), frequency());
@@ -26,13 +34,60 @@ pub fn microseconds() -> u64 {
     seconds.saturating_mul(1_000_000).saturating_add(micros)
 }
 
-/// Has EL2's timer interrupt come to this CPU at `deadline` ticks, or not at all.
-pub fn arm(deadline: Option<u64>) {
-    match deadline {
-        Some(ticks) => {
-            write_sysreg!("CNTHP_CVAL_EL2", ticks);
-            write_sysreg!("CNTHP_CTL_EL2", 1);
+/// What a CPU's timer is for: the sooner of two things.
+pub struct Deadlines {
+    /// When another vCPU may have to run.
+    turn: Cell<u64>,
+    /// When a VM's clock has an alarm.
+    alarm: Cell<u64>,
+}
+
+impl Deadlines {
+    /// Nothing is due.
+    pub const fn new() -> Self {
+        Self { turn: Cell::new(u64::MAX), alarm: Cell::new(u64::MAX) }
+    }
+
+    /// Has the queue asked again at this time, in ticks; never, if it is `u64::MAX`.
+    pub fn set_turn(&self, at: u64) {
+        self.set(&self.turn, at);
+    }
+
+    /// Has clocks looked at at this time.
+    pub fn set_alarm(&self, at: u64) {
+        self.set(&self.alarm, at);
+    }
+
+    fn set(&self, deadline: &Cell<u64>, at: u64) {
+        let before = self.turn.get().min(self.alarm.get());
+        deadline.set(at);
+        let next = self.turn.get().min(self.alarm.get());
+        if next != before {
+            arm(next);
         }
-        None => write_sysreg!("CNTHP_CTL_EL2", 0),
+    }
+
+    /// The interrupt came. Returns what was due: the turn's end, an alarm.
+    pub fn fired(&self, now: u64) -> (bool, bool) {
+        let due = |deadline: &Cell<u64>| {
+            let due = deadline.get() <= now;
+            if due {
+                deadline.set(u64::MAX);
+            }
+            due
+        };
+        let which = (due(&self.turn), due(&self.alarm));
+        arm(self.turn.get().min(self.alarm.get()));
+        which
+    }
+}
+
+/// Has EL2's timer interrupt come to this CPU at `deadline` ticks, or not at all.
+fn arm(deadline: u64) {
+    if deadline == u64::MAX {
+        write_sysreg!("CNTHP_CTL_EL2", 0);
+    } else {
+        write_sysreg!("CNTHP_CVAL_EL2", deadline);
+        write_sysreg!("CNTHP_CTL_EL2", 1);
     }
 }

@@ -1,41 +1,62 @@
-//! A vCPU, and the EL1 world that it starts in.
+//! A vCPU: whose it is, where it runs, and how it gets onto its CPU and off it.
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use aarch64_cpu::asm::barrier;
-use aarch64_cpu::registers::*;
-use tock_registers::interfaces::{Readable, Writeable};
-use vgic::VcpuId;
+use aarch64_cpu::registers::HCR_EL2;
+use tock_registers::interfaces::Writeable;
+use vgic::{IntId, Kicks, VcpuId};
 use vmm::psci::Start;
 
+use crate::context::{Context, World};
 use crate::cpu;
 use crate::exit::Frame;
-use crate::sysreg::write_sysreg;
+use crate::gic::with_hardware;
+use crate::lock::Mutex;
+use crate::percpu::{self, own};
 use crate::vm::{Phase, Vm};
 
-/// A vCPU. It is pinned: its EL1 registers stay in the physical CPU's as long as its VM lives.
+/// A vCPU. It has one CPU for ever; what it has in that CPU's registers stays there until another vCPU of that CPU is
+/// to run.
 pub struct Vcpu {
     /// Whose it is.
     pub vm: &'static Vm,
     /// Which of the VM's.
     pub id: VcpuId,
+    /// The number of its CPU.
+    pub cpu: usize,
+    /// Which of that CPU's vCPUs it is.
+    pub member: usize,
     /// HCR_EL2 while it runs.
     hcr: AtomicU64,
+    /// Its registers while it isn't loaded. For its own CPU.
+    context: Mutex<Context>,
+    /// When one of its timers has to be seen to while it isn't loaded; `u64::MAX`: never. For its own CPU.
+    wakes_at: AtomicU64,
     /// How far cleaning the VM's memory for this vCPU's set-and-way maintenance has come.
     pub cleaned: AtomicU64,
 }
 
-/// SCTLR_EL1 at reset: its RES1 bits; MMU, caches and checks off.
-const SCTLR_EL1_RESET: u64 = 0x30d0_0800;
-/// EL1h, all interrupts masked.
-const SPSR_START: u64 = 0x3c5;
-/// TCR_EL1.EPD0 and EPD1: no table walks at all.
-const TCR_NO_WALKS: u64 = 1 << 7 | 1 << 23;
-
 impl Vcpu {
     /// A vCPU that has not started.
-    pub fn new(vm: &'static Vm, id: VcpuId) -> Self {
-        Self { vm, id, hcr: AtomicU64::new(vm.hcr), cleaned: AtomicU64::new(0) }
+    pub fn new(vm: &'static Vm, id: VcpuId, cpu: usize, member: usize) -> Self {
+        Self {
+            vm,
+            id,
+            cpu,
+            member,
+            hcr: AtomicU64::new(vm.hcr),
+            context: Mutex::new(Context::default()),
+            wakes_at: AtomicU64::new(u64::MAX),
+            cleaned: AtomicU64::new(0),
+        }
+    }
+
+    /// Makes its CPU look at it.
+    pub fn call(&self) {
+        if let Some(cpu) = percpu::get(self.cpu) {
+            cpu.call(self.member);
+        }
     }
 
     /// Claims that the vCPU is loaded, unless its VM is stopping or has stopped.
@@ -54,8 +75,8 @@ impl Vcpu {
     /// The vCPU is off its CPU.
     pub fn leave(&self) {
         let before = self.vm.loaded.fetch_and(!(1 << self.id.0), Ordering::SeqCst);
-        if before == 1 << self.id.0 && self.id != VcpuId(0) && self.vm.phase() != Phase::Running {
-            // The last one: vCPU 0's CPU goes on with what the VM stops for. If this is that CPU, it looks next.
+        if before == 1 << self.id.0 && self.vm.phase() != Phase::Running {
+            // The last one: vCPU 0's CPU goes on with what the VM stops for.
             self.vm.wake(VcpuId(0));
         }
     }
@@ -78,106 +99,107 @@ impl Vcpu {
         HCR_EL2.set(hcr);
     }
 
-    /// Puts the CPU that runs into the state in which PSCI has this vCPU start: at EL1, everything off.
-    pub fn reset(&self, start: Start, frame: &mut Frame) {
-        self.hcr.store(self.vm.hcr, Ordering::Relaxed);
-        self.cleaned.store(0, Ordering::Relaxed);
-        // No walk may run ahead while the VM's identity is half changed: stage 1 is on, so that walks are all that could
-        // be, and walks are off (Cortex-A72 erratum 1319367).
-        TCR_EL1.set(TCR_NO_WALKS);
-        barrier::isb(barrier::SY);
-        SCTLR_EL1.set(SCTLR_EL1_RESET | 1);
-        barrier::isb(barrier::SY);
-        VTCR_EL2.set(self.vm.vtcr);
-        VTTBR_EL2.set(self.vm.vttbr);
-        write_sysreg!("VPIDR_EL2", MIDR_EL1.get());
-        // Bit 31 is RES1.
-        VMPIDR_EL2.set(1 << 31 | vmm::affinity::vcpu_mpidr(self.id));
-        barrier::isb(barrier::SY);
-        HCR_EL2.set(self.vm.hcr);
-        barrier::isb(barrier::SY);
-        SCTLR_EL1.set(SCTLR_EL1_RESET);
-        barrier::isb(barrier::SY);
-        reset_el1();
-        forget_translations();
-        *frame = Frame::default();
-        frame.set(0, start.context);
-        ELR_EL2.set(start.entry.as_u64());
-        SPSR_EL2.set(SPSR_START);
-        barrier::isb(barrier::SY);
-    }
-}
-
-/// What an EL1 reset leaves: all of it zero, where the architecture says nothing or "UNKNOWN", so that nothing of
-/// what ran here before is left.
-fn reset_el1() {
-    TTBR0_EL1.set(0);
-    TTBR1_EL1.set(0);
-    TCR_EL1.set(0);
-    MAIR_EL1.set(0);
-    AMAIR_EL1.set(0);
-    VBAR_EL1.set(0);
-    ELR_EL1.set(0);
-    SPSR_EL1.set(0);
-    ESR_EL1.set(0);
-    FAR_EL1.set(0);
-    AFSR0_EL1.set(0);
-    AFSR1_EL1.set(0);
-    PAR_EL1.set(0);
-    SP_EL0.set(0);
-    SP_EL1.set(0);
-    TPIDR_EL0.set(0);
-    TPIDRRO_EL0.set(0);
-    TPIDR_EL1.set(0);
-    CONTEXTIDR_EL1.set(0);
-    // FP and SIMD trap to EL1 until it enables them.
-    CPACR_EL1.set(0);
-    CNTKCTL_EL1.set(0);
-    CNTV_CTL_EL0.set(0);
-    CNTP_CTL_EL0.set(0);
-    CNTV_CVAL_EL0.set(0);
-    CNTP_CVAL_EL0.set(0);
-    write_sysreg!("CSSELR_EL1", 0);
-    // No breakpoint, watchpoint or single step: MDE, KDE and SS are off, so what their registers hold is of no effect.
-    MDSCR_EL1.set(0);
-    // The OS lock is shown as open.
-    write_sysreg!("OSLAR_EL1", 0);
-    write_sysreg!("S3_3_C4_C4_0", 0); // FPCR
-    write_sysreg!("S3_3_C4_C4_1", 0); // FPSR
-    clear_simd();
-    if cpu::Features::read().pointer_authentication {
-        clear_pointer_keys();
-    }
-}
-
-/// By number: the assembler knows the names only with the extension.
-fn clear_pointer_keys() {
-    write_sysreg!("S3_0_C2_C1_0", 0); // APIAKeyLo_EL1
-    write_sysreg!("S3_0_C2_C1_1", 0); // APIAKeyHi_EL1
-    write_sysreg!("S3_0_C2_C1_2", 0); // APIBKeyLo_EL1
-    write_sysreg!("S3_0_C2_C1_3", 0); // APIBKeyHi_EL1
-    write_sysreg!("S3_0_C2_C2_0", 0); // APDAKeyLo_EL1
-    write_sysreg!("S3_0_C2_C2_1", 0); // APDAKeyHi_EL1
-    write_sysreg!("S3_0_C2_C2_2", 0); // APDBKeyLo_EL1
-    write_sysreg!("S3_0_C2_C2_3", 0); // APDBKeyHi_EL1
-    write_sysreg!("S3_0_C2_C3_0", 0); // APGAKeyLo_EL1
-    write_sysreg!("S3_0_C2_C3_1", 0); // APGAKeyHi_EL1
-}
-
-/// Zeroes the SIMD registers, which EL2 itself never uses.
-fn clear_simd() {
-    macro_rules! clear {
-        ($($n:literal)*) => {
-            concat!(".arch_extension fp\n.arch_extension simd\n", $("movi v", $n, ".2d, #0\n",)* ".arch_extension nosimd\n.arch_extension nofp")
+    /// Loads it onto this CPU, which no vCPU is loaded on and which is its own: as it was, or as `start` says. It has
+    /// been entered ([`enter`](Self::enter)).
+    pub fn load(&'static self, start: Option<Start>, frame: &mut Frame) {
+        let mut context = self.context.lock();
+        self.wakes_at.store(u64::MAX, Ordering::Relaxed);
+        if let Some(start) = start {
+            context.reset(start);
+            self.hcr.store(self.vm.hcr, Ordering::Relaxed);
+            self.cleaned.store(0, Ordering::Relaxed);
+        }
+        own().vcpu.set(Some(self));
+        let world = World {
+            hcr: self.hcr.load(Ordering::Relaxed),
+            vtcr: self.vm.vtcr,
+            vttbr: self.vm.vttbr,
+            // Bit 31 is RES1.
+            vmpidr: 1 << 31 | vmm::affinity::vcpu_mpidr(self.id),
         };
+        context.load(&world, frame, self.has_keys());
+        let before = own().last_loaded.replace(self.vm.id, self.id);
+        if start.is_some() {
+            forget_translations();
+        } else if before != Some(self.id) {
+            forget_stage_one();
+        }
+        if let Some(mut gic) = own().gic.get() {
+            gic.load_virtual(&context.interface);
+        }
+        let kicks = with_hardware!(|hardware| {
+            let mut vgic = self.vm.vgic.lock();
+            if start.is_some() {
+                vgic.reset_vcpu(self.id);
+            }
+            vgic.load(self.id, &mut hardware)
+        });
+        context.load_timers();
+        drop(context);
+        self.vm.kick(kicks.unwrap_or(Kicks::NONE).without(self.id));
     }
-    // SAFETY: EL2 is compiled without FP and SIMD, so no value of Rust's is in these registers.
-    unsafe {
-        core::arch::asm!(
-            clear!("0" "1" "2" "3" "4" "5" "6" "7" "8" "9" "10" "11" "12" "13" "14" "15" "16" "17" "18" "19" "20"
-                "21" "22" "23" "24" "25" "26" "27" "28" "29" "30" "31"),
-            options(nomem, nostack)
-        );
+
+    /// Takes it off this CPU, whose registers are kept.
+    pub fn save(&self, frame: &Frame) {
+        let mut context = self.context.lock();
+        context.save(frame, self.has_keys());
+        let kicks = self.save_interrupts(&mut context);
+        let timers = context.timers();
+        drop(context);
+        let mut wakes_at = u64::MAX;
+        for (deadline, intid) in timers.into_iter().zip([IntId::VIRTUAL_TIMER, IntId::PHYSICAL_TIMER]) {
+            let heard = self.vm.vgic.lock().is_enabled(self.id, intid);
+            wakes_at = wakes_at.min(deadline.filter(|_| heard).unwrap_or(u64::MAX));
+        }
+        self.wakes_at.store(wakes_at, Ordering::Relaxed);
+        self.leave();
+        self.vm.kick(kicks);
+    }
+
+    /// Takes it off this CPU for good: it is off, or its VM stops. It begins anew.
+    pub fn discard(&self) {
+        let kicks = self.save_interrupts(&mut self.context.lock());
+        self.leave();
+        self.vm.kick(kicks.without(self.id));
+    }
+
+    fn save_interrupts(&self, context: &mut Context) -> Kicks {
+        let kicks = with_hardware!(|hardware| self.vm.vgic.lock().save(self.id, &mut hardware));
+        if let Some(mut gic) = own().gic.get() {
+            context.interface = gic.save_virtual();
+        }
+        kicks.unwrap_or(Kicks::NONE)
+    }
+
+    /// When one of its timers has to be seen to, while it isn't loaded, in ticks.
+    pub fn wakes_at(&self) -> u64 {
+        self.wakes_at.load(Ordering::Relaxed)
+    }
+
+    /// That time has come.
+    pub fn forget_timers(&self) {
+        self.wakes_at.store(u64::MAX, Ordering::Relaxed);
+    }
+
+    /// Whether an interrupt waits for it that ends a WFI. On its own CPU.
+    pub fn has_interrupt(&self) -> bool {
+        if !self.is_loaded() {
+            let interface = self.context.lock().interface.filter();
+            return self.vm.vgic.lock().has_deliverable_saved(self.id, interface);
+        }
+        let waits = with_hardware!(|hardware| self.vm.vgic.lock().has_deliverable(self.id, &mut hardware));
+        let (deliverable, kicks) = waits.unwrap_or((false, Kicks::NONE));
+        self.vm.kick(kicks.without(self.id));
+        deliverable
+    }
+
+    /// The guest uses a debug register for the first time. Returns whether it may try again.
+    pub fn open_breakpoints(&self) -> bool {
+        self.context.lock().open_breakpoints()
+    }
+
+    fn has_keys(&self) -> bool {
+        self.vm.hcr & cpu::hcr::POINTER_AUTHENTICATION != 0
     }
 }
 
@@ -187,6 +209,14 @@ fn forget_translations() {
     unsafe {
         core::arch::asm!("tlbi vmalls12e1", "ic iallu", options(nostack));
     }
+    barrier::dsb(barrier::NSH);
+    barrier::isb(barrier::SY);
+}
+
+/// Drops what another vCPU of the VM has left here of its stage 1: the two may use one ASID for different things.
+fn forget_stage_one() {
+    // SAFETY: as above.
+    unsafe { core::arch::asm!("tlbi vmalle1", options(nostack)) };
     barrier::dsb(barrier::NSH);
     barrier::isb(barrier::SY);
 }

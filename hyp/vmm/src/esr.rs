@@ -131,6 +131,13 @@ impl fmt::Display for Esr {
     }
 }
 
+impl Esr {
+    /// Of class [`ec::WFX`]: a WFE or WFET, not a WFI or WFIT. With a timeout they may end early all the same.
+    pub const fn is_wfe(self) -> bool {
+        self.iss() & 1 != 0
+    }
+}
+
 /// A fault status code (DFSC, IFSC), shown in words.
 struct FaultStatus(u8);
 

@@ -73,6 +73,8 @@ pub struct Layout {
     pub uart: DeviceSlot,
     /// Clock, a PL031.
     pub rtc: DeviceSlot,
+    /// Memory that the VM can only read, with records of stolen time.
+    pub stolen_time: Region,
     /// Kept free for virtio-mmio transports.
     pub virtio: DeviceWindow,
     /// The two flash banks.
@@ -87,6 +89,7 @@ pub const VIRT: Layout = Layout {
     gicr: Region::new(0x080a_0000, 0xf6_0000),
     uart: DeviceSlot { registers: Region::new(0x0900_0000, 0x1000), spi: 1 },
     rtc: DeviceSlot { registers: Region::new(0x0901_0000, 0x1000), spi: 2 },
+    stolen_time: Region::new(0x090a_0000, 0x1000),
     virtio: DeviceWindow { registers: Region::new(0x0a00_0000, 0x4000), slot_size: 0x200, first_spi: 16 },
     flash: [Region::new(0, 64 * MIB), Region::new(64 * MIB, 64 * MIB)],
 };

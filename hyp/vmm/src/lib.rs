@@ -45,4 +45,5 @@ pub mod placement;
 pub mod psci;
 pub mod sched;
 pub mod smccc;
+pub mod stolen_time;
 pub mod sysreg;

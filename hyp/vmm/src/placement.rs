@@ -8,6 +8,7 @@ use alloc::vec::Vec;
 use thiserror::Error;
 
 use crate::manifest::Sharing;
+use crate::sched::{self, Share};
 
 /// The most vCPUs on one CPU.
 pub const MAX_PER_CPU: usize = 64;
@@ -83,6 +84,18 @@ pub enum PlacementError {
         /// µs in each period that it could have, of [`MAX_RESERVED`] percent.
         left: u32,
     },
+    /// Time enough, but in another rhythm.
+    #[error(
+        "budget: with vCPU {vcpu}'s {budget} of every {period} us, some vCPU would miss its period on each CPU that has the time: give it one that the others' are multiples of, or a multiple of theirs"
+    )]
+    CannotKeep {
+        /// The first of the VM's vCPUs without a place.
+        vcpu: usize,
+        /// µs in each period that it wants.
+        budget: u32,
+        /// In µs.
+        period: u32,
+    },
     /// Too many vCPUs.
     #[error("cpus: each CPU that vCPU {vcpu} may be on has {} vCPUs already", MAX_PER_CPU)]
     Full {
@@ -116,13 +129,15 @@ fn turn(demand: &Demand<'_>) -> u8 {
 }
 
 /// A CPU, and what has been placed on it.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Cpu {
     is_online: bool,
     is_pinned: bool,
     vcpus: usize,
     /// What its vCPUs reserve, in parts of [`WHOLE`].
     reserved: u64,
+    /// Each of these reservations, in µs.
+    reservations: Vec<Share>,
     /// The sum of its vCPUs' weights.
     weight: u64,
 }
@@ -136,6 +151,12 @@ impl Cpu {
     /// What may still be reserved, in parts of [`WHOLE`].
     fn reservable(&self) -> u64 {
         RESERVABLE.saturating_sub(self.reserved)
+    }
+
+    /// Whether everybody here gets what is reserved in each of its periods, with one more.
+    fn can_keep(&self, budget: u32, period: u32) -> bool {
+        let one_more = core::iter::once(in_us(budget, period));
+        sched::admit(self.reservations.iter().copied().chain(one_more)).is_ok()
     }
 
     /// How much there is to do, for comparison by a vCPU that would come here on these terms. For a reservation: what is
@@ -160,9 +181,14 @@ impl Cpu {
             Sharing::Weight(weight) => self.weight = self.weight.saturating_add(weight.into()),
             Sharing::Reserved { budget, period } => {
                 self.reserved = self.reserved.saturating_add(part(budget, period));
+                self.reservations.push(in_us(budget, period));
             }
         }
     }
+}
+
+fn in_us(budget: u32, period: u32) -> Share {
+    Share::Budget { budget: budget.into(), period: period.into() }
 }
 
 /// A reservation in parts of [`WHOLE`].
@@ -291,6 +317,10 @@ impl Board {
                 return Err(PlacementError::NoRoom { vcpu, budget, period, left: of_period(most, period) });
             }
             open.retain(|(_, cpu)| part(budget, period) <= cpu.reservable());
+            open.retain(|(_, cpu)| cpu.can_keep(budget, period));
+            if open.is_empty() {
+                return Err(PlacementError::CannotKeep { vcpu, budget, period });
+            }
         }
         let order =
             |(index, cpu): &(usize, &Cpu)| (own.contains(index), cpu.load(terms), *index == 0, *index);

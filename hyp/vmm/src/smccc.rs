@@ -7,7 +7,7 @@
 use crate::layout::Ipa;
 use crate::psci::PowerRequest;
 use abi::smccc::{NOT_REQUIRED, NOT_SUPPORTED, SUCCESS, WORKAROUND_CALLABLE, WORKAROUND_NEEDED};
-use abi::{FunctionId, hanok, psci, smccc};
+use abi::{FunctionId, hanok, psci, pv_time, smccc};
 
 /// X0 after an unknown call: -1, sign-extended to 64 bits for both conventions. W0, which is all that a caller of the
 /// 32-bit convention may look at, is -1 too.
@@ -24,6 +24,17 @@ pub enum Answer {
     Mitigate(Mitigation),
     /// Hand this to the VM's [`crate::psci::PowerStates`].
     Power(PowerRequest),
+    /// About the calling vCPU's stolen time (DEN0057): [`UNKNOWN`] where its VM has no record of that.
+    StolenTime(StolenTime),
+}
+
+/// What a guest asks about its stolen time.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum StolenTime {
+    /// Whether there is a record: 0.
+    Feature,
+    /// The record's guest address ([`crate::stolen_time`]).
+    Address,
 }
 
 /// A mitigation that a guest asked for, on a CPU that needs it.
@@ -146,6 +157,12 @@ calls! {
         "identifier of a PSCI call, or SMCCC_VERSION",
         "0: there (for CPU_SUSPEND: original power state format, no OS-initiated mode)",
         "NOT_SUPPORTED (-1): not there";
+    PvTimeFeatures, "PV_TIME_FEATURES", [pv_time::FEATURES],
+        "identifier of a PV time call", "0: there",
+        "NOT_SUPPORTED (-1): not there, as PV_TIME_ST for a VM whose vCPUs are pinned";
+    PvTimeStolen, "PV_TIME_ST", [pv_time::STOLEN_TIME],
+        "", "guest address of the calling vCPU's record of stolen time",
+        "NOT_SUPPORTED (-1): the vCPUs are pinned";
     HanokUid, "Hanok: call UID", [hanok::CALL_UID],
         "", "the UUID ecdcc7bd-8272-4b9f-b39c-18393b011d3d in W0 to W3, four bytes each, the first one lowest", "";
     HanokRevision, "Hanok: revision", [hanok::REVISION],
@@ -170,6 +187,8 @@ pub fn call(x: &[u64; 4], mitigations: &Mitigations) -> Answer {
         Call::Workaround3 => workaround(mitigations.workaround_3, Mitigation::Workaround3),
         Call::MigrateInfoType => Answer::Return(psci::MIGRATE_NOT_NEEDED as u64),
         Call::PsciFeatures => Answer::Return(psci_features(FunctionId::from_x0(x[1])) as u64),
+        Call::PvTimeFeatures => pv_time_features(FunctionId::from_x0(x[1])),
+        Call::PvTimeStolen => Answer::StolenTime(StolenTime::Address),
         Call::HanokUid => Answer::Return4(hanok::UID.map(u64::from)),
         Call::HanokRevision => {
             Answer::Return4([u64::from(hanok::REVISION_MAJOR), u64::from(hanok::REVISION_MINOR), x[2], x[3]])
@@ -192,10 +211,20 @@ pub fn call(x: &[u64; 4], mitigations: &Mitigations) -> Answer {
     }
 }
 
-/// DEN0028, SMCCC_ARCH_FEATURES: for calls of the Arm Architecture range alone.
+/// DEN0057, PV_TIME_FEATURES.
+fn pv_time_features(id: FunctionId) -> Answer {
+    match Call::decode(id) {
+        Some(Call::PvTimeFeatures) => Answer::Return(pv_time::SUCCESS as u64),
+        Some(Call::PvTimeStolen) => Answer::StolenTime(StolenTime::Feature),
+        _ => Answer::Return(pv_time::NOT_SUPPORTED as u64),
+    }
+}
+
+/// DEN0028, SMCCC_ARCH_FEATURES: for calls of the Arm Architecture range, and whether there are PV time calls.
 fn arch_features(id: FunctionId, mitigations: &Mitigations) -> i64 {
     match Call::decode(id) {
-        Some(Call::SmcccVersion | Call::ArchFeatures) => SUCCESS,
+        // DEN0057: whether there are PV time calls at all is asked here.
+        Some(Call::SmcccVersion | Call::ArchFeatures | Call::PvTimeFeatures) => SUCCESS,
         Some(Call::Workaround1) => workaround_feature(mitigations.workaround_1, WORKAROUND_CALLABLE),
         Some(Call::Workaround2) => workaround_feature(mitigations.workaround_2, NOT_REQUIRED),
         Some(Call::Workaround3) => workaround_feature(mitigations.workaround_3, WORKAROUND_CALLABLE),

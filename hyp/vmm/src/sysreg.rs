@@ -27,6 +27,8 @@ pub enum Action {
     StageOne(StageOne),
     /// Data cache maintenance by set and way (HCR_EL2.TSW).
     SetWay,
+    /// A debug register, which traps until the guest first uses one (MDCR_EL2.TDA).
+    Debug,
     /// There is no such register for guests.
     Undefined,
 }
@@ -67,7 +69,15 @@ pub fn action(register: Sysreg, read: bool) -> Action {
     if register.bits() & ID_MASK == ID_SPACE {
         return id_space(register, read);
     }
+    if is_debug(register) {
+        return Action::Debug;
+    }
     if read { reads(register) } else { writes(register) }
+}
+
+/// Breakpoints, watchpoints (DBGBVR, DBGBCR, DBGWVR, DBGWCR), MDSCR_EL1, claim tags and DBGAUTHSTATUS_EL1.
+fn is_debug(register: Sysreg) -> bool {
+    matches!(register.fields(), (2, 0, 0, _, 4..=7) | (2, 0, 0, 2, 2) | (2, 0, 7, 8 | 9 | 14, 6))
 }
 
 fn id_space(register: Sysreg, read: bool) -> Action {
@@ -171,6 +181,21 @@ mod tests {
         for register in [hcr_el2, implementation_defined, pmcr_el0] {
             assert_eq!(action(register, true), Action::Undefined, "{register}");
             assert_eq!(action(register, false), Action::Undefined, "{register}");
+        }
+    }
+
+    #[test]
+    fn debug_registers_are_the_guests_but_for_those_of_the_board() {
+        let dbgbvr15 = Sysreg::new(2, 0, 0, 15, 4);
+        let mdscr = Sysreg::new(2, 0, 0, 2, 2);
+        for register in [dbgbvr15, mdscr] {
+            assert_eq!(action(register, true), Action::Debug);
+            assert_eq!(action(register, false), Action::Debug);
+        }
+        let mdccint = Sysreg::new(2, 0, 0, 2, 0);
+        let oseccr = Sysreg::new(2, 0, 0, 6, 2);
+        for register in [mdccint, oseccr] {
+            assert_eq!(action(register, true), Action::Undefined);
         }
     }
 

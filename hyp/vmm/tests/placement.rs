@@ -128,6 +128,20 @@ fn nine_tenths_can_be_reserved_and_no_more() {
     }
 }
 
+/// Half of every 1000 us and a third of every 1500: five sixths, but the second needs 500 of the first 1500, of which the
+/// first takes 1000, so it is just in time. 600 are too many, though that would be nine tenths.
+#[test]
+fn time_enough_in_another_rhythm() {
+    let first = reserved(1, 500, 1000);
+    assert_eq!(placed(1, &[first, reserved(1, 500, 1500)]), [vec![0], vec![0]]);
+    assert_eq!(placed(2, &[first, reserved(1, 600, 1500)]), [vec![1], vec![0]]);
+    assert_eq!(placed(1, &[first, reserved(1, 800, 2000)]), [vec![0], vec![0]]);
+    assert_eq!(
+        message(&[true], &[first, reserved(1, 600, 1500)]),
+        "budget: with vCPU 0's 600 of every 1500 us, some vCPU would miss its period on each CPU that has the time: give it one that the others' are multiples of, or a multiple of theirs"
+    );
+}
+
 #[test]
 fn affinity_of_a_vm_that_shares_names_where_its_vcpus_may_be() {
     assert_eq!(placed(4, &[on(weight(3, 256), &[3, 2])]), [[2, 3, 2]]);

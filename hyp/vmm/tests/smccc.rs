@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use stage2::Ipa;
 use std::fmt::Write;
 use vmm::psci::PowerRequest;
-use vmm::smccc::{Answer, CALLS, Mitigation, Mitigations, UNKNOWN, Workaround, call};
+use vmm::smccc::{Answer, CALLS, Mitigation, Mitigations, StolenTime, UNKNOWN, Workaround, call};
 
 const NONE: Mitigations = Mitigations {
     workaround_1: Workaround::NotSupported,
@@ -47,8 +47,6 @@ fn what_is_not_offered_is_unknown_and_not_advertised() {
         trng::GET_UUID,
         trng::RND_32,
         trng::RND_64,
-        pv_time::FEATURES,
-        pv_time::STOLEN_TIME,
         smccc::ARCH_SOC_ID,
         smccc::ARCH_WORKAROUND_4,
         psci::SYSTEM_SUSPEND_64,
@@ -87,6 +85,18 @@ fn arch_features_tells_of_its_own_range() {
     {
         assert_eq!(arch_features(id, &NONE), code(feature), "{id:x?}");
     }
+}
+
+#[test]
+fn stolen_time_is_found_as_its_specification_says() {
+    let features = |of: FunctionId| ask(pv_time::FEATURES, u64::from(of.as_u32()), 0, 0);
+    assert_eq!(arch_features(pv_time::FEATURES, &NONE), code(0));
+    assert_eq!(arch_features(pv_time::STOLEN_TIME, &NONE), code(-1));
+    assert_eq!(features(pv_time::FEATURES), code(0));
+    assert_eq!(features(pv_time::STOLEN_TIME), Answer::StolenTime(StolenTime::Feature));
+    assert_eq!(features(psci::VERSION), code(-1));
+    assert_eq!(features(FunctionId::from_u32(0)), code(-1));
+    assert_eq!(ask(pv_time::STOLEN_TIME, 0, 0, 0), Answer::StolenTime(StolenTime::Address));
 }
 
 #[test]

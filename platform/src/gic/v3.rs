@@ -444,20 +444,35 @@ impl Interface {
         ICH_VMCR_EL2.set(value);
     }
 
-    /// Clears the guest's active priorities.
-    pub fn clear_active_priorities(&mut self) {
+    /// The guest's active priorities: ICH_AP0R\<n\>_EL2 and ICH_AP1R\<n\>_EL2. Those that this CPU doesn't have are 0.
+    pub fn active_priorities(&self) -> [[u64; 4]; 2] {
         let bits = self.preemption_bits();
-        ICH_AP0R0_EL2.set(0);
-        ICH_AP1R0_EL2.set(0);
+        let mut values = [[ICH_AP0R0_EL2.get(), 0, 0, 0], [ICH_AP1R0_EL2.get(), 0, 0, 0]];
+        let [[_, group0 @ ..], [_, group1 @ ..]] = &mut values;
         if bits >= 6 {
-            ICH_AP0R1_EL2.set(0);
-            ICH_AP1R1_EL2.set(0);
+            (group0[0], group1[0]) = (ICH_AP0R1_EL2.get(), ICH_AP1R1_EL2.get());
         }
         if bits >= 7 {
-            ICH_AP0R2_EL2.set(0);
-            ICH_AP0R3_EL2.set(0);
-            ICH_AP1R2_EL2.set(0);
-            ICH_AP1R3_EL2.set(0);
+            (group0[1], group0[2]) = (ICH_AP0R2_EL2.get(), ICH_AP0R3_EL2.get());
+            (group1[1], group1[2]) = (ICH_AP1R2_EL2.get(), ICH_AP1R3_EL2.get());
+        }
+        values
+    }
+
+    /// Sets the guest's active priorities: to what was read here, or 0.
+    pub fn set_active_priorities(&mut self, [group0, group1]: [[u64; 4]; 2]) {
+        let bits = self.preemption_bits();
+        ICH_AP0R0_EL2.set(group0[0]);
+        ICH_AP1R0_EL2.set(group1[0]);
+        if bits >= 6 {
+            ICH_AP0R1_EL2.set(group0[1]);
+            ICH_AP1R1_EL2.set(group1[1]);
+        }
+        if bits >= 7 {
+            ICH_AP0R2_EL2.set(group0[2]);
+            ICH_AP0R3_EL2.set(group0[3]);
+            ICH_AP1R2_EL2.set(group1[2]);
+            ICH_AP1R3_EL2.set(group1[3]);
         }
     }
 }

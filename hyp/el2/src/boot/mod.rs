@@ -156,7 +156,7 @@ fn start(board: Board<'static>, tree: u64, tree_size: u64) -> ! {
     if let Err(error) = mmu::init(&board) {
         fatal(format_args!("{error}"));
     }
-    if let Err(error) = memory::grow_heap(board.cpus.len()) {
+    if let Err(error) = memory::grow_heap_for_cpus(board.cpus.len()) {
         fatal(format_args!("heap: {error}"));
     }
     percpu::plan(&board);

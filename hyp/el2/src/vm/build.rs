@@ -1,12 +1,14 @@
 //! Building VMs from the bundle, at boot: CPUs, memory, tables, devices, payload.
 
 use alloc::boxed::Box;
-use alloc::string::ToString;
+use alloc::format;
+use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::num::NonZeroU32;
 use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU64};
 
 use platform::tree::{Board, Gic};
+use spin::Once;
 use stage2::{CopyReserve, Format, Geometry, Ipa, PaRange, Permissions, Stage2, Use, VmId};
 use vgic::{Config, IntId, Model, PhysicalIntId, VcpuId, Vgic};
 use vmm::affinity::{vcpu_affinity, vcpu_mpidr};
@@ -14,9 +16,11 @@ use vmm::devices::{Device, MmioMap, Pl011, Pl031};
 use vmm::guest_tree::{self, GicVersion, GuestTree};
 use vmm::idregs::{GicInterface, IdRegisters};
 use vmm::layout::{Region, VIRT};
-use vmm::manifest::{Bundle, VmConfig};
+use vmm::manifest::{Bundle, Sharing, VmConfig};
 use vmm::payload::{self, FlashBank, LoadPlan};
+use vmm::placement::{self, Demand, PlacementError};
 use vmm::psci::PowerStates;
+use vmm::sched::Share;
 
 use super::load::Reload;
 use super::{Phase, VMS, Vm};
@@ -25,7 +29,7 @@ use crate::guest_memory::{self, Source, Space};
 use crate::lock::Mutex;
 use crate::logging::Budget;
 use crate::memory::{self, FrameError};
-use crate::percpu;
+use crate::percpu::{self, PerCpu};
 use crate::tables::Tables;
 use crate::vcpu::Vcpu;
 use crate::{gic, timer};
@@ -35,12 +39,12 @@ use crate::{gic, timer};
 enum BuildError {
     #[error("there are {} VMs already", VmId::COUNT)]
     TooMany,
-    #[error("cpus: {wanted} CPUs are wanted and {free} of the board's {all} are free")]
-    Cpus { wanted: usize, free: usize, all: usize },
-    #[error("cpu-affinity: CPU {cpu} is {why}")]
-    Affinity { cpu: u32, why: &'static str },
+    #[error(transparent)]
+    Placement(#[from] PlacementError),
     #[error("memory: {0}")]
     Memory(FrameError),
+    #[error("memory for its description: {0}")]
+    Heap(FrameError),
     #[error("memory for its tables: {0}")]
     Tables(FrameError),
     #[error(transparent)]
@@ -61,34 +65,86 @@ enum BuildError {
 
 /// Builds every VM of the bundle that can be; says of the others why not.
 pub fn build_all(board: &Board<'_>, bundle: Option<Bundle<'static>>) {
-    let mut vms: Vec<&'static Vm> = Vec::new();
-    let mut builder = Builder::new(board);
-    let mut tried = 0;
+    let mut configs = Vec::new();
     for config in bundle.into_iter().flat_map(|bundle| bundle.vms) {
-        let config = match config {
-            Ok(config) => config,
-            Err(error) => {
-                log::error!("left out: {error}");
-                continue;
+        match config {
+            Ok(config) => configs.push(config),
+            Err(error) => log::error!("left out: {error}"),
+        }
+    }
+    let builder = Builder::new(board);
+    let mut built = Vec::new();
+    // Slots are not used again: what a VM that failed could not give back stays written down as its own.
+    for (slot, (config, cpus)) in configs.iter().zip(place(&configs)).enumerate() {
+        match cpus.map_err(BuildError::from).and_then(|_| builder.build(config, slot)) {
+            Ok(vm) => built.push((config.clone(), vm)),
+            Err(error) => log::error!("left out: /{}: {error}", config.name),
+        }
+    }
+    // Anew, for whoever could not be built takes no CPU.
+    let (configs, built): (Vec<_>, Vec<_>) = built.into_iter().unzip();
+    let mut vms: Vec<&'static Vm> = Vec::new();
+    let mut members: Vec<Vec<&'static Vcpu>> = percpu::all().map(|_| Vec::new()).collect();
+    for ((config, vm), cpus) in configs.iter().zip(built).zip(place(&configs)) {
+        match cpus {
+            Ok(cpus) => {
+                make_vcpus(vm, &cpus, &mut members);
+                describe(vm, config);
+                vms.push(vm);
             }
-        };
-        // Slots are not used again: what a VM that failed could not give back stays written down as its own.
-        let slot = tried;
-        tried += 1;
-        match builder.build(&config, slot) {
-            Ok(vm) => vms.push(vm),
             Err(error) => log::error!("left out: /{}: {error}", config.name),
         }
     }
     VMS.call_once(|| vms);
+    for (cpu, members) in percpu::all().zip(members) {
+        cpu.members.call_once(|| members);
+    }
     log::debug!("{} KiB of EL2's heap are in use", memory::heap_used() >> 10);
 }
 
-/// All memory that a VM takes, taken before any of it is mapped.
-struct Memory {
+/// The CPUs of each VM's vCPUs.
+fn place(configs: &[VmConfig<'_>]) -> Vec<Result<Vec<usize>, PlacementError>> {
+    let online: Vec<bool> = percpu::all().map(PerCpu::is_online).collect();
+    let demands: Vec<Demand<'_>> = configs.iter().map(demand).collect();
+    placement::place(&online, &demands)
+}
+
+/// Makes a VM's vCPUs, as members of these CPUs.
+fn make_vcpus(vm: &'static Vm, cpus: &[usize], members: &mut [Vec<&'static Vcpu>]) {
+    let make = |(vcpu, cpu): (usize, &usize)| {
+        let members = &mut members[*cpu];
+        let vcpu = Vcpu::new(vm, VcpuId(vcpu as u8), *cpu, members.len());
+        let vcpu: &'static Vcpu = Box::leak(Box::new(vcpu));
+        members.push(vcpu);
+        vcpu
+    };
+    let vcpus = cpus.iter().enumerate().map(make).collect();
+    vm.vcpus.call_once(|| vcpus);
+}
+
+/// What a VM wants of the board's CPUs.
+fn demand<'a>(config: &'a VmConfig<'_>) -> Demand<'a> {
+    Demand { vcpus: config.cpus as usize, affinity: config.cpu_affinity.as_deref(), sharing: config.sharing }
+}
+
+/// The same in the scheduler's terms.
+fn share(sharing: Sharing) -> Option<Share> {
+    match sharing {
+        Sharing::Pinned => None,
+        Sharing::Weight(weight) => Some(Share::Weight(weight)),
+        Sharing::Reserved { budget, period } => {
+            Some(Share::Budget { budget: timer::ticks(budget.into()), period: timer::ticks(period.into()) })
+        }
+    }
+}
+
+/// What a VM sees as memory, taken before any of it is mapped.
+#[derive(Default)]
+struct Backing {
     ram: Vec<PaRange>,
     flash: Vec<FlashMemory>,
-    tables: Tables,
+    /// A page for records of stolen time, if it has them.
+    stolen_time: Vec<PaRange>,
 }
 
 /// The frames behind a flash bank: of what it holds, and one unit, all ones, for the rest.
@@ -98,47 +154,57 @@ struct FlashMemory {
     erased: Vec<PaRange>,
 }
 
-impl Memory {
-    fn take(
-        id: VmId,
-        config: &VmConfig<'_>,
-        plan: &LoadPlan<'_>,
-        geometry: Geometry,
-    ) -> Result<Self, BuildError> {
-        let ram = memory::donate(id, config.memory).map_err(BuildError::Memory)?;
-        let mut flash = Vec::new();
-        let taken = Self::take_rest(id, plan, &mut flash).and_then(|()| {
-            // One for each level above, two for each run's ends, one for each GiB, and as much for flash.
-            let runs =
-                flash.iter().map(|bank| bank.held.len() + bank.erased.len()).sum::<usize>() + ram.len();
-            let frames = 12 + 2 * runs + (config.memory >> 30) as usize;
-            Tables::new(geometry.start_tables(), frames).map_err(BuildError::Tables)
-        });
-        match taken {
-            Ok(tables) => Ok(Self { ram, flash, tables }),
+impl Backing {
+    /// Takes all of it, or nothing.
+    fn take(id: VmId, config: &VmConfig<'_>, plan: &LoadPlan<'_>) -> Result<Self, BuildError> {
+        let mut backing = Self::default();
+        match backing.take_all(id, config, plan) {
+            Ok(()) => Ok(backing),
             Err(error) => {
-                reclaim(id, config.name, &ram, &flash);
-                Err(error)
+                backing.reclaim(id, config.name);
+                Err(BuildError::Memory(error))
             }
         }
     }
 
-    fn take_rest(id: VmId, plan: &LoadPlan<'_>, flash: &mut Vec<FlashMemory>) -> Result<(), BuildError> {
+    fn take_all(&mut self, id: VmId, config: &VmConfig<'_>, plan: &LoadPlan<'_>) -> Result<(), FrameError> {
+        self.ram = memory::donate(id, config.memory)?;
+        if config.sharing != Sharing::Pinned {
+            self.stolen_time = memory::donate(id, VIRT.stolen_time.size)?;
+        }
         for bank in plan.flash.iter().flat_map(|flash| &flash.banks) {
-            flash.push(FlashMemory::default());
-            let Some(memory) = flash.last_mut() else { continue };
+            self.flash.push(FlashMemory::default());
+            let Some(memory) = self.flash.last_mut() else { continue };
             if bank.backed > 0 {
-                memory.held = memory::donate(id, bank.backed).map_err(BuildError::Memory)?;
+                memory.held = memory::donate(id, bank.backed)?;
             }
-            memory.erased = memory::donate(id, payload::FLASH_UNIT).map_err(BuildError::Memory)?;
+            memory.erased = memory::donate(id, payload::FLASH_UNIT)?;
         }
         Ok(())
+    }
+
+    fn runs(&self) -> impl Iterator<Item = &PaRange> {
+        let flash = self.flash.iter().flat_map(|bank| bank.held.iter().chain(&bank.erased));
+        self.ram.iter().chain(&self.stolen_time).chain(flash)
+    }
+
+    /// Frames for the tables that map it: one for each level above, two for each run's ends, one for each GiB.
+    fn frames_for_tables(&self, config: &VmConfig<'_>) -> usize {
+        12 + 2 * self.runs().count() + (config.memory >> 30) as usize
+    }
+
+    /// Gives it back, when nothing of it is mapped.
+    fn reclaim(&self, id: VmId, name: &str) {
+        for run in self.runs() {
+            if let Err(error) = memory::reclaim(id, *run) {
+                log::error!("/{name}: {} KiB of its memory are lost: {error}", run.size() >> 10);
+            }
+        }
     }
 }
 
 /// Gives back everything of a VM that can't be built.
-fn give_back(id: VmId, name: &str, stage2: Option<Stage2>, memory: Memory) {
-    let Memory { ram, flash, mut tables } = memory;
+fn give_back(id: VmId, name: &str, stage2: Option<Stage2>, mut tables: Tables, backing: &Backing) {
     if let Some(stage2) = stage2 {
         let done = memory::with_ledger(|ledger| ledger.teardown(stage2, &mut tables));
         if let Some(Err(error)) = done {
@@ -146,16 +212,7 @@ fn give_back(id: VmId, name: &str, stage2: Option<Stage2>, memory: Memory) {
         }
     }
     tables.give_back();
-    reclaim(id, name, &ram, &flash);
-}
-
-fn reclaim(id: VmId, name: &str, ram: &[PaRange], flash: &[FlashMemory]) {
-    let flash = flash.iter().flat_map(|bank| bank.held.iter().chain(&bank.erased));
-    for run in ram.iter().chain(flash) {
-        if let Err(error) = memory::reclaim(id, *run) {
-            log::error!("/{name}: {} KiB of its memory are lost: {error}", run.size() >> 10);
-        }
-    }
+    backing.reclaim(id, name);
 }
 
 /// Maps a flash bank, what is erased of it again and again to the same frames.
@@ -193,8 +250,6 @@ struct Builder<'a> {
     features: Features,
     ids: IdRegisters,
     wall_clock: u32,
-    /// CPUs that no vCPU is pinned to.
-    free: Vec<usize>,
 }
 
 /// What a VM sees beside its memory.
@@ -207,6 +262,7 @@ struct Machine {
 /// Read, write, execute: a VM's RAM.
 const RAM: Permissions = Permissions { read: true, write: true, execute: true };
 const FLASH: Permissions = Permissions { read: true, write: false, execute: true };
+const RECORDS: Permissions = Permissions { read: true, write: false, execute: false };
 const DEVICE: Permissions = Permissions { read: true, write: true, execute: false };
 
 impl<'a> Builder<'a> {
@@ -218,15 +274,17 @@ impl<'a> Builder<'a> {
             features: Features::read(),
             ids: IdRegisters::read(cpu::id_register).for_guests(interface),
             wall_clock: wall_clock(board),
-            free: percpu::all().filter(|cpu| cpu.is_online()).map(|cpu| cpu.index).collect(),
         }
     }
 
-    /// Builds a VM in `slot`, or gives back all that it took.
-    fn build(&mut self, config: &VmConfig<'static>, slot: usize) -> Result<&'static Vm, BuildError> {
+    /// Builds a VM in `slot`, but for its vCPUs, or gives back all that it took.
+    fn build(&self, config: &VmConfig<'static>, slot: usize) -> Result<&'static Vm, BuildError> {
+        let vcpus = config.cpus as usize;
         let id = VmId::new(slot as u8).ok_or(BuildError::TooMany)?;
-        let cpus = self.choose_cpus(config)?;
-        let affinities: Vec<u64> = (0..cpus.len() as u8).map(|vcpu| vcpu_mpidr(VcpuId(vcpu))).collect();
+        memory::grow_heap_for_vm(vcpus).map_err(BuildError::Heap)?;
+        let share = share(config.sharing);
+        let waits = if share.is_some() { cpu::hcr::TWI_TWE } else { 0 };
+        let affinities: Vec<u64> = (0..vcpus as u8).map(|vcpu| vcpu_mpidr(VcpuId(vcpu))).collect();
         let mut tree = GuestTree {
             layout: &VIRT,
             memory: config.memory,
@@ -239,29 +297,37 @@ impl<'a> Builder<'a> {
         let plan = payload::plan(config, &VIRT, guest_tree::size(&tree))?;
         plan.check_granule(self.ids.get(vmm::idregs::MMFR0))?;
         tree.initrd = plan.initrd.clone();
-        let machine = self.machine(config, cpus.len())?;
+        let machine = self.machine(config, vcpus)?;
         let reload = Reload::new(plan, &tree);
 
-        let memory = Memory::take(id, config, reload.plan(), self.geometry(config)?)?;
-        let Memory { ram, flash, mut tables } = memory;
+        let geometry = self.geometry(config)?;
+        let backing = Backing::take(id, config, reload.plan())?;
+        let mut tables = match Tables::new(geometry.start_tables(), backing.frames_for_tables(config)) {
+            Ok(tables) => tables,
+            Err(error) => {
+                backing.reclaim(id, config.name);
+                return Err(BuildError::Tables(error));
+            }
+        };
         let stage2 = match self.stage2(id, config, &mut tables) {
             Ok(stage2) => stage2,
             Err(error) => {
-                give_back(id, config.name, None, Memory { ram, flash, tables });
+                give_back(id, config.name, None, tables, &backing);
                 return Err(error);
             }
         };
         let mut space = Space { stage2, tables, copies: CopyReserve::none(id) };
-        if let Err(error) = self.map_all(&mut space, reload.plan(), &ram, &flash) {
+        if let Err(error) = self.map_all(&mut space, reload.plan(), &backing) {
             let Space { stage2, tables, .. } = space;
-            give_back(id, config.name, Some(stage2), Memory { ram, flash, tables });
+            give_back(id, config.name, Some(stage2), tables, &backing);
             return Err(error);
         }
         let vm: &'static Vm = Box::leak(Box::new(Vm {
             id,
             name: config.name.to_string(),
-            cpus: cpus.clone().into_boxed_slice(),
-            hcr: cpu::guest_hcr(&self.features),
+            vcpus: Once::new(),
+            share,
+            hcr: cpu::guest_hcr(&self.features) | waits,
             vtcr: space.stage2.vtcr(),
             vttbr: space.stage2.vttbr(),
             ids: self.ids.clone(),
@@ -273,51 +339,13 @@ impl<'a> Builder<'a> {
             input_waits: AtomicBool::new(false),
             loaded: AtomicU64::new(0),
             phase: AtomicU8::new(Phase::Running as u8),
-            ram,
+            ram: backing.ram,
             space: Mutex::new(space),
             reload: Mutex::new(reload),
             messages: Budget::new(),
         }));
         self.load(vm)?;
-        for (vcpu, cpu) in cpus.iter().enumerate() {
-            let vcpu: &'static Vcpu = Box::leak(Box::new(Vcpu::new(vm, VcpuId(vcpu as u8))));
-            if let Some(cpu) = percpu::get(*cpu) {
-                cpu.assigned.call_once(|| vcpu);
-            }
-        }
-        self.free.retain(|cpu| !cpus.contains(cpu));
-        describe(vm, config);
         Ok(vm)
-    }
-
-    /// The CPUs that the manifest names, or the first free ones; the boot CPU, which has the board's housekeeping to do,
-    /// last.
-    fn choose_cpus(&self, config: &VmConfig<'_>) -> Result<Vec<usize>, BuildError> {
-        let wanted = config.cpus as usize;
-        let short = BuildError::Cpus { wanted, free: self.free.len(), all: percpu::all().count() };
-        let Some(named) = &config.cpu_affinity else {
-            let mut free = self.free.clone();
-            free.sort_by_key(|cpu| (*cpu == 0, *cpu));
-            let mut chosen: Vec<usize> = free.get(..wanted).ok_or(short)?.to_vec();
-            chosen.sort_unstable();
-            return Ok(chosen);
-        };
-        let mut chosen = Vec::new();
-        for cpu in named {
-            let index = *cpu as usize;
-            let why = match percpu::get(index) {
-                None => "not there",
-                Some(state) if !state.is_online() => "not running",
-                Some(_) if chosen.contains(&index) => "named twice",
-                Some(_) if !self.free.contains(&index) => "another VM's",
-                Some(_) => {
-                    chosen.push(index);
-                    continue;
-                }
-            };
-            return Err(BuildError::Affinity { cpu: *cpu, why });
-        }
-        Ok(chosen)
     }
 
     fn machine(&self, config: &VmConfig<'_>, vcpus: usize) -> Result<Machine, BuildError> {
@@ -356,15 +384,9 @@ impl<'a> Builder<'a> {
         Ok(stage2)
     }
 
-    fn map_all(
-        &self,
-        space: &mut Space,
-        plan: &LoadPlan<'_>,
-        ram: &[PaRange],
-        flash: &[FlashMemory],
-    ) -> Result<(), BuildError> {
+    fn map_all(&self, space: &mut Space, plan: &LoadPlan<'_>, backing: &Backing) -> Result<(), BuildError> {
         let mut at = VIRT.ram.base;
-        for run in ram {
+        for run in &backing.ram {
             map(space, at, *run, Use::Ram, RAM)?;
             at = Ipa::new(at.as_u64() + run.size());
         }
@@ -372,8 +394,11 @@ impl<'a> Builder<'a> {
             let pages = PaRange::new(gicv.start, memory::GICV_BYTES).map_err(stage2::Error::from)?;
             map(space, VIRT.gicc.base, pages, Use::Banked, DEVICE)?;
         }
+        for page in &backing.stolen_time {
+            map(space, VIRT.stolen_time.base, *page, Use::Ram, RECORDS)?;
+        }
         let banks = plan.flash.as_ref().map_or(&[][..], |flash| &flash.banks);
-        for (bank, memory) in banks.iter().zip(flash) {
+        for (bank, memory) in banks.iter().zip(&backing.flash) {
             map_flash(space, bank, memory)?;
         }
         log::debug!("{} frames for tables are left", space.tables.left());
@@ -427,12 +452,17 @@ fn wall_clock(board: &Board<'_>) -> u32 {
 }
 
 fn describe(vm: &Vm, config: &VmConfig<'_>) {
-    let cpus: Vec<_> = vm.cpus.iter().map(ToString::to_string).collect();
+    let cpus: Vec<_> = vm.vcpus().iter().map(|vcpu| vcpu.cpu.to_string()).collect();
+    let share = match config.sharing {
+        Sharing::Pinned => String::new(),
+        Sharing::Weight(weight) => format!(" (weight {weight})"),
+        Sharing::Reserved { budget, period } => format!(" ({budget} of {period} us)"),
+    };
     log::info!(
-        "{}: {} vCPU{} on CPU {}, {} MiB",
+        "{}: {} vCPU{} on CPU {}{share}, {} MiB",
         vm.name,
-        vm.cpus.len(),
-        if vm.cpus.len() == 1 { "" } else { "s" },
+        cpus.len(),
+        if cpus.len() == 1 { "" } else { "s" },
         cpus.join(", "),
         config.memory >> 20
     );

@@ -28,15 +28,17 @@ use vmm::esr::Esr;
 use vmm::idregs::IdRegisters;
 use vmm::layout::VIRT;
 use vmm::psci::PowerStates;
+use vmm::sched::Share;
+use vmm::stolen_time;
 
 use crate::exit::Frame;
 use crate::gic::with_hardware;
 use crate::guest_memory::{self, Space};
 use crate::lock::Mutex;
 use crate::logging::Budget;
-use crate::percpu::{self, own, request, this_cpu};
+use crate::percpu::{self, PerCpu, request, this_cpu};
 use crate::vcpu::Vcpu;
-use crate::{cache, console, exit, timer};
+use crate::{cache, console, exit, interrupts, run, timer};
 
 pub use build::build_all;
 use load::Reload;
@@ -47,8 +49,9 @@ pub struct Vm {
     pub id: VmId,
     /// Its node's name in the bundle.
     pub name: String,
-    /// The physical CPU of each vCPU.
-    pub cpus: Box<[usize]>,
+    vcpus: Once<Box<[&'static Vcpu]>>,
+    /// What its vCPUs get of CPUs that they share; `None`: they are pinned.
+    pub share: Option<Share>,
     /// HCR_EL2 of its vCPUs at their start.
     pub hcr: u64,
     /// VTCR_EL2.
@@ -198,8 +201,7 @@ impl Vm {
     }
 
     fn wake_or_sync(&self, vcpu: VcpuId) {
-        let own = own().vcpu.get().filter(|own| own.id == vcpu && core::ptr::eq(own.vm, self));
-        match own.filter(|own| own.is_loaded()) {
+        match run::loaded().filter(|own| own.id == vcpu && core::ptr::eq(own.vm, self)) {
             Some(own) => {
                 // This may be the second sync of one exit: what the first wrote to list registers must have reached
                 // the register that tells which are empty.
@@ -217,9 +219,19 @@ impl Vm {
 
     /// Makes the CPU of a vCPU look what it has to do.
     pub fn wake(&self, vcpu: VcpuId) {
-        if let Some(cpu) = self.cpus.get(usize::from(vcpu.0)).copied().and_then(percpu::get) {
-            cpu.request(request::SYNC);
+        if let Some(vcpu) = self.vcpus().get(usize::from(vcpu.0)) {
+            vcpu.call();
         }
+    }
+
+    /// Its vCPUs, once they have their CPUs.
+    pub fn vcpus(&self) -> &[&'static Vcpu] {
+        self.vcpus.get().map_or(&[], |vcpus| vcpus)
+    }
+
+    /// The CPU of its vCPU 0.
+    fn first_cpu(&self) -> Option<&'static PerCpu> {
+        percpu::get(self.vcpus().first()?.cpu)
     }
 
     /// Starts stopping it: its vCPUs leave, and then `phase` tells what becomes of it. Only of a running VM.
@@ -231,8 +243,8 @@ impl Vm {
             Ordering::SeqCst,
         );
         if swapped.is_ok() {
-            for vcpu in 0..self.cpus.len() as u8 {
-                self.wake(VcpuId(vcpu));
+            for vcpu in self.vcpus() {
+                vcpu.call();
             }
         }
     }
@@ -243,6 +255,18 @@ impl Vm {
         let mut space = self.space.lock();
         let Space { stage2, tables, copies } = &mut *space;
         stage2.resolve(tables, copies, ipa, access).is_ok()
+    }
+
+    /// Writes down for the guest that `vcpu` has waited for its CPU for so many ticks in all.
+    pub fn tell_stolen(&self, vcpu: VcpuId, ticks: u64) {
+        if self.share.is_none() {
+            return;
+        }
+        let nanoseconds = stolen_time::nanoseconds(ticks, timer::frequency());
+        let told =
+            guest_memory::write_word(&mut self.space.lock(), stolen_time::time(&VIRT, vcpu), nanoseconds);
+        // Its page is mapped as long as the VM lives.
+        debug_assert!(told.is_ok());
     }
 
     /// Stops it with a report of what its vCPU was at.
@@ -389,26 +413,22 @@ impl Vm {
         let mut rtc = self.rtc.lock();
         let line = rtc.write(offset, value, now);
         self.apply(VIRT.rtc.intid(), line);
-        let deadline = rtc.next_deadline();
+        let has_deadline = rtc.next_deadline().is_some();
         drop(rtc);
-        if self.cpus.first() == Some(&this_cpu().index) {
-            timer::arm(deadline);
-        } else if deadline.is_some()
-            && let Some(cpu) = self.cpus.first().copied().and_then(percpu::get)
-        {
-            cpu.request(request::TIMER);
+        match self.first_cpu() {
+            Some(cpu) if core::ptr::eq(cpu, this_cpu()) => interrupts::see_to_alarms(),
+            Some(cpu) if has_deadline => cpu.request(request::TIMER),
+            _ => {}
         }
     }
 
-    /// EL2's timer has come, or a deadline may have changed: sees to the alarm. On the CPU of vCPU 0.
-    pub fn tick(&self, now: u64) {
-        if self.cpus.first() != Some(&this_cpu().index) {
-            return;
-        }
+    /// EL2's timer has come, or a deadline may have changed: sees to the alarm. Returns when the next one is due, in
+    /// ticks. On the CPU of vCPU 0.
+    pub fn tick(&self, now: u64) -> Option<u64> {
         let mut rtc = self.rtc.lock();
         let line = rtc.tick(now);
         self.apply(VIRT.rtc.intid(), line);
-        timer::arm(rtc.next_deadline());
+        rtc.next_deadline()
     }
 
     /// Whether a message that this VM provokes may be made now.

@@ -1,0 +1,225 @@
+//! What of a vCPU is in the CPU while it runs, and in memory while another vCPU does: general-purpose, EL1, FP and
+//! debug registers, timers, and the virtual CPU interface. Interrupts are the vGIC's to keep.
+//!
+//! Every register that a guest can write without a trap is here, in one list; what is missed would pass from one VM
+//! to another. The same list is what a vCPU starts with: all of it zero, where the architecture says nothing or
+//! "UNKNOWN", but for [`SCTLR_EL1_RESET`].
+
+use aarch64_cpu::asm::barrier;
+use aarch64_cpu::registers::*;
+use tock_registers::interfaces::{Readable, Writeable};
+use vmm::psci::Start;
+
+use crate::cpu::{self, Breakpoints};
+use crate::exit::Frame;
+use crate::gic::VirtualInterface;
+use crate::sysreg::{read_sysreg, write_sysreg};
+
+/// SCTLR_EL1 at reset: its RES1 bits; MMU, caches and checks off.
+const SCTLR_EL1_RESET: u64 = 0x30d0_0800;
+/// EL1h, all interrupts masked.
+const SPSR_START: u64 = 0x3c5;
+/// TCR_EL1.EPD0 and EPD1: no table walks at all.
+const TCR_NO_WALKS: u64 = 1 << 7 | 1 << 23;
+
+/// A list of registers that are saved and loaded one by one.
+macro_rules! registers {
+    ($(#[$doc:meta])* $type:ident: $($name:literal)*) => {
+        $(#[$doc])*
+        #[derive(Default)]
+        struct $type([u64; [$($name),*].len()]);
+
+        impl $type {
+            fn save(&mut self) {
+                self.0 = [$(read_sysreg!($name)),*];
+            }
+
+            fn load(&self) {
+                let mut values = self.0.iter().copied();
+                $(write_sysreg!($name, values.next().unwrap_or(0));)*
+            }
+        }
+    };
+}
+
+registers! {
+    /// EL1's and EL0's registers, but for SCTLR_EL1 and TCR_EL1, whose order matters. By number: FPCR, FPSR.
+    El1:
+    "TTBR0_EL1" "TTBR1_EL1" "MAIR_EL1" "AMAIR_EL1" "VBAR_EL1" "ELR_EL1" "SPSR_EL1" "ESR_EL1" "FAR_EL1"
+    "AFSR0_EL1" "AFSR1_EL1" "PAR_EL1" "SP_EL0" "SP_EL1" "TPIDR_EL0" "TPIDRRO_EL0" "TPIDR_EL1"
+    "CONTEXTIDR_EL1" "CPACR_EL1" "CNTKCTL_EL1" "CSSELR_EL1" "MDSCR_EL1" "S3_3_C4_C4_0" "S3_3_C4_C4_1"
+}
+
+registers! {
+    /// FEAT_PAuth's keys, by number: the assembler knows the names only with the extension. APIAKey, APIBKey, APDAKey,
+    /// APDBKey, APGAKey, each Lo and Hi.
+    Keys:
+    "S3_0_C2_C1_0" "S3_0_C2_C1_1" "S3_0_C2_C1_2" "S3_0_C2_C1_3" "S3_0_C2_C2_0" "S3_0_C2_C2_1" "S3_0_C2_C2_2"
+    "S3_0_C2_C2_3" "S3_0_C2_C3_0" "S3_0_C2_C3_1"
+}
+
+/// FP and SIMD registers, which EL2 itself never uses.
+#[derive(Default)]
+#[repr(C, align(16))]
+struct Simd([u128; 32]);
+
+impl Simd {
+    fn save(&mut self) {
+        // SAFETY: writes the 512 bytes that `self` has; EL2 is compiled without FP and SIMD, so no value of Rust's is in
+        // these registers.
+        unsafe { core::arch::asm!(simd!("stp"), x = in(reg) &raw mut self.0, options(nostack)) };
+    }
+
+    fn load(&self) {
+        // SAFETY: reads the 512 bytes that `self` has; the rest as above.
+        unsafe { core::arch::asm!(simd!("ldp"), x = in(reg) &raw const self.0, options(nostack)) };
+    }
+}
+
+/// One instruction for each pair of SIMD registers.
+macro_rules! simd {
+    ($op:literal) => {
+        simd!($op, "0" "1" 0, "2" "3" 32, "4" "5" 64, "6" "7" 96, "8" "9" 128, "10" "11" 160, "12" "13" 192,
+            "14" "15" 224, "16" "17" 256, "18" "19" 288, "20" "21" 320, "22" "23" 352, "24" "25" 384,
+            "26" "27" 416, "28" "29" 448, "30" "31" 480)
+    };
+    ($op:literal, $($a:literal $b:literal $offset:literal),*) => {
+        concat!(".arch_extension fp\n.arch_extension simd\n",
+            $($op, " q", $a, ", q", $b, ", [{x}, #", $offset, "]\n",)*
+            ".arch_extension nosimd\n.arch_extension nofp")
+    };
+}
+use simd;
+
+/// The virtual and the physical timer of EL1: CNTV and CNTP.
+#[derive(Clone, Copy, Default)]
+struct Timer {
+    control: u64,
+    deadline: u64,
+}
+
+impl Timer {
+    /// The counter value at which it raises its interrupt, if it is on and not masked.
+    fn fires_at(&self) -> Option<u64> {
+        (self.control & 0b11 == 0b01).then_some(self.deadline)
+    }
+}
+
+/// A vCPU's registers while another vCPU has the CPU.
+#[derive(Default)]
+pub struct Context {
+    frame: Frame,
+    pc: u64,
+    pstate: u64,
+    sctlr: u64,
+    tcr: u64,
+    el1: El1,
+    keys: Keys,
+    simd: Simd,
+    virtual_timer: Timer,
+    physical_timer: Timer,
+    breakpoints: Option<Breakpoints>,
+    /// The virtual CPU interface.
+    pub interface: VirtualInterface,
+}
+
+/// Which world a vCPU's registers are loaded into.
+pub struct World {
+    /// HCR_EL2.
+    pub hcr: u64,
+    /// VTCR_EL2.
+    pub vtcr: u64,
+    /// VTTBR_EL2.
+    pub vttbr: u64,
+    /// VMPIDR_EL2.
+    pub vmpidr: u64,
+}
+
+impl Context {
+    /// The state in which PSCI has a vCPU start: at EL1, everything off.
+    pub fn reset(&mut self, start: Start) {
+        *self =
+            Self { pc: start.entry.as_u64(), pstate: SPSR_START, sctlr: SCTLR_EL1_RESET, ..Self::default() };
+        self.frame.set(0, start.context);
+    }
+
+    /// Takes a vCPU's registers out of this CPU, and turns its timers off.
+    pub fn save(&mut self, frame: &Frame, keys: bool) {
+        self.frame = frame.clone();
+        self.pc = ELR_EL2.get();
+        self.pstate = SPSR_EL2.get();
+        self.virtual_timer = Timer { control: CNTV_CTL_EL0.get(), deadline: CNTV_CVAL_EL0.get() };
+        self.physical_timer = Timer { control: CNTP_CTL_EL0.get(), deadline: CNTP_CVAL_EL0.get() };
+        CNTV_CTL_EL0.set(0);
+        CNTP_CTL_EL0.set(0);
+        self.sctlr = SCTLR_EL1.get();
+        self.tcr = TCR_EL1.get();
+        self.el1.save();
+        if keys {
+            self.keys.save();
+        }
+        self.simd.save();
+        if let Some(breakpoints) = &mut self.breakpoints {
+            breakpoints.save();
+        }
+    }
+
+    /// Puts a vCPU's registers into this CPU, but for the timers, whose lines must be the guest's first.
+    pub fn load(&self, world: &World, frame: &mut Frame, keys: bool) {
+        // No walk may run ahead while the VM's identity is half changed: stage 1 is on, so that walks are all that could
+        // be, and walks are off (Cortex-A72 erratum 1319367).
+        TCR_EL1.set(TCR_NO_WALKS);
+        barrier::isb(barrier::SY);
+        SCTLR_EL1.set(SCTLR_EL1_RESET | 1);
+        barrier::isb(barrier::SY);
+        VTCR_EL2.set(world.vtcr);
+        VTTBR_EL2.set(world.vttbr);
+        write_sysreg!("VPIDR_EL2", MIDR_EL1.get());
+        VMPIDR_EL2.set(world.vmpidr);
+        self.el1.load();
+        barrier::isb(barrier::SY);
+        HCR_EL2.set(world.hcr);
+        barrier::isb(barrier::SY);
+        SCTLR_EL1.set(self.sctlr);
+        barrier::isb(barrier::SY);
+        TCR_EL1.set(self.tcr);
+        if keys {
+            self.keys.load();
+        }
+        self.simd.load();
+        cpu::trap_breakpoints(self.breakpoints.is_none());
+        if let Some(breakpoints) = &self.breakpoints {
+            breakpoints.load();
+        }
+        *frame = self.frame.clone();
+        ELR_EL2.set(self.pc);
+        SPSR_EL2.set(self.pstate);
+        barrier::isb(barrier::SY);
+    }
+
+    /// Turns the vCPU's timers on again, as far as they were.
+    pub fn load_timers(&self) {
+        CNTV_CVAL_EL0.set(self.virtual_timer.deadline);
+        CNTV_CTL_EL0.set(self.virtual_timer.control);
+        CNTP_CVAL_EL0.set(self.physical_timer.deadline);
+        CNTP_CTL_EL0.set(self.physical_timer.control);
+        barrier::isb(barrier::SY);
+    }
+
+    /// When the saved timers raise their interrupts: the virtual and the physical one.
+    pub fn timers(&self) -> [Option<u64>; 2] {
+        [self.virtual_timer.fires_at(), self.physical_timer.fires_at()]
+    }
+
+    /// The guest has its first look at debug registers: from now on they are its own. `false`: they were already.
+    pub fn open_breakpoints(&mut self) -> bool {
+        if self.breakpoints.is_some() {
+            return false;
+        }
+        let none = Breakpoints::default();
+        none.load();
+        self.breakpoints = Some(none);
+        cpu::trap_breakpoints(false);
+        true
+    }
+}
