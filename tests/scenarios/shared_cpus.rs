@@ -10,7 +10,8 @@ use crate::case::{Case, GICS, Named};
 pub fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
     for gic in GICS {
-        let with_linux: [Named; 2] = [("linux", linux), ("pulse-beside-linux", pulse_beside_linux)];
+        let with_linux: [Named; 3] =
+            [("manifest", manifest), ("linux", linux), ("pulse-beside-linux", pulse_beside_linux)];
         for (name, run) in with_linux {
             let case = Case::new(format!("shared/{name}/gicv{gic}"), move |scenario| run(scenario, gic));
             cases.push(case.needs_linux());
@@ -180,26 +181,35 @@ fn keeps_its_period(board: &mut Board, ticks: u64) -> Outcome {
     Ok(())
 }
 
-/// As `guests/shared.dts` has it, on one CPU: Linux with two vCPUs, and two neighbours that want it too. Linux knows how
-/// much of its time is stolen.
-fn linux(scenario: &Scenario, gic: u8) -> Outcome {
+/// As `guests/shared.dts` has it, on one CPU.
+fn manifest(scenario: &Scenario, gic: u8) -> Outcome {
     let mut board = scenario.boot(&Machine::new(gic, 1).bundle(scenario.built_bundle("shared")?))?;
+    board.expect_log("linux: 2 vCPUs on CPU 0, 0 (weight 256), 512 MiB")?;
     board.expect_log("pulse: 1 vCPU on CPU 0 (200 of 1000 us), 16 MiB")?;
+    board.expect_log("busy: 1 vCPU on CPU 0 (weight 64), 16 MiB")?;
+    board.expect_ever(r"Hanok's Linux guest: \S+, 2 CPUs, \d+ MiB\.\n")?;
+    board.expect_ever(r"(?m)^\[pulse\] pulse: report 1: 5000 ticks, ")?;
+    board.expect_ever(r"(?m)^\[busy\] busy: vCPU 0: round 10000\n")?;
+    Ok(())
+}
+
+/// Linux with two vCPUs on one CPU, and a neighbour that wants it too, which says little, so that its lines don't come
+/// between those of the shell. Linux knows how much of its time is stolen.
+fn linux(scenario: &Scenario, gic: u8) -> Outcome {
+    let vms = [Vm::linux(2).weight(256), busy(1, 1, "every=1000000").weight(128)];
+    let mut board = scenario.boot(&Machine::new(gic, 1).bundle(scenario.bundle(&vms)?))?;
     let mut shell = Shell::login(&mut board)?;
     shell.check("nproc", "2")?;
     shell.check("echo hanok | md5sum", "58bb721193dd2abf3b515b4c260d17a2  -")?;
     shell.run("dmesg | grep -q 'arm-pv: using stolen time PV'")?;
-    // In hundredths of a second: of a second of work, the neighbours take a fifth at least.
+    // In hundredths of a second. What its two CPUs compute, they compute in turns.
     let stolen = "awk '$1 == \"cpu\" { print $9 }' /proc/stat";
     let before = shell.number(stolen)?;
-    shell.run("seq 500000 | sha256sum")?;
+    shell.run("seq 50000 | sha256sum")?;
     let after = shell.number(stolen)?;
     ensure(after >= before + 10, || format!("stolen time went from {before} to {after} only"))?;
     shell.type_line("poweroff")?;
     board.expect(r"reboot: Power down\n")?;
     board.expect_log("linux turned itself off")?;
-    let line = r"(?m)^\[busy\] busy: vCPU 0: round \d+\n";
-    board.expect(line)?;
-    board.expect(line)?;
     Ok(())
 }

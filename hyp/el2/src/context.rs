@@ -58,6 +58,12 @@ registers! {
     "S3_0_C2_C2_3" "S3_0_C2_C3_0" "S3_0_C2_C3_1"
 }
 
+registers! {
+    /// FEAT_RAS: VDISR_EL2, which a guest's DISR_EL1 is while HCR_EL2.AMO is set.
+    Deferred:
+    "S3_4_C12_C1_1"
+}
+
 /// FP and SIMD registers, which EL2 itself never uses.
 #[derive(Default)]
 #[repr(C, align(16))]
@@ -105,6 +111,13 @@ impl Timer {
     }
 }
 
+/// Turns this CPU's timers of EL1 off: what they would interrupt is not here any more.
+pub fn stop_timers() {
+    CNTV_CTL_EL0.set(0);
+    CNTP_CTL_EL0.set(0);
+    barrier::isb(barrier::SY);
+}
+
 /// A vCPU's registers while another vCPU has the CPU.
 #[derive(Default)]
 pub struct Context {
@@ -115,6 +128,7 @@ pub struct Context {
     tcr: u64,
     el1: El1,
     keys: Keys,
+    deferred: Deferred,
     simd: Simd,
     virtual_timer: Timer,
     physical_timer: Timer,
@@ -150,13 +164,15 @@ impl Context {
         self.pstate = SPSR_EL2.get();
         self.virtual_timer = Timer { control: CNTV_CTL_EL0.get(), deadline: CNTV_CVAL_EL0.get() };
         self.physical_timer = Timer { control: CNTP_CTL_EL0.get(), deadline: CNTP_CVAL_EL0.get() };
-        CNTV_CTL_EL0.set(0);
-        CNTP_CTL_EL0.set(0);
+        stop_timers();
         self.sctlr = SCTLR_EL1.get();
         self.tcr = TCR_EL1.get();
         self.el1.save();
         if keys {
             self.keys.save();
+        }
+        if cpu::has_ras() {
+            self.deferred.save();
         }
         self.simd.save();
         if let Some(breakpoints) = &mut self.breakpoints {
@@ -185,6 +201,9 @@ impl Context {
         TCR_EL1.set(self.tcr);
         if keys {
             self.keys.load();
+        }
+        if cpu::has_ras() {
+            self.deferred.load();
         }
         self.simd.load();
         cpu::trap_breakpoints(self.breakpoints.is_none());

@@ -128,6 +128,11 @@ pub fn has_level_hint() -> bool {
     id::ttl() != 0
 }
 
+/// Whether this CPU has FEAT_RAS.
+pub fn has_ras() -> bool {
+    id::ras() != 0
+}
+
 /// The four-bit field of an ID register's value that starts at bit `shift`.
 const fn field(value: u64, shift: u32) -> u64 {
     value >> shift & 0xf
@@ -150,6 +155,7 @@ mod id {
         hcx: "ID_AA64MMFR1_EL1", 40;
         fgt: "ID_AA64MMFR0_EL1", 56;
         ecv: "ID_AA64MMFR0_EL1", 60;
+        ras: "ID_AA64PFR0_EL1", 28;
         mpam: "ID_AA64PFR0_EL1", 40;
         amu: "ID_AA64PFR0_EL1", 44;
         mpam_frac: "ID_AA64PFR1_EL1", 16;
@@ -293,13 +299,15 @@ pub fn trap_breakpoints(trap: bool) {
     MDCR_EL2.set(if trap { value | TDA } else { value & !TDA });
 }
 
-/// Breakpoints and watchpoints of a guest, values and controls, and its claim tags. A guest that never touches them is spared their 64
+/// Breakpoints and watchpoints of a guest, values and controls; its claim tags; and its side of the debug channel, which
+/// is its own where nothing traps it (MDCR_EL2.TDCC came with FEAT_FGT). A guest that never touches them is spared their 64
 /// registers at each change of vCPUs.
 #[derive(Default)]
 pub struct Breakpoints {
     breakpoints: [[u64; 2]; 16],
     watchpoints: [[u64; 2]; 16],
     claim: u64,
+    channel: [u64; 3],
 }
 
 /// How many there are: ID_AA64DFR0_EL1.BRPs and WRPs.
@@ -343,6 +351,11 @@ impl Breakpoints {
         each_debug_register!(save_debug, self.watchpoints, watchpoints, 6, 7);
         // DBGCLAIMCLR_EL1 reads as the tags that are set.
         self.claim = read_sysreg!("S2_0_C7_C9_6");
+        if id::fgt() == 0 {
+            // MDCCINT_EL1, OSDTRRX_EL1, OSDTRTX_EL1.
+            self.channel =
+                [read_sysreg!("S2_0_C0_C2_0"), read_sysreg!("S2_0_C0_C0_2"), read_sysreg!("S2_0_C0_C3_2")];
+        }
     }
 
     /// Puts them into this CPU.
@@ -352,6 +365,12 @@ impl Breakpoints {
         each_debug_register!(load_debug, self.watchpoints, watchpoints, 6, 7);
         write_sysreg!("S2_0_C7_C9_6", 0xff); // DBGCLAIMCLR_EL1
         write_sysreg!("S2_0_C7_C8_6", self.claim); // DBGCLAIMSET_EL1
+        if id::fgt() == 0 {
+            let [interrupts, receive, transmit] = self.channel;
+            write_sysreg!("S2_0_C0_C2_0", interrupts);
+            write_sysreg!("S2_0_C0_C0_2", receive);
+            write_sysreg!("S2_0_C0_C3_2", transmit);
+        }
     }
 }
 

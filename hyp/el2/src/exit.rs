@@ -11,6 +11,7 @@ use vmm::esr::{Abort, Access, Esr, Fault, SysregAccess, ec};
 use vmm::inject::{Exception, Interrupted};
 use vmm::layout::{Ipa, VIRT};
 use vmm::smccc::{self, Answer, StolenTime};
+use vmm::step;
 use vmm::sysreg::{Action, Identity, StageOne};
 
 use crate::gic::with_hardware;
@@ -58,20 +59,22 @@ impl Frame {
     }
 }
 
-/// Steps over the trapped instruction, as its execution would: no software step is left to take (SS), no branch target is
-/// expected (BTYPE). All that are emulated are AArch64's, of 32 bits. HVC needs no step.
+/// Steps over the trapped instruction, an AArch64 one. HVC needs no step.
 #[inline]
 fn skip() {
-    const SS_AND_BTYPE: u64 = 1 << 21 | 0b11 << 10;
-    ELR_EL2.set(ELR_EL2.get().wrapping_add(4));
-    let pstate = SPSR_EL2.get();
-    if pstate & SS_AND_BTYPE != 0 {
-        SPSR_EL2.set(pstate & !SS_AND_BTYPE);
-    }
+    skip_any(true);
 }
 
-/// SPSR_EL2.M\[4\]: the guest was in AArch32.
-const PSTATE_AARCH32: u64 = 1 << 4;
+/// The same where it may be AArch32's, of 16 or (`long`) 32 bits.
+#[inline]
+fn skip_any(long: bool) {
+    let before = SPSR_EL2.get();
+    let (pc, pstate) = step::over(ELR_EL2.get(), before, long);
+    ELR_EL2.set(pc);
+    if pstate != before {
+        SPSR_EL2.set(pstate);
+    }
+}
 
 #[unsafe(no_mangle)]
 extern "C" fn handle_sync(frame: &mut Frame) {
@@ -108,9 +111,9 @@ extern "C" fn handle_serror(frame: &mut Frame) {
     run::leave_if_stopped(frame);
 }
 
-/// WFI or WFE of a vCPU that shares its CPU.
+/// WFI or WFE of a vCPU that shares its CPU, at EL0 of an AArch32 program too.
 fn wait(vcpu: &'static Vcpu, frame: &mut Frame, esr: Esr) {
-    skip();
+    skip_any(esr.is_long());
     if esr.is_wfe() { run::pass(vcpu, frame) } else { run::sleep(vcpu, frame) }
 }
 
@@ -260,7 +263,7 @@ fn data_abort(vcpu: &'static Vcpu, frame: &mut Frame, abort: Abort) {
         && !abort.is_cache_maintenance()
         && let Some(access) = abort.access()
         // What a 32-bit program's access is to be stepped over by isn't said; it has no business with devices.
-        && SPSR_EL2.get() & PSTATE_AARCH32 == 0
+        && SPSR_EL2.get() & step::PSTATE_AARCH32 == 0
         && let Some(hit) = vcpu.vm.mmio.find(faulting_ipa())
     {
         return mmio(vcpu, frame, hit.device, hit.offset, access);

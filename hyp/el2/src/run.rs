@@ -6,7 +6,6 @@
 
 use aarch64_cpu::asm;
 use alloc::vec::Vec;
-use vgic::VcpuId;
 use vmm::psci::{Outcome, PowerRequest, PowerState, X0_SUCCESS};
 use vmm::sched::{Pinned, Queue, Scheduler, Shared, Turn};
 
@@ -61,6 +60,11 @@ fn schedule(frame: &mut Frame) {
     loop {
         interrupts::take();
         interrupts::serve_requests();
+        if let Some(vcpu) = loaded()
+            && vcpu.vm.phase() != Phase::Running
+        {
+            put_off(vcpu);
+        }
         let now = timer::now();
         wake_those_due(now);
         own().look.set(false);
@@ -83,13 +87,12 @@ fn schedule(frame: &mut Frame) {
 fn wake_those_due(now: u64) {
     for vcpu in this_cpu().members() {
         if vcpu.wakes_at() <= now {
-            vcpu.forget_timers();
             wake(vcpu, now);
         }
     }
     if let Some(vcpu) = loaded()
         && !is_ready(vcpu)
-        && (vcpu.vm.phase() != Phase::Running || vcpu.has_interrupt())
+        && vcpu.has_interrupt()
     {
         wake(vcpu, now);
     }
@@ -101,15 +104,22 @@ fn is_ready(vcpu: &Vcpu) -> bool {
 
 fn wake(vcpu: &Vcpu, now: u64) {
     with_queue(|queue| queue.wake(vcpu.member, now));
+    if !vcpu.is_loaded() {
+        vcpu.set_waits(true);
+    }
     own().look.set(true);
 }
 
 fn block(vcpu: &Vcpu) {
     with_queue(|queue| queue.block(vcpu.member, timer::now()));
+    vcpu.set_waits(false);
 }
 
 /// Looks whether a vCPU of this CPU, which isn't loaded, has a reason to run: a start, an interrupt, or work on its VM.
 pub fn consider(vcpu: &'static Vcpu) {
+    if is_ready(vcpu) {
+        return;
+    }
     let vm = vcpu.vm;
     let state = vm.power.lock().state(vcpu.id);
     let has_reason = match (vm.phase(), state) {
@@ -117,28 +127,33 @@ pub fn consider(vcpu: &'static Vcpu) {
         (Phase::Running, PowerState::Off) => false,
         (Phase::Running, PowerState::OnPending) => true,
         (Phase::Running, PowerState::On) => vcpu.has_interrupt(),
-        (Phase::Restarting | Phase::TurningOff | Phase::Crashing, _) => vcpu.id == VcpuId(0),
+        (Phase::Restarting | Phase::TurningOff | Phase::Crashing, _) => vm::is_to_advance(vcpu),
     };
     if has_reason {
         wake(vcpu, timer::now());
+    } else if state == PowerState::On {
+        vcpu.note_timers();
     }
 }
 
 /// It is this vCPU's turn. Returns whether it runs; if not, its turn went to its VM's affairs, or is over.
 fn take_on(vcpu: &'static Vcpu, frame: &mut Frame) -> bool {
     match loaded() {
-        Some(loaded) if core::ptr::eq(loaded, vcpu) => {
-            if vcpu.vm.phase() == Phase::Running {
-                return true;
+        // If its VM stops just now, there is an interrupt that says so.
+        Some(loaded) if core::ptr::eq(loaded, vcpu) => return true,
+        Some(other) => {
+            other.save(frame);
+            match is_ready(other) {
+                true => other.set_waits(true),
+                false => consider(other),
             }
-            vcpu.discard();
         }
-        Some(other) => other.save(frame),
         None => {}
     }
     if !vcpu.enter() {
         if !vm::advance(vcpu) {
             block(vcpu);
+            consider(vcpu);
         }
         return false;
     }
@@ -147,8 +162,9 @@ fn take_on(vcpu: &'static Vcpu, frame: &mut Frame) -> bool {
         (power.take_start(vcpu.id), power.state(vcpu.id))
     };
     if state == PowerState::Off {
-        block(vcpu);
         vcpu.leave();
+        block(vcpu);
+        consider(vcpu);
         return false;
     }
     vcpu.load(start, frame);
@@ -157,11 +173,16 @@ fn take_on(vcpu: &'static Vcpu, frame: &mut Frame) -> bool {
     true
 }
 
-/// Takes the vCPU off this CPU, for it is off or its VM stops, and runs another.
-fn stop(vcpu: &'static Vcpu, frame: &mut Frame) {
+/// Takes the vCPU, which is loaded, off this CPU, for it is off or its VM stops.
+fn put_off(vcpu: &'static Vcpu) {
     block(vcpu);
     vcpu.discard();
     consider(vcpu);
+}
+
+/// The same, and runs another one.
+fn stop(vcpu: &'static Vcpu, frame: &mut Frame) {
+    put_off(vcpu);
     schedule(frame);
 }
 

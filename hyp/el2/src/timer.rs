@@ -90,4 +90,6 @@ fn arm(deadline: u64) {
         write_sysreg!("CNTHP_CVAL_EL2", deadline);
         write_sysreg!("CNTHP_CTL_EL2", 1);
     }
+    // WFI, which may come next, waits for nothing that was written before.
+    barrier::isb(barrier::SY);
 }

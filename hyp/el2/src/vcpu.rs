@@ -1,14 +1,16 @@
 //! A vCPU: whose it is, where it runs, and how it gets onto its CPU and off it.
 
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 
 use aarch64_cpu::asm::barrier;
 use aarch64_cpu::registers::HCR_EL2;
+use platform::power::Mitigation;
 use tock_registers::interfaces::Writeable;
 use vgic::{IntId, Kicks, VcpuId};
 use vmm::psci::Start;
+use vmm::smccc::Workaround;
 
-use crate::context::{Context, World};
+use crate::context::{self, Context, World};
 use crate::cpu;
 use crate::exit::Frame;
 use crate::gic::with_hardware;
@@ -31,8 +33,10 @@ pub struct Vcpu {
     hcr: AtomicU64,
     /// Its registers while it isn't loaded. For its own CPU.
     context: Mutex<Context>,
-    /// When one of its timers has to be seen to while it isn't loaded; `u64::MAX`: never. For its own CPU.
+    /// When one of its timers has to be seen to while it sleeps and isn't loaded; `u64::MAX`: never. For its own CPU.
     wakes_at: AtomicU64,
+    /// It isn't loaded, and waits for its turn: it will then see whatever there is to see, and needs no call.
+    waits: AtomicBool,
     /// How far cleaning the VM's memory for this vCPU's set-and-way maintenance has come.
     pub cleaned: AtomicU64,
 }
@@ -48,12 +52,19 @@ impl Vcpu {
             hcr: AtomicU64::new(vm.hcr),
             context: Mutex::new(Context::default()),
             wakes_at: AtomicU64::new(u64::MAX),
+            waits: AtomicBool::new(false),
             cleaned: AtomicU64::new(0),
         }
     }
 
-    /// Makes its CPU look at it.
+    /// Makes its CPU look at it: something about it has been changed.
     pub fn call(&self) {
+        // This reads `waits` behind the change; `set_waits` is before the look at it. So either the change is seen there, or
+        // it is told here. Without this, one VM could keep another one's CPU busy with calls for its own vCPU.
+        fence(Ordering::SeqCst);
+        if self.waits.load(Ordering::Relaxed) {
+            return;
+        }
         if let Some(cpu) = percpu::get(self.cpu) {
             cpu.call(self.member);
         }
@@ -75,8 +86,8 @@ impl Vcpu {
     /// The vCPU is off its CPU.
     pub fn leave(&self) {
         let before = self.vm.loaded.fetch_and(!(1 << self.id.0), Ordering::SeqCst);
-        if before == 1 << self.id.0 && self.vm.phase() != Phase::Running {
-            // The last one: vCPU 0's CPU goes on with what the VM stops for.
+        if before == 1 << self.id.0 && self.id != VcpuId(0) && self.vm.phase() != Phase::Running {
+            // The last one: vCPU 0's CPU goes on with what the VM stops for. If this is that CPU, it looks next.
             self.vm.wake(VcpuId(0));
         }
     }
@@ -102,14 +113,17 @@ impl Vcpu {
     /// Loads it onto this CPU, which no vCPU is loaded on and which is its own: as it was, or as `start` says. It has
     /// been entered ([`enter`](Self::enter)).
     pub fn load(&'static self, start: Option<Start>, frame: &mut Frame) {
+        self.set_waits(false);
         let mut context = self.context.lock();
-        self.wakes_at.store(u64::MAX, Ordering::Relaxed);
         if let Some(start) = start {
             context.reset(start);
             self.hcr.store(self.vm.hcr, Ordering::Relaxed);
             self.cleaned.store(0, Ordering::Relaxed);
         }
-        own().vcpu.set(Some(self));
+        let before = own().vcpu.replace(Some(self));
+        if before.is_some_and(|before| !core::ptr::eq(before.vm, self.vm)) {
+            forget_branches();
+        }
         let world = World {
             hcr: self.hcr.load(Ordering::Relaxed),
             vtcr: self.vm.vtcr,
@@ -139,31 +153,27 @@ impl Vcpu {
         self.vm.kick(kicks.unwrap_or(Kicks::NONE).without(self.id));
     }
 
-    /// Takes it off this CPU, whose registers are kept.
+    /// Takes it off this CPU; its registers are kept.
     pub fn save(&self, frame: &Frame) {
         let mut context = self.context.lock();
         context.save(frame, self.has_keys());
         let kicks = self.save_interrupts(&mut context);
-        let timers = context.timers();
         drop(context);
-        let mut wakes_at = u64::MAX;
-        for (deadline, intid) in timers.into_iter().zip([IntId::VIRTUAL_TIMER, IntId::PHYSICAL_TIMER]) {
-            let heard = self.vm.vgic.lock().is_enabled(self.id, intid);
-            wakes_at = wakes_at.min(deadline.filter(|_| heard).unwrap_or(u64::MAX));
-        }
-        self.wakes_at.store(wakes_at, Ordering::Relaxed);
         self.leave();
         self.vm.kick(kicks);
     }
 
     /// Takes it off this CPU for good: it is off, or its VM stops. It begins anew.
     pub fn discard(&self) {
+        context::stop_timers();
         let kicks = self.save_interrupts(&mut self.context.lock());
         self.leave();
         self.vm.kick(kicks.without(self.id));
     }
 
     fn save_interrupts(&self, context: &mut Context) -> Kicks {
+        // This may be the second look at list registers since the exit: see `Vm::wake_or_sync`.
+        barrier::isb(barrier::SY);
         let kicks = with_hardware!(|hardware| self.vm.vgic.lock().save(self.id, &mut hardware));
         if let Some(mut gic) = own().gic.get() {
             context.interface = gic.save_virtual();
@@ -171,14 +181,29 @@ impl Vcpu {
         kicks.unwrap_or(Kicks::NONE)
     }
 
-    /// When one of its timers has to be seen to, while it isn't loaded, in ticks.
+    /// When one of its timers has to be seen to while it sleeps and isn't loaded, in ticks.
     pub fn wakes_at(&self) -> u64 {
         self.wakes_at.load(Ordering::Relaxed)
     }
 
-    /// That time has come.
-    pub fn forget_timers(&self) {
+    /// It sleeps, and isn't loaded: notes when one of its timers has to be seen to.
+    pub fn note_timers(&self) {
+        let timers = self.context.lock().timers();
+        let vgic = self.vm.vgic.lock();
+        let heard = |(deadline, intid): (Option<u64>, IntId)| {
+            deadline.filter(|_| vgic.is_enabled(self.id, intid)).unwrap_or(u64::MAX)
+        };
+        let [virtual_, physical] = timers;
+        let wakes_at = heard((virtual_, IntId::VIRTUAL_TIMER)).min(heard((physical, IntId::PHYSICAL_TIMER)));
+        self.wakes_at.store(wakes_at, Ordering::Relaxed);
+    }
+
+    /// Whether it isn't loaded and waits for its turn, from now on. Then it doesn't sleep. On its own CPU.
+    pub fn set_waits(&self, waits: bool) {
         self.wakes_at.store(u64::MAX, Ordering::Relaxed);
+        self.waits.store(waits, Ordering::Relaxed);
+        // As `call` says.
+        fence(Ordering::SeqCst);
     }
 
     /// Whether an interrupt waits for it that ends a WFI. On its own CPU.
@@ -211,6 +236,14 @@ fn forget_translations() {
     }
     barrier::dsb(barrier::NSH);
     barrier::isb(barrier::SY);
+}
+
+/// Drops what the VM that ran here has taught this CPU's branch predictor, where firmware says that this is needed and how
+/// (CVE-2017-5715): another VM is to run.
+fn forget_branches() {
+    if own().mitigations.get().workaround_1 == Workaround::Needed {
+        platform::power::mitigate(Mitigation::Workaround1);
+    }
 }
 
 /// Drops what another vCPU of the VM has left here of its stage 1: the two may use one ASID for different things.

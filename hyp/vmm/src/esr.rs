@@ -132,6 +132,12 @@ impl fmt::Display for Esr {
 }
 
 impl Esr {
+    /// IL: the instruction has 32 bits.
+    #[inline]
+    pub const fn is_long(self) -> bool {
+        self.0 >> 25 & 1 != 0
+    }
+
     /// Of class [`ec::WFX`]: a WFE or WFET, not a WFI or WFIT. With a timeout they may end early all the same.
     pub const fn is_wfe(self) -> bool {
         self.iss() & 1 != 0

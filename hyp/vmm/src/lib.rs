@@ -45,5 +45,6 @@ pub mod placement;
 pub mod psci;
 pub mod sched;
 pub mod smccc;
+pub mod step;
 pub mod stolen_time;
 pub mod sysreg;

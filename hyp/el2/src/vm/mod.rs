@@ -151,11 +151,16 @@ pub fn sync(vcpu: &'static Vcpu) {
     vcpu.vm.kick(kicks.unwrap_or(Kicks::NONE).without(vcpu.id));
 }
 
+/// Whether it is in this vCPU's turns that what its VM stops for is done, and all vCPUs have left.
+pub fn is_to_advance(vcpu: &Vcpu) -> bool {
+    vcpu.id == VcpuId(0) && vcpu.vm.loaded.load(Ordering::SeqCst) == 0
+}
+
 /// Does the next step of what the VM of this CPU's vCPU is stopping for, if that is this CPU's to do: that of vCPU 0.
 /// Returns whether there may be more to do at once.
 pub fn advance(vcpu: &'static Vcpu) -> bool {
     let vm = vcpu.vm;
-    if vcpu.id != VcpuId(0) || vm.loaded.load(Ordering::SeqCst) != 0 {
+    if !is_to_advance(vcpu) {
         return false;
     }
     match vm.phase() {

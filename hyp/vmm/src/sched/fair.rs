@@ -83,13 +83,16 @@ impl Fair {
         self.raise_floor();
     }
 
-    /// What it gives away it does not get back later: it is no longer behind the others.
+    /// It waits for what another one does: it goes on soon after, but of what it gives away it gets back no more than a
+    /// slice.
     pub(super) fn pass(&mut self, index: usize) {
+        let (slice, rate) = (self.slice, self.rate);
         let others = self.entries.iter().enumerate().filter(|&(other, entry)| entry.ready && other != index);
         let Some(least) = others.map(|(_, entry)| entry.time).min() else { return };
         if let Some(entry) = self.entries.get_mut(index) {
-            if entry.time < least {
-                (entry.time, entry.rest) = (least, 0);
+            let earliest = least.saturating_sub(virtual_time(slice, rate, entry.weight));
+            if entry.time < earliest {
+                (entry.time, entry.rest) = (earliest, 0);
             }
             entry.passed = true;
         }
