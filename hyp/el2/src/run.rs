@@ -73,7 +73,8 @@ fn schedule(frame: &mut Frame) {
         let runs = next.is_some_and(|vcpu| take_on(vcpu, frame));
         let wakes_at = this_cpu().members().iter().map(|vcpu| vcpu.wakes_at()).min();
         own().timer.set_turn(turn.until.unwrap_or(u64::MAX).min(wakes_at.unwrap_or(u64::MAX)));
-        if runs {
+        // A VM that has stopped meanwhile calls no vCPU that waits for its turn: it is seen here (`Vcpu::call`).
+        if runs && next.is_some_and(|vcpu| vcpu.vm.phase() == Phase::Running) {
             return;
         }
         if next.is_none() {
