@@ -25,6 +25,16 @@ pub fn print_longest() {
 /// What a scenario does with each version of the interrupt controller, by its name.
 pub type Named = (&'static str, fn(&Scenario, u8) -> Outcome);
 
+/// These scenarios with each version: `<prefix><name>/gicv<version>`.
+pub fn on_both_gics(prefix: &'static str, all: &[Named]) -> impl Iterator<Item = Case> {
+    let case = move |gic: u8| {
+        move |&(name, run): &Named| {
+            Case::new(format!("{prefix}{name}/gicv{gic}"), move |scenario| run(scenario, gic))
+        }
+    };
+    GICS.into_iter().flat_map(move |gic| all.iter().map(case(gic)))
+}
+
 /// A scenario that can be run.
 pub struct Case {
     name: String,

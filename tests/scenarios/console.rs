@@ -2,20 +2,13 @@
 
 use tests::{Board, Failure, Machine, Outcome, Scenario, Vm, ensure};
 
-use crate::case::{Case, GICS, Named};
+use crate::case::{Case, on_both_gics};
 
 /// Ctrl-T, which begins a command.
 const ESCAPE: &str = "\x14";
 
 pub fn cases() -> Vec<Case> {
-    let mut cases = Vec::new();
-    for gic in GICS {
-        let all: [Named; 2] = [("switches", switches), ("colours", colours)];
-        for (name, run) in all {
-            cases.push(Case::new(format!("console/{name}/gicv{gic}"), move |scenario| run(scenario, gic)));
-        }
-    }
-    cases
+    on_both_gics("console/", &[("switches", switches), ("colours", colours)]).collect()
 }
 
 /// Three small guests that have told all that they tell by themselves.

@@ -2,19 +2,12 @@
 
 use tests::{Board, Machine, Outcome, Scenario, Vm, ensure, ensure_equal};
 
-use crate::case::{Case, GICS, Named};
+use crate::case::{Case, Named, on_both_gics};
 
 pub fn cases() -> Vec<Case> {
-    let mut cases = Vec::new();
-    for gic in GICS {
-        let pairs: [Named; 3] =
-            [("selftest", beside_selftest), ("restarts", beside_restarts), ("hello", beside_hello)];
-        for (name, run) in pairs {
-            let name = format!("linux-beside-{name}/gicv{gic}");
-            cases.push(Case::new(name, move |scenario| run(scenario, gic)).needs_linux());
-        }
-    }
-    cases
+    let all: [Named; 3] =
+        [("selftest", beside_selftest), ("restarts", beside_restarts), ("hello", beside_hello)];
+    on_both_gics("linux-beside-", &all).map(Case::needs_linux).collect()
 }
 
 /// The checksum that Linux makes over and over, as coreutils on another machine has it.
@@ -24,9 +17,7 @@ const LINE: &str = r"(?m)^\[linux\] [0-9a-f]{64}  -\n";
 
 /// A Linux that computes from the moment that it is up, with nobody at its console.
 fn busy_linux() -> Vm {
-    let script = "while :; do seq 20000 | sha256sum; done & while :; do seq 20000 | sha256sum; done";
-    let arguments = format!(r#""console=ttyAMA0 quiet rdinit=/bin/sh -- -c \"{script}\"""#);
-    Vm::linux(2).property("bootargs", &arguments)
+    Vm::linux_running(2, "while :; do seq 20000 | sha256sum; done & while :; do seq 20000 | sha256sum; done")
 }
 
 /// Boots three: one that has the console and is quiet, Linux, and the neighbour.

@@ -5,31 +5,22 @@ use std::time::Duration;
 
 use tests::{Board, Machine, Outcome, Scenario, Shell, Vm, ensure, ensure_equal};
 
-use crate::case::{Case, GICS, Named};
+use crate::case::{Case, Named, on_both_gics};
 
 pub fn cases() -> Vec<Case> {
-    let mut cases = Vec::new();
-    for gic in GICS {
-        let with_linux: [Named; 3] =
-            [("manifest", manifest), ("linux", linux), ("pulse-beside-linux", pulse_beside_linux)];
-        for (name, run) in with_linux {
-            let case = Case::new(format!("shared/{name}/gicv{gic}"), move |scenario| run(scenario, gic));
-            cases.push(case.needs_linux());
-        }
-        let all: [Named; 7] = [
-            ("many", many),
-            ("state", state),
-            ("sleepers", sleepers),
-            ("weights", weights),
-            ("selftest", selftest),
-            ("restarts", restarts),
-            ("pulse", pulse),
-        ];
-        for (name, run) in all {
-            cases.push(Case::new(format!("shared/{name}/gicv{gic}"), move |scenario| run(scenario, gic)));
-        }
-    }
-    cases
+    let with_linux: [Named; 3] =
+        [("manifest", manifest), ("linux", linux), ("pulse-beside-linux", pulse_beside_linux)];
+    let all: [Named; 7] = [
+        ("many", many),
+        ("state", state),
+        ("sleepers", sleepers),
+        ("weights", weights),
+        ("selftest", selftest),
+        ("restarts", restarts),
+        ("pulse", pulse),
+    ];
+    let with_linux = on_both_gics("shared/", &with_linux).map(Case::needs_linux);
+    with_linux.chain(on_both_gics("shared/", &all)).collect()
 }
 
 /// Time is what instructions take: with one CPU, who gets how much of it doesn't depend on the host.
@@ -156,8 +147,7 @@ fn pulse(scenario: &Scenario, gic: u8) -> Outcome {
 /// The same beside two Linux that compute.
 fn pulse_beside_linux(scenario: &Scenario, gic: u8) -> Outcome {
     let script = "while :; do seq 2000 | sha256sum; done";
-    let arguments = format!(r#""console=ttyAMA0 quiet rdinit=/bin/sh -- -c \"{script}\"""#);
-    let linux = |name| Vm::linux(1).named(name).property("bootargs", &arguments).weight(256);
+    let linux = |name| Vm::linux_running(1, script).named(name).weight(256);
     let pulse = Vm::pulse("ticks=2000 work=100").reserved(200, 1000);
     let bundle = scenario.bundle(&[pulse, linux("linux1"), linux("linux2")])?;
     let mut board = scenario.boot(&one_cpu(gic).bundle(bundle))?;

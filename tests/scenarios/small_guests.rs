@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tests::{Machine, Outcome, Scenario, Vm, ensure, ensure_equal};
 
-use crate::case::{Case, GICS, Named};
+use crate::case::{Case, GICS, Named, on_both_gics};
 
 /// The models that are tested.
 const MODELS: [&str; 4] = ["max", "neoverse-n1", "cortex-a72", "cortex-a53"];
@@ -21,16 +21,10 @@ pub fn cases() -> Vec<Case> {
                 cases.push(Case::new(name, move |scenario| selftest(scenario, gic, cpu, vcpus)));
             }
         }
-        let small: [Named; 4] = [
-            ("built-in", built_in),
-            ("console-echo", echo),
-            ("restarts", restarts),
-            ("raw-binary", raw_binary),
-        ];
-        for (name, run) in small {
-            cases.push(Case::new(format!("{name}/gicv{gic}"), move |scenario| run(scenario, gic)));
-        }
     }
+    let small: [Named; 4] =
+        [("built-in", built_in), ("console-echo", echo), ("restarts", restarts), ("raw-binary", raw_binary)];
+    cases.extend(on_both_gics("", &small));
     cases
 }
 

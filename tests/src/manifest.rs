@@ -28,6 +28,12 @@ impl Vm {
             .property("bootargs", "\"console=ttyAMA0\"")
     }
 
+    /// A Linux that runs nothing but this shell script, from the moment that it is up.
+    pub fn linux_running(cpus: u8, script: &str) -> Self {
+        let arguments = format!(r#""console=ttyAMA0 quiet rdinit=/bin/sh -- -c \"{script}\"""#);
+        Self::linux(cpus).property("bootargs", &arguments)
+    }
+
     /// The small guest that the image has built in.
     pub fn hello(name: &str) -> Self {
         Self::sized(name, 1, 16).payload("elf", "hello.elf")

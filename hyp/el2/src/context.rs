@@ -10,7 +10,8 @@ use aarch64_cpu::registers::*;
 use tock_registers::interfaces::{Readable, Writeable};
 use vmm::psci::Start;
 
-use crate::cpu::{self, Breakpoints};
+use crate::breakpoints::Breakpoints;
+use crate::cpu;
 use crate::exit::Frame;
 use crate::gic::VirtualInterface;
 use crate::sysreg::{read_sysreg, write_sysreg};

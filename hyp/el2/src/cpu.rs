@@ -128,6 +128,16 @@ pub fn has_level_hint() -> bool {
     id::ttl() != 0
 }
 
+/// How many breakpoints and watchpoints this CPU has: ID_AA64DFR0_EL1.BRPs and WRPs.
+pub fn breakpoints() -> (usize, usize) {
+    ((id::breakpoints() as usize).wrapping_add(1), (id::watchpoints() as usize).wrapping_add(1))
+}
+
+/// Whether MDCR_EL2.TDCC keeps guests from the debug channel: it came with FEAT_FGT.
+pub fn keeps_debug_channel() -> bool {
+    id::fgt() != 0
+}
+
 /// Whether this CPU has FEAT_RAS.
 pub fn has_ras() -> bool {
     id::ras() != 0
@@ -160,6 +170,8 @@ mod id {
         amu: "ID_AA64PFR0_EL1", 44;
         mpam_frac: "ID_AA64PFR1_EL1", 16;
         pmu: "ID_AA64DFR0_EL1", 8;
+        breakpoints: "ID_AA64DFR0_EL1", 12;
+        watchpoints: "ID_AA64DFR0_EL1", 20;
         profiling: "ID_AA64DFR0_EL1", 32;
         trace_filter: "ID_AA64DFR0_EL1", 40;
     }
@@ -297,81 +309,6 @@ const TDA: u64 = 1 << 9;
 pub fn trap_breakpoints(trap: bool) {
     let value = MDCR_EL2.get();
     MDCR_EL2.set(if trap { value | TDA } else { value & !TDA });
-}
-
-/// Breakpoints and watchpoints of a guest, values and controls; its claim tags; and its side of the debug channel, which
-/// is its own where nothing traps it (MDCR_EL2.TDCC came with FEAT_FGT). A guest that never touches them is spared their 64
-/// registers at each change of vCPUs.
-#[derive(Default)]
-pub struct Breakpoints {
-    breakpoints: [[u64; 2]; 16],
-    watchpoints: [[u64; 2]; 16],
-    claim: u64,
-    channel: [u64; 3],
-}
-
-/// How many there are: ID_AA64DFR0_EL1.BRPs and WRPs.
-fn breakpoint_counts() -> (usize, usize) {
-    let features = read_sysreg!("ID_AA64DFR0_EL1");
-    ((field(features, 12) as usize).wrapping_add(1), (field(features, 20) as usize).wrapping_add(1))
-}
-
-/// Does something with each debug register of one kind that this CPU has: `$do!(value name, control name, place)`.
-macro_rules! each_debug_register {
-    ($do:ident, $values:expr, $count:expr, $value:literal, $control:literal) => {
-        each_debug_register!($do, $values, $count, $value, $control,
-            0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15)
-    };
-    ($do:ident, $values:expr, $count:expr, $value:literal, $control:literal, $($n:literal)*) => {
-        $(if $n < $count {
-            $do!(concat!("S2_0_C0_C", $n, "_", $value), concat!("S2_0_C0_C", $n, "_", $control), $values[$n]);
-        })*
-    };
-}
-
-macro_rules! save_debug {
-    ($value:expr, $control:expr, $place:expr) => {
-        $place = [read_sysreg!($value), read_sysreg!($control)]
-    };
-}
-
-macro_rules! load_debug {
-    ($value:expr, $control:expr, $place:expr) => {{
-        let [value, control] = $place;
-        write_sysreg!($value, value);
-        write_sysreg!($control, control);
-    }};
-}
-
-impl Breakpoints {
-    /// Takes them out of this CPU.
-    pub fn save(&mut self) {
-        let (breakpoints, watchpoints) = breakpoint_counts();
-        each_debug_register!(save_debug, self.breakpoints, breakpoints, 4, 5);
-        each_debug_register!(save_debug, self.watchpoints, watchpoints, 6, 7);
-        // DBGCLAIMCLR_EL1 reads as the tags that are set.
-        self.claim = read_sysreg!("S2_0_C7_C9_6");
-        if id::fgt() == 0 {
-            // MDCCINT_EL1, OSDTRRX_EL1, OSDTRTX_EL1.
-            self.channel =
-                [read_sysreg!("S2_0_C0_C2_0"), read_sysreg!("S2_0_C0_C0_2"), read_sysreg!("S2_0_C0_C3_2")];
-        }
-    }
-
-    /// Puts them into this CPU.
-    pub fn load(&self) {
-        let (breakpoints, watchpoints) = breakpoint_counts();
-        each_debug_register!(load_debug, self.breakpoints, breakpoints, 4, 5);
-        each_debug_register!(load_debug, self.watchpoints, watchpoints, 6, 7);
-        write_sysreg!("S2_0_C7_C9_6", 0xff); // DBGCLAIMCLR_EL1
-        write_sysreg!("S2_0_C7_C8_6", self.claim); // DBGCLAIMSET_EL1
-        if id::fgt() == 0 {
-            let [interrupts, receive, transmit] = self.channel;
-            write_sysreg!("S2_0_C0_C2_0", interrupts);
-            write_sysreg!("S2_0_C0_C0_2", receive);
-            write_sysreg!("S2_0_C0_C3_2", transmit);
-        }
-    }
 }
 
 fn give_timers() {

@@ -62,14 +62,8 @@ impl Frame {
 /// Steps over the trapped instruction, an AArch64 one. HVC needs no step.
 #[inline]
 fn skip() {
-    skip_any(true);
-}
-
-/// The same where it may be AArch32's, of 16 or (`long`) 32 bits.
-#[inline]
-fn skip_any(long: bool) {
     let before = SPSR_EL2.get();
-    let (pc, pstate) = step::over(ELR_EL2.get(), before, long);
+    let (pc, pstate) = step::over_aarch64(ELR_EL2.get(), before);
     ELR_EL2.set(pc);
     if pstate != before {
         SPSR_EL2.set(pstate);
@@ -113,7 +107,9 @@ extern "C" fn handle_serror(frame: &mut Frame) {
 
 /// WFI or WFE of a vCPU that shares its CPU, at EL0 of an AArch32 program too.
 fn wait(vcpu: &'static Vcpu, frame: &mut Frame, esr: Esr) {
-    skip_any(esr.is_long());
+    let (pc, pstate) = step::over(ELR_EL2.get(), SPSR_EL2.get(), esr.is_long());
+    ELR_EL2.set(pc);
+    SPSR_EL2.set(pstate);
     if esr.is_wfe() { run::pass(vcpu, frame) } else { run::sleep(vcpu, frame) }
 }
 

@@ -19,6 +19,7 @@ extern crate alloc;
 
 #[allow(clippy::indexing_slicing, clippy::arithmetic_side_effects)] // runs at boot alone
 mod boot;
+mod breakpoints;
 mod bundle;
 mod cache;
 mod console;

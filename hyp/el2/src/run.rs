@@ -181,12 +181,6 @@ fn put_off(vcpu: &'static Vcpu) {
     consider(vcpu);
 }
 
-/// The same, and runs another one.
-fn stop(vcpu: &'static Vcpu, frame: &mut Frame) {
-    put_off(vcpu);
-    schedule(frame);
-}
-
 /// Comes before a guest goes on that was interrupted: its VM may have stopped, or its turn be over.
 #[inline]
 pub fn go_on(frame: &mut Frame) {
@@ -202,7 +196,7 @@ pub fn leave_if_stopped(frame: &mut Frame) {
     if let Some(vcpu) = own().vcpu.get()
         && vcpu.vm.phase() != Phase::Running
     {
-        stop(vcpu, frame);
+        schedule(frame);
     }
 }
 
@@ -234,7 +228,8 @@ pub fn power(vcpu: &'static Vcpu, frame: &mut Frame, request: PowerRequest) {
                 // Nothing in the VM can turn a vCPU on any more.
                 vcpu.vm.stop(Phase::TurningOff);
             }
-            stop(vcpu, frame);
+            put_off(vcpu);
+            schedule(frame);
         }
         Outcome::Suspend => {
             frame.set(0, X0_SUCCESS);

@@ -38,6 +38,12 @@ pub(crate) struct Bank {
 }
 
 impl Bank {
+    /// The interrupts that are enabled, and their group too: all ones in `groups` where it is.
+    #[inline]
+    pub fn allowed(&self, [group0, group1]: [u32; 2]) -> u32 {
+        self.enabled & (self.group & group1 | !self.group & group0)
+    }
+
     /// The pending state, as `ISPENDR` shows it.
     #[inline]
     pub fn pending(&self) -> u32 {

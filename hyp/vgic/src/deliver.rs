@@ -248,8 +248,8 @@ impl Cpu<'_> {
 
     /// The interrupts of a word that are enabled, their group too.
     fn allowed(&mut self, word: usize) -> u32 {
-        let [group0, group1] = self.shared.groups;
-        self.bank(word).map_or(0, |bank| bank.enabled & (bank.group & group1 | !bank.group & group0))
+        let groups = self.shared.groups;
+        self.bank(word).map_or(0, |bank| bank.allowed(groups))
     }
 
     /// Remember what was written to list register `n`.

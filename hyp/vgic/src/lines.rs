@@ -123,10 +123,8 @@ impl Vgic {
 
     /// Whether `vcpu` has enabled this SGI or PPI, and its group: without that it will not be told of it.
     pub fn is_enabled(&self, vcpu: VcpuId, intid: IntId) -> bool {
-        let Some(state) = self.vcpus.get(vcpu.index()).filter(|_| intid.is_private()) else { return false };
-        let [group0, group1] = self.shared.groups;
-        let bank = &state.bank;
-        bank.enabled & (bank.group & group1 | !bank.group & group0) & intid.bit() != 0
+        let state = self.vcpus.get(vcpu.index()).filter(|_| intid.is_private());
+        state.is_some_and(|state| state.bank.allowed(self.shared.groups) & intid.bit() != 0)
     }
 
     /// Load `vcpu` on the current physical CPU, whose list registers are empty: fill them, and give the mapped

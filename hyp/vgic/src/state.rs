@@ -55,8 +55,7 @@ impl Shared {
     /// The interrupts of `bank` that are pending and enabled, and their group too.
     #[inline]
     pub fn signalled(&self, bank: &Bank) -> u32 {
-        let [group0, group1] = self.groups;
-        bank.pending() & bank.enabled & (bank.group & group1 | !bank.group & group0)
+        bank.pending() & bank.allowed(self.groups)
     }
 
     pub fn spi(&self, intid: IntId) -> Option<&Spi> {

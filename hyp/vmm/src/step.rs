@@ -10,11 +10,16 @@ const BTYPE: u64 = 0b11 << 10;
 const IT_LOW: u32 = 25;
 const IT_HIGH: u32 = 10;
 
-/// Behind the instruction at `pc` in the state `pstate`: `long` says that it has 32 bits (ESR_EL2.IL).
+/// Behind the AArch64 instruction at `pc` in the state `pstate`.
 #[inline]
+pub const fn over_aarch64(pc: u64, pstate: u64) -> (u64, u64) {
+    (pc.wrapping_add(4), pstate & !(SS | BTYPE))
+}
+
+/// Behind the instruction at `pc` in the state `pstate`, whichever it is: `long` says that it has 32 bits (ESR_EL2.IL).
 pub const fn over(pc: u64, pstate: u64, long: bool) -> (u64, u64) {
     if pstate & PSTATE_AARCH32 == 0 {
-        return (pc.wrapping_add(4), pstate & !(SS | BTYPE));
+        return over_aarch64(pc, pstate);
     }
     let length = if long { 4 } else { 2 };
     (pc.wrapping_add(length) & 0xffff_ffff, advance_it(pstate & !SS))

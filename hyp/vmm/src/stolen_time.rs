@@ -24,9 +24,11 @@ pub fn time(layout: &Layout, vcpu: VcpuId) -> Ipa {
 
 /// Ticks of a counter of `frequency` Hz in nanoseconds.
 pub fn nanoseconds(ticks: u64, frequency: u64) -> u64 {
-    const SECOND: u128 = 1_000_000_000;
-    let whole = u128::from(ticks).saturating_mul(SECOND).checked_div(frequency.into()).unwrap_or(0);
-    u64::try_from(whole).unwrap_or(u64::MAX)
+    const SECOND: u64 = 1_000_000_000;
+    let seconds = ticks.checked_div(frequency).unwrap_or(0);
+    // Frequencies are below 2^32 Hz, so this doesn't saturate.
+    let rest = ticks.checked_rem(frequency).unwrap_or(0).saturating_mul(SECOND);
+    seconds.saturating_mul(SECOND).saturating_add(rest.checked_div(frequency).unwrap_or(0))
 }
 
 #[cfg(test)]

@@ -1,24 +1,15 @@
 //! Loading plans: where payloads go, and the message that each unusable one gets.
 
+mod vm;
+
+use vm::config;
 use vmm::layout::{Ipa, VIRT};
-use vmm::manifest::{Payload, Sharing, VmConfig};
+use vmm::manifest::Payload;
 use vmm::payload::{FLASH_UNIT, Granule, LoadPlan, PayloadError, Segment, plan};
 
 const RAM: u64 = 0x4000_0000;
 const MIB: u64 = 1 << 20;
 const TREE: u64 = 0x1800;
-
-fn config(payload: Payload<'_>, memory: u64) -> VmConfig<'_> {
-    VmConfig {
-        name: "test",
-        cpus: 1,
-        memory,
-        cpu_affinity: None,
-        sharing: Sharing::Pinned,
-        bootargs: None,
-        payload,
-    }
-}
 
 /// The plan for a VM of 128 MiB.
 fn plan_for(payload: Payload<'_>) -> Result<LoadPlan<'_>, PayloadError> {

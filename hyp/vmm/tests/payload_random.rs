@@ -1,8 +1,11 @@
 //! Payloads with random headers: no plan leaves RAM, overlaps itself or the tree, or starts where nothing is.
 
+mod vm;
+
 use proptest::prelude::*;
+use vm::config;
 use vmm::layout::{Ipa, VIRT};
-use vmm::manifest::{Payload, Sharing, VmConfig};
+use vmm::manifest::Payload;
 use vmm::payload::{LoadPlan, plan};
 
 const RAM: u64 = 0x4000_0000;
@@ -28,16 +31,7 @@ fn occupied(plan: &LoadPlan<'_>, dtb_size: u64) -> Vec<(u64, u64)> {
 
 /// Everything that the documentation of [`LoadPlan`] promises; a message if there is no plan.
 fn check(payload: Payload<'_>, memory: u64, dtb_size: u64) {
-    let config = VmConfig {
-        name: "x",
-        cpus: 1,
-        memory,
-        cpu_affinity: None,
-        sharing: Sharing::Pinned,
-        bootargs: None,
-        payload,
-    };
-    let plan = match plan(&config, &VIRT, dtb_size) {
+    let plan = match plan(&config(payload, memory), &VIRT, dtb_size) {
         Ok(plan) => plan,
         Err(error) => return assert!(error.to_string().contains(": ")),
     };

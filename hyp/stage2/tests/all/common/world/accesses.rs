@@ -3,7 +3,7 @@
 use stage2::{Access, Error, Ipa, Permissions, Progress, Use};
 
 use super::{PAGE, World, vm};
-use crate::common::model::Target;
+use crate::common::model::{Model, Target};
 
 impl World {
     /// An access by the guest that faults: whether it may be made, and what it changes.
@@ -109,9 +109,7 @@ impl World {
             }
             self.machine.assert_current();
         }
-        let all = guest.model.joined();
-        let wanted = all.iter().filter(|(.., target)| target.is_told()).map(|&(ipa, size, _)| (ipa, size));
-        assert_eq!(joined(told), joined(wanted.collect()));
+        assert_told(told, &guest.model, Target::is_told);
         guest.model.update(0, 1 << 48, Target::log);
     }
 
@@ -151,12 +149,16 @@ impl World {
                 break;
             }
         }
-        let all = guest.model.joined();
-        let used = |target: &Target| !end && target.is_memory() && target.accessed;
-        let wanted = all.iter().filter(|(.., target)| used(target)).map(|&(ipa, size, _)| (ipa, size));
-        assert_eq!(joined(told), joined(wanted.collect()));
+        assert_told(told, &guest.model, |target| !end && target.is_memory() && target.accessed);
         guest.model.update(0, 1 << 48, |target| target.accessed = end || !target.is_memory());
     }
+}
+
+/// What was told is what the model has of the kind that `is_wanted`.
+fn assert_told(told: Vec<(u64, u64)>, model: &Model, is_wanted: impl Fn(&Target) -> bool) {
+    let all = model.joined();
+    let wanted = all.iter().filter(|(.., target)| is_wanted(target)).map(|&(ipa, size, _)| (ipa, size));
+    assert_eq!(joined(told), joined(wanted.collect()));
 }
 
 /// Intervals that touch put together, the empty ones left out.

@@ -1,0 +1,43 @@
+//! A member with a CPU to itself.
+
+use vmm::sched::{Pinned, Queue, Scheduler, Times, Turn};
+
+use super::sim::*;
+
+#[test]
+fn its_member_runs_whenever_it_is_ready() {
+    let mut queue = Queue::Pinned(Pinned::new());
+    let idle = Turn { member: None, until: None };
+    assert_eq!(queue.pick(5), idle);
+    queue.wake(0, 10);
+    assert!(queue.is_ready(0));
+    assert_eq!(queue.pick(12), Turn { member: Some(0), until: None });
+    queue.wake(0, 13);
+    queue.pass(0, 14);
+    assert_eq!(queue.pick(20), Turn { member: Some(0), until: None });
+    queue.block(0, 50);
+    assert!(!queue.is_ready(0));
+    assert_eq!(queue.pick(60), idle);
+    assert_eq!(queue.times(0), Times { ran: 38, waited: 2 });
+}
+
+#[test]
+fn there_is_no_other_member() {
+    let mut pinned = Pinned::default();
+    pinned.wake(1, 10);
+    assert_eq!(pinned.pick(10).member, None);
+    pinned.wake(0, 20);
+    pinned.block(1, 20);
+    assert_eq!(pinned.pick(20).member, Some(0));
+    assert!(!pinned.is_ready(1));
+    assert_eq!(pinned.times(1), Times::default());
+}
+
+#[test]
+fn times_add_up() {
+    let load = Load::Jobs { first: 7, period: 100, work: 33, excess: 20 };
+    let mut sim = Sim::of(Queue::Pinned(Pinned::new()), &[(weight(1), load)]);
+    sim.run(&[], 10_000).check_times();
+    assert!(sim.ran(0) > 2_500);
+    assert_eq!(sim.records[0].longest_response, 33);
+}

@@ -1,0 +1,16 @@
+//! A VM for tests of payloads.
+
+use vmm::manifest::{Payload, Sharing, VmConfig};
+
+/// With nothing but a payload and so many bytes of memory.
+pub fn config(payload: Payload<'_>, memory: u64) -> VmConfig<'_> {
+    VmConfig {
+        name: "test",
+        cpus: 1,
+        memory,
+        cpu_affinity: None,
+        sharing: Sharing::Pinned,
+        bootargs: None,
+        payload,
+    }
+}
