@@ -1,6 +1,6 @@
 //! Numbers of the calls between a guest and Hanok: SMCCC function identifiers, their arguments and their results.
 //!
-//! Shared by the hypervisor and by guests, so there are constants and small newtypes here, and no behaviour. Which of
+//! Shared by the hypervisor and by guests, so there are constants, small newtypes and plain records here, and no behaviour. Which of
 //! these calls Hanok answers is decided in `vmm::smccc` and listed in `docs/hypercalls.md`.
 #![no_std]
 #![forbid(unsafe_code)]
@@ -9,6 +9,7 @@ mod function_id;
 pub mod hanok;
 pub mod psci;
 pub mod pv_time;
+pub mod record;
 pub mod smccc;
 pub mod trng;
 
