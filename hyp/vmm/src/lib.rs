@@ -39,6 +39,7 @@ pub mod guest_tree;
 pub mod idregs;
 pub mod inject;
 pub mod layout;
+pub mod life;
 pub mod manifest;
 pub mod payload;
 pub mod placement;

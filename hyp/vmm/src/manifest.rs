@@ -19,6 +19,7 @@ use dtoolkit::{Node, Property};
 pub use error::{BundleError, ManifestError, Reason};
 
 use crate::layout::Ipa;
+use crate::life::OnCrash;
 
 /// What `compatible` of a bundle's root says.
 pub const BUNDLE_COMPATIBLE: &str = "hanok,bundle";
@@ -42,6 +43,12 @@ pub const MIN_BUDGET: u32 = 10;
 pub const MIN_PERIOD: u32 = 100;
 /// The longest `period`, in µs: one second.
 pub const MAX_PERIOD: u32 = 1_000_000;
+/// How often a VM is restarted when it crashes, if the manifest says nothing.
+pub const RESTART_LIMIT: u32 = 5;
+/// The most that `restart-limit` can be.
+pub const MAX_RESTART_LIMIT: u32 = 1_000_000;
+/// How long it waits for that the first time, if the manifest says nothing, in milliseconds.
+pub const RESTART_DELAY: u32 = 100;
 /// The longest name of a VM in bytes.
 pub const MAX_NAME: usize = 31;
 
@@ -51,6 +58,18 @@ pub struct Bundle<'a> {
     /// Each VM in the order of the blob, or why it is left out. What is wrong at the root without concerning any VM stands here too,
     /// as an error whose node is `/`.
     pub vms: Vec<Result<VmConfig<'a>, ManifestError>>,
+    /// What becomes of the board when no VM runs any more.
+    pub when_all_off: WhenAllOff,
+}
+
+/// What becomes of the board when no VM runs any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum WhenAllOff {
+    /// It is turned off.
+    #[default]
+    PowerOff,
+    /// It stays as it is.
+    Stay,
 }
 
 /// What the manifest says of one VM; references point into the blob.
@@ -72,6 +91,15 @@ pub struct VmConfig<'a> {
     pub bootargs: Option<&'a str>,
     /// What runs in it.
     pub payload: Payload<'a>,
+    /// It starts with the board; otherwise when somebody starts it.
+    pub starts: bool,
+    /// What becomes of it when it crashes.
+    pub on_crash: OnCrash,
+    /// It has a watchdog that must be fed from the start on, every so many seconds, 1 to
+    /// [`LONGEST_TIMEOUT`](crate::life::LONGEST_TIMEOUT).
+    pub watchdog: Option<u32>,
+    /// What it may ask of other VMs: bits of [`abi::hanok::right`].
+    pub rights: u32,
 }
 
 /// How a VM's vCPUs come by their time on a CPU.
@@ -121,7 +149,7 @@ const HEADER: usize = 40;
 /// The first word of every blob.
 const MAGIC: u32 = 0xd00d_feed;
 /// The properties that a bundle's root may have, for the message about one that it may not.
-const KNOWN_AT_ROOT: &str = "compatible, model";
+const KNOWN_AT_ROOT: &str = "compatible, model, when-all-off";
 
 impl<'a> Bundle<'a> {
     /// Reads a bundle. Bytes behind the end of the blob, such as the padding of a RAM disk, are ignored.
@@ -139,10 +167,17 @@ impl<'a> Bundle<'a> {
         vm::compatible_is(&root, BUNDLE_COMPATIBLE)
             .map_err(|reason| BundleError::Root(root_error("compatible", reason)))?;
         let mut vms = Vec::new();
+        let mut when_all_off = WhenAllOff::default();
         for property in root.properties() {
             let name = property.name();
-            if !matches!(name, "compatible" | "model") && !vm::is_structural(name) {
-                vms.push(Err(root_error(name, Reason::UnknownProperty { known: KNOWN_AT_ROOT })));
+            match name {
+                "compatible" | "model" => {}
+                "when-all-off" => match read_when_all_off(property.value()) {
+                    Ok(value) => when_all_off = value,
+                    Err(reason) => vms.push(Err(root_error(name, reason))),
+                },
+                _ if vm::is_structural(name) => {}
+                _ => vms.push(Err(root_error(name, Reason::UnknownProperty { known: KNOWN_AT_ROOT }))),
             }
         }
         let count = vm_nodes(root).count();
@@ -159,7 +194,15 @@ impl<'a> Bundle<'a> {
             let new = names.insert(node.name());
             vms.push(if new { vm::parse(&node) } else { Err(wrong(Reason::DuplicateName)) });
         }
-        Ok(Self { vms })
+        Ok(Self { vms, when_all_off })
+    }
+}
+
+fn read_when_all_off(value: &[u8]) -> Result<WhenAllOff, Reason> {
+    match value::read_string(value)? {
+        "power-off" => Ok(WhenAllOff::PowerOff),
+        "stay" => Ok(WhenAllOff::Stay),
+        found => Err(Reason::NotOneOf { found: found.to_owned(), known: "power-off, stay" }),
     }
 }
 

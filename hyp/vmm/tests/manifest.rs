@@ -1,9 +1,11 @@
 //! The manifest: what a good one says, and the message that each mistake gets.
 
+use abi::hanok::right;
 use dtoolkit::ToPropertyValue;
 use dtoolkit::model::{DeviceTree, DeviceTreeNode, DeviceTreeProperty};
 use vmm::layout::Ipa;
-use vmm::manifest::{Bundle, BundleError, MAX_VMS, ManifestError, Payload, Sharing, VmConfig};
+use vmm::life::OnCrash;
+use vmm::manifest::{Bundle, BundleError, MAX_VMS, ManifestError, Payload, Sharing, VmConfig, WhenAllOff};
 
 /// A node under construction.
 struct Node(DeviceTreeNode);
@@ -78,6 +80,10 @@ fn shortest_manifest_gets_the_defaults() {
         sharing: Sharing::Pinned,
         bootargs: None,
         payload: Payload::Elf(&[1, 2, 3]),
+        starts: true,
+        on_crash: OnCrash::Stop,
+        watchdog: None,
+        rights: 0,
     };
     assert_eq!(vms, [Ok(expected)]);
 }
@@ -91,7 +97,13 @@ fn every_property_is_read() {
             .with("memory", 0x8_0000_u64)
             .with("bootargs", "console=ttyAMA0")
             .with("kernel", [1_u8; 5])
-            .with("initrd", [2_u8; 7]),
+            .with("initrd", [2_u8; 7])
+            .with("start", "manual")
+            .with("on-crash", "restart")
+            .with("restart-limit", 3_u32)
+            .with("restart-delay", 50_u32)
+            .with("watchdog", 10_u32)
+            .with("rights", ["control", "statistics", "console"].as_slice()),
         Node::vm("raw")
             .with("memory", 2048_u32)
             .with("binary", [3_u8; 8])
@@ -110,6 +122,10 @@ fn every_property_is_read() {
         sharing: Sharing::Pinned,
         bootargs: Some("console=ttyAMA0"),
         payload: Payload::Linux { image: &[1; 5], initrd: Some(&[2; 7]) },
+        starts: false,
+        on_crash: OnCrash::Restart { limit: 3, delay: 50 },
+        watchdog: Some(10),
+        rights: right::CONTROL | right::STATISTICS | right::CONSOLE,
     };
     assert_eq!(vms[0], linux);
     assert_eq!(vms[1].memory, 2 << 20);
@@ -278,6 +294,90 @@ fn string_mistakes() {
     assert_eq!(vms[0].as_ref().unwrap().bootargs, Some(longest.as_str()));
 }
 
+/// What a VM that runs an ELF file and also has these properties is read as.
+fn read<R>(vm: Node, f: impl FnOnce(&VmConfig<'_>) -> R) -> R {
+    let blob = bundle([vm.with("elf", [1_u8])]);
+    f(Bundle::parse(&blob).unwrap().vms[0].as_ref().unwrap())
+}
+
+#[test]
+fn what_becomes_of_a_vm_that_crashes() {
+    let policy = |vm| read(vm, |config| config.on_crash);
+    assert_eq!(policy(Node::vm("a").with("on-crash", "stop")), OnCrash::Stop);
+    assert_eq!(policy(Node::vm("a").with("on-crash", "preserve")), OnCrash::Preserve);
+    let restart = || Node::vm("a").with("on-crash", "restart");
+    assert_eq!(policy(restart()), OnCrash::Restart { limit: 5, delay: 100 });
+    assert_eq!(policy(restart().with("restart-limit", 1_u32)), OnCrash::Restart { limit: 1, delay: 100 });
+    let longest = restart().with("restart-delay", 60_000_u32);
+    assert_eq!(policy(longest), OnCrash::Restart { limit: 5, delay: 60_000 });
+}
+
+#[test]
+fn mistakes_about_crashes() {
+    let unknown = "/linux: on-crash: is \"reboot\", must be one of: stop, preserve, restart";
+    assert_eq!(message_with("on-crash", "reboot"), unknown);
+    assert_eq!(message_with("on-crash", 1_u32), "/linux: on-crash: must be one string");
+    for name in ["restart-limit", "restart-delay"] {
+        let goes_with = format!("/linux: {name}: only goes with on-crash = \"restart\"");
+        assert_eq!(message_with(name, 1_u32), goes_with);
+        let other = Node::vm("linux").with("elf", [1_u8]).with("on-crash", "preserve").with(name, 1_u32);
+        assert_eq!(message(other), goes_with);
+    }
+    let say = |name, value: u32| {
+        message(Node::vm("linux").with("elf", [1_u8]).with("on-crash", "restart").with(name, value))
+    };
+    assert_eq!(say("restart-limit", 0), "/linux: restart-limit: 0 is less than 1");
+    assert_eq!(say("restart-limit", 1_000_001), "/linux: restart-limit: 1000001 is more than 1000000");
+    assert_eq!(say("restart-delay", 0), "/linux: restart-delay: 0 ms is less than 1 ms");
+    assert_eq!(say("restart-delay", 60_001), "/linux: restart-delay: 60001 ms is more than 60000 ms");
+}
+
+#[test]
+fn when_a_vm_starts_and_its_watchdog() {
+    assert!(read(Node::vm("a").with("start", "auto"), |config| config.starts));
+    assert!(!read(Node::vm("a").with("start", "manual"), |config| config.starts));
+    let unknown = "/linux: start: is \"no\", must be one of: auto, manual";
+    assert_eq!(message_with("start", "no"), unknown);
+    assert_eq!(message_with("start", b"auto"), "/linux: start: must be one string");
+    assert_eq!(read(Node::vm("a").with("watchdog", 3600_u32), |config| config.watchdog), Some(3600));
+    assert_eq!(message_with("watchdog", 0_u32), "/linux: watchdog: 0 s is less than 1 s");
+    assert_eq!(message_with("watchdog", 3601_u32), "/linux: watchdog: 3601 s is more than 3600 s");
+    let length = "has 0 bytes, must be one cell (4 bytes)";
+    assert_eq!(message_with("watchdog", [0_u8; 0]), format!("/linux: watchdog: {length}"));
+}
+
+#[test]
+fn rights() {
+    let rights = |names: &[&str]| read(Node::vm("a").with("rights", names), |config| config.rights);
+    assert_eq!(rights(&["control"]), right::CONTROL);
+    assert_eq!(rights(&["statistics"]), right::STATISTICS);
+    assert_eq!(rights(&["console", "control"]), right::CONSOLE | right::CONTROL);
+    let known = "must be one of: control, statistics, console";
+    let say = |names: &[&str]| message_with("rights", names);
+    assert_eq!(say(&["control", "all"]), format!("/linux: rights: is \"all\", {known}"));
+    assert_eq!(say(&[""]), format!("/linux: rights: is \"\", {known}"));
+    assert_eq!(message_with("rights", 1_u32), "/linux: rights: must be one or more strings");
+    assert_eq!(message_with("rights", b"\xff\0"), "/linux: rights: must be one or more strings");
+    assert_eq!(message_with("rights", [0_u8; 0]), "/linux: rights: must be one or more strings");
+}
+
+#[test]
+fn what_becomes_of_the_board() {
+    let parse = |value: &str| {
+        let blob = blob(root().with("when-all-off", value).child(Node::vm("a").with("elf", [1_u8])));
+        let bundle = Bundle::parse(&blob).unwrap();
+        let wrong = bundle.vms.iter().filter_map(|vm| vm.as_ref().err()).map(ToString::to_string);
+        (bundle.when_all_off, wrong.collect::<Vec<_>>())
+    };
+    assert_eq!(parse("power-off"), (WhenAllOff::PowerOff, vec![]));
+    assert_eq!(parse("stay"), (WhenAllOff::Stay, vec![]));
+    let text = "/: when-all-off: is \"reboot\", must be one of: power-off, stay";
+    assert_eq!(parse("reboot"), (WhenAllOff::PowerOff, vec![text.to_owned()]));
+    let blob = blob(root().with("when-all-off", 1_u32).child(Node::vm("a").with("elf", [1_u8])));
+    let error = Bundle::parse(&blob).unwrap().vms[0].as_ref().unwrap_err().to_string();
+    assert_eq!(error, "/: when-all-off: must be one string");
+}
+
 #[test]
 fn payload_mistakes() {
     let nothing = "/linux: nothing to run: give one of kernel, elf, binary, firmware";
@@ -315,7 +415,8 @@ fn companions_without_their_payload() {
 #[test]
 fn typos_do_not_pass() {
     let known = "compatible, cpus, cpu-affinity, weight, budget, period, memory, bootargs, kernel, initrd, elf, \
-                 binary, load-address, entry-address, firmware";
+                 binary, load-address, entry-address, firmware, start, on-crash, restart-limit, restart-delay, \
+                 watchdog, rights";
     let text = format!("/linux: cpu: unknown property; known here: {known}");
     assert_eq!(message_with("cpu", 2_u32), text);
     // The typo is named even where it leaves the VM without a payload.
@@ -374,7 +475,7 @@ fn more_vms_than_there_can_be() {
 fn a_mistake_at_the_root_stops_no_vm() {
     let blob = blob(root().with("cpus", 2_u32).child(Node::vm("a").with("elf", [1_u8])));
     let vms = Bundle::parse(&blob).unwrap().vms;
-    let text = "/: cpus: unknown property; known here: compatible, model";
+    let text = "/: cpus: unknown property; known here: compatible, model, when-all-off";
     assert_eq!(vms[0].as_ref().unwrap_err().to_string(), text);
     assert_eq!(vms[1].as_ref().unwrap().name, "a");
 }

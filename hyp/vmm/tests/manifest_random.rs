@@ -4,9 +4,10 @@ use std::collections::BTreeSet;
 
 use dtoolkit::model::{DeviceTree, DeviceTreeNode, DeviceTreeProperty};
 use proptest::prelude::*;
+use vmm::life::{LONGEST_DELAY_MS, LONGEST_TIMEOUT, OnCrash};
 use vmm::manifest::{
-    Bundle, BundleError, MAX_BOOTARGS, MAX_CPUS, MAX_NAME, MAX_PERIOD, MAX_WEIGHT, MEMORY_UNIT, MIN_BUDGET,
-    MIN_PERIOD, ManifestError, Payload, Sharing, VmConfig,
+    Bundle, BundleError, MAX_BOOTARGS, MAX_CPUS, MAX_NAME, MAX_PERIOD, MAX_RESTART_LIMIT, MAX_WEIGHT,
+    MEMORY_UNIT, MIN_BUDGET, MIN_PERIOD, ManifestError, Payload, Sharing, VmConfig,
 };
 
 fn property(name: &str, value: impl dtoolkit::ToPropertyValue) -> DeviceTreeProperty {
@@ -31,6 +32,12 @@ fn valid() -> Vec<u8> {
         property("bootargs", "console=ttyAMA0"),
         property("kernel", [1_u8; 40]),
         property("initrd", [2_u8; 20]),
+        property("start", "manual"),
+        property("on-crash", "restart"),
+        property("restart-limit", 3_u32),
+        property("restart-delay", 20_u32),
+        property("watchdog", 60_u32),
+        property("rights", ["control", "console"].as_slice()),
     ];
     tree.root.add_child(vm("linux", linux));
     let raw = [
@@ -79,6 +86,10 @@ fn check_config(config: &VmConfig<'_>, blob: &[u8]) {
     assert!((1..=MAX_CPUS).contains(&config.cpus));
     assert!(config.memory >= MEMORY_UNIT && config.memory.is_multiple_of(MEMORY_UNIT));
     check_cpus(config);
+    if let OnCrash::Restart { limit, delay } = config.on_crash {
+        assert!((1..=MAX_RESTART_LIMIT).contains(&limit) && (1..=LONGEST_DELAY_MS).contains(&delay));
+    }
+    assert!(config.watchdog.is_none_or(|timeout| (1..=LONGEST_TIMEOUT).contains(&timeout)));
     let bootargs = config.bootargs.unwrap_or_default();
     assert!(bootargs.len() <= MAX_BOOTARGS && !bootargs.contains('\0'));
     let parts = match config.payload {

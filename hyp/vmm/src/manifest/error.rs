@@ -137,6 +137,17 @@ pub enum Reason {
     /// A value that should be a string.
     #[error("must be one string")]
     NotAString,
+    /// A value that should be a list of strings.
+    #[error("must be one or more strings")]
+    NotStrings,
+    /// A string that is none of those that mean something here.
+    #[error("is {found:?}, must be one of: {known}")]
+    NotOneOf {
+        /// What it says.
+        found: String,
+        /// Those that would do.
+        known: &'static str,
+    },
     /// A string that is too long.
     #[error("has {bytes} characters, {most} at most")]
     TooLong {

@@ -41,6 +41,13 @@ pub(super) fn read_string(value: &[u8]) -> Result<&str, Reason> {
     }
 }
 
+/// One string or more.
+pub(super) fn read_strings(value: &[u8]) -> Result<Vec<&str>, Reason> {
+    let text = value.strip_suffix(&[0]).ok_or(Reason::NotStrings)?;
+    let text = core::str::from_utf8(text).map_err(|_| Reason::NotStrings)?;
+    Ok(text.split('\0').collect())
+}
+
 /// Whether one of the strings in `value`, which ends with NUL, is `wanted`.
 pub(super) fn has_string(value: &[u8], wanted: &str) -> bool {
     value.split(|&byte| byte == 0).any(|string| string == wanted.as_bytes())

@@ -6,18 +6,21 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 
+use abi::hanok::right;
 use dtoolkit::fdt::FdtNode;
 use dtoolkit::{Node, Property};
 
-use super::value::{first_string, has_string, read_cells, read_string, read_u32, read_u64};
+use super::value::{first_string, has_string, read_cells, read_string, read_strings, read_u32, read_u64};
 use super::{
-    DEFAULT_MEMORY, MAX_BOOTARGS, MAX_CPUS, MAX_PERIOD, MAX_WEIGHT, MEMORY_UNIT, MIN_BUDGET, MIN_PERIOD,
-    ManifestError, Payload, Reason, Sharing, VM_COMPATIBLE, VmConfig,
+    DEFAULT_MEMORY, MAX_BOOTARGS, MAX_CPUS, MAX_PERIOD, MAX_RESTART_LIMIT, MAX_WEIGHT, MEMORY_UNIT,
+    MIN_BUDGET, MIN_PERIOD, ManifestError, Payload, RESTART_DELAY, RESTART_LIMIT, Reason, Sharing,
+    VM_COMPATIBLE, VmConfig,
 };
 use crate::layout::{Ipa, VIRT};
+use crate::life::{LONGEST_DELAY_MS, LONGEST_TIMEOUT, OnCrash};
 
 /// The properties that a VM's node may have, for the message about one that it may not.
-pub(super) const KNOWN: &str = "compatible, cpus, cpu-affinity, weight, budget, period, memory, bootargs, kernel, initrd, elf, binary, load-address, entry-address, firmware";
+pub(super) const KNOWN: &str = "compatible, cpus, cpu-affinity, weight, budget, period, memory, bootargs, kernel, initrd, elf, binary, load-address, entry-address, firmware, start, on-crash, restart-limit, restart-delay, watchdog, rights";
 
 /// Bytes in the unit in which `memory` counts.
 const KIB: u64 = 1024;
@@ -40,6 +43,12 @@ struct Properties<'a> {
     load_address: Option<&'a [u8]>,
     entry_address: Option<&'a [u8]>,
     firmware: Option<&'a [u8]>,
+    start: Option<&'a [u8]>,
+    on_crash: Option<&'a [u8]>,
+    restart_limit: Option<&'a [u8]>,
+    restart_delay: Option<&'a [u8]>,
+    watchdog: Option<&'a [u8]>,
+    rights: Option<&'a [u8]>,
 }
 
 impl<'a> Properties<'a> {
@@ -61,6 +70,12 @@ impl<'a> Properties<'a> {
             "load-address" => &mut self.load_address,
             "entry-address" => &mut self.entry_address,
             "firmware" => &mut self.firmware,
+            "start" => &mut self.start,
+            "on-crash" => &mut self.on_crash,
+            "restart-limit" => &mut self.restart_limit,
+            "restart-delay" => &mut self.restart_delay,
+            "watchdog" => &mut self.watchdog,
+            "rights" => &mut self.rights,
             _ => return None,
         })
     }
@@ -114,6 +129,10 @@ fn read<'a>(name: &'a str, node: &FdtNode<'a>) -> Result<VmConfig<'a>, Wrong> {
         sharing,
         bootargs: bootargs(&properties)?,
         payload: payload(&properties)?,
+        starts: starts(&properties)?,
+        on_crash: on_crash(&properties)?,
+        watchdog: watchdog(&properties)?,
+        rights: rights(&properties)?,
     })
 }
 
@@ -251,6 +270,66 @@ fn some_once(list: &[u32]) -> Result<(), Reason> {
         Some(&cpu) => Err(Reason::CpuTwice { cpu }),
         None => Ok(()),
     }
+}
+
+/// Whether it starts with the board.
+fn starts(properties: &Properties<'_>) -> Result<bool, Wrong> {
+    let Some(value) = properties.start else { return Ok(true) };
+    Ok(one_of("start", value, "auto, manual")? == "auto")
+}
+
+fn on_crash(properties: &Properties<'_>) -> Result<OnCrash, Wrong> {
+    let policy = match properties.on_crash {
+        Some(value) => one_of("on-crash", value, "stop, preserve, restart")?,
+        None => "stop",
+    };
+    if policy == "restart" {
+        let number = |property, value: Option<&[u8]>, default, most, unit| match value {
+            Some(value) => number(property, value, 1, most, unit),
+            None => Ok(default),
+        };
+        let limit = number("restart-limit", properties.restart_limit, RESTART_LIMIT, MAX_RESTART_LIMIT, "")?;
+        let delay =
+            number("restart-delay", properties.restart_delay, RESTART_DELAY, LONGEST_DELAY_MS, " ms")?;
+        return Ok(OnCrash::Restart { limit, delay });
+    }
+    for (name, value) in
+        [("restart-limit", properties.restart_limit), ("restart-delay", properties.restart_delay)]
+    {
+        if value.is_some() {
+            return Err(of(name)(Reason::Without { other: "on-crash = \"restart\"" }));
+        }
+    }
+    Ok(if policy == "stop" { OnCrash::Stop } else { OnCrash::Preserve })
+}
+
+fn watchdog(properties: &Properties<'_>) -> Result<Option<u32>, Wrong> {
+    properties.watchdog.map(|value| number("watchdog", value, 1, LONGEST_TIMEOUT, " s")).transpose()
+}
+
+/// Bits of [`right`].
+fn rights(properties: &Properties<'_>) -> Result<u32, Wrong> {
+    let Some(value) = properties.rights else { return Ok(0) };
+    let mut rights = 0;
+    for name in read_strings(value).map_err(of("rights"))? {
+        rights |= match name {
+            "control" => right::CONTROL,
+            "statistics" => right::STATISTICS,
+            "console" => right::CONSOLE,
+            _ => {
+                let known = "control, statistics, console";
+                return Err(of("rights")(Reason::NotOneOf { found: name.to_owned(), known }));
+            }
+        };
+    }
+    Ok(rights)
+}
+
+/// A string that is one of those that `known` lists, with ", " between.
+fn one_of(property: &'static str, value: &[u8], known: &'static str) -> Result<&'static str, Wrong> {
+    let text = read_string(value).map_err(of(property))?;
+    let found = known.split(", ").find(|name| *name == text);
+    found.ok_or_else(|| of(property)(Reason::NotOneOf { found: text.to_owned(), known }))
 }
 
 fn bootargs<'a>(properties: &Properties<'a>) -> Result<Option<&'a str>, Wrong> {

@@ -1,5 +1,6 @@
 //! A VM for tests of payloads.
 
+use vmm::life::OnCrash;
 use vmm::manifest::{Payload, Sharing, VmConfig};
 
 /// With nothing but a payload and so many bytes of memory.
@@ -12,5 +13,9 @@ pub fn config(payload: Payload<'_>, memory: u64) -> VmConfig<'_> {
         sharing: Sharing::Pinned,
         bootargs: None,
         payload,
+        starts: true,
+        on_crash: OnCrash::Stop,
+        watchdog: None,
+        rights: 0,
     }
 }
