@@ -10,6 +10,7 @@
 //! - `rounds=R`: turn off after R rounds of every CPU (0: never).
 //! - `every=E`: every CPU says how far it is every E rounds (10000).
 //! - `sleep=1`: sleep after each round, by the virtual timer, for some 200 microseconds.
+//! - `times=1`: every CPU says as well how much of the time it ran, on a machine that tells of stolen time.
 //! - `spoil=NAME`: write something else to this register in round 3, to see that it is noticed; `checksum` likewise.
 #![no_std]
 #![no_main]
@@ -17,6 +18,7 @@
 
 mod interrupt;
 mod state;
+mod times;
 
 use core::fmt::Display;
 use core::str::FromStr;
@@ -24,6 +26,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 
 use runtime::{features, interrupts, machine, power, println, registers, smp};
 use state::{Pattern, State};
+use times::Times;
 
 runtime::entry!(main);
 
@@ -41,6 +44,7 @@ struct Arguments {
     rounds: u64,
     every: u64,
     sleep: u64,
+    times: u64,
     spoil: Option<&'static str>,
 }
 
@@ -51,6 +55,7 @@ impl Arguments {
             rounds: argument("rounds", 0),
             every: argument("every", 10_000).max(1),
             sleep: argument("sleep", 0),
+            times: argument("times", 0),
             spoil: machine().argument("spoil"),
         }
     }
@@ -89,6 +94,8 @@ fn work(cpu: usize) {
     if cpu == 0 {
         println!("busy: {} registers of a vCPU are compared", state.count());
     }
+    let times = (arguments.times != 0)
+        .then(|| Times::new().unwrap_or_else(|| fail(cpu, &"nobody tells of stolen time")));
     for round in 1.. {
         let spoil = arguments.spoil.filter(|_| round == SPOILT);
         run(&state, cpu, arguments.seed, round, spoil);
@@ -97,7 +104,12 @@ fn work(cpu: usize) {
         }
         interrupt::send_to_next(cpu);
         if round % arguments.every == 0 {
-            println!("busy: vCPU {cpu}: round {round}");
+            match times.as_ref().map(Times::passed) {
+                Some((ran, passed)) => {
+                    println!("busy: vCPU {cpu}: round {round}, ran {ran} of {passed} us");
+                }
+                None => println!("busy: vCPU {cpu}: round {round}"),
+            }
         }
         if round == arguments.rounds {
             break;

@@ -23,6 +23,7 @@ pub mod probe;
 pub mod registers;
 pub mod rtc;
 pub mod smp;
+pub mod stolen_time;
 pub mod sysreg;
 pub mod timer;
 
