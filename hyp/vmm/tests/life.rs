@@ -35,7 +35,8 @@ fn phases_have_the_numbers_that_they_are_read_back_by() {
 #[test]
 fn events_lead_where_they_should_and_nowhere_else() {
     use Phase::*;
-    let wanted: &[(Event, &[(&[Phase], Phase)])] = &[
+    type Ways<'a> = &'a [(&'a [Phase], Phase)];
+    let wanted: &[(Event, Ways<'_>)] = &[
         (Event::Start, &[(&[Created, Stopped, Crashed], Starting), (&[BackingOff, Preserved], Restarting)]),
         (
             Event::Restart,
