@@ -139,7 +139,8 @@ fn absent_cpu(_: &Scenario) -> Outcome<(Vm, String)> {
 
 fn unknown_property(_: &Scenario) -> Outcome<(Vm, String)> {
     let message = "/typo: cpu: unknown property; known here: compatible, cpus, cpu-affinity, weight, budget, \
-                   period, memory, bootargs, kernel, initrd, elf, binary, load-address, entry-address, firmware";
+                   period, memory, bootargs, kernel, initrd, elf, binary, load-address, entry-address, firmware, \
+                   start, on-crash, restart-limit, restart-delay, watchdog, rights";
     Ok((Vm::hello("typo").without("cpus").property("cpu", "<1>"), message.to_owned()))
 }
 

@@ -55,8 +55,9 @@ fn switches(scenario: &Scenario, gic: u8) -> Outcome {
     // Each turns off alone; what is off is told.
     board.send_line("off")?;
     board.expect_log("three turned itself off")?;
+    board.expect_log("three is off")?;
     board.send(&format!("{ESCAPE}l"))?;
-    board.expect_log("3 three: off, in focus")?;
+    board.expect_log("3 three: stopped, in focus")?;
     // What is typed at it is lost, and it holds up nothing.
     board.send_line(&"who is there? ".repeat(40))?;
     for name in ["one", "two"] {

@@ -48,6 +48,7 @@ fn describe(config: &VmConfig<'_>) -> Result<String, String> {
         bootargs: config.bootargs,
         initrd: None,
         seeds: Some(Seeds { rng: [0; 64], kaslr: 0 }),
+        watchdog: config.watchdog,
     };
     let plan = payload::plan(config, &VIRT, guest_tree::size(&tree))
         .map_err(|error| format!("/{}: {error}", config.name))?;

@@ -14,7 +14,7 @@ const fn call64(number: u16) -> FunctionId {
     FunctionId::fast64(Owner::VENDOR_HYPERVISOR, number)
 }
 
-/// Whether a call of Hanok's own (its identifier) is there: [`SUCCESS`], or [`NOT_SUPPORTED`].
+/// Whether a call of this service (its identifier) is there: [`SUCCESS`], or [`NOT_SUPPORTED`].
 pub const FEATURES: FunctionId = call32(0x00);
 /// Who calls: [`SUCCESS`] in W0, the VM's number in W1, the vCPU's in W2, the VM's [`rights`](right) in W3.
 pub const IDENTITY: FunctionId = call32(0x01);
@@ -26,6 +26,9 @@ pub const CONSOLE_WRITE: FunctionId = call64(0x03);
 pub const CONSOLE_READ: FunctionId = call64(0x04);
 /// Rings the bell of the VM at the other end of a channel (its number).
 pub const DOORBELL: FunctionId = call32(0x05);
+
+/// Says that the calling VM has crashed: its own software found so, and leaves the rest to its crash policy.
+pub const CRASH: FunctionId = call32(0x06);
 
 /// Starts a VM (its number) that isn't running.
 pub const VM_START: FunctionId = call32(0x10);
@@ -55,7 +58,7 @@ pub const FOCUS: FunctionId = call32(0x19);
 pub const WATCHDOG: FunctionId = call32(0x20);
 
 /// [`HISTORY`]: Hanok's own log.
-pub const LOG: u64 = 0xffff_ffff;
+pub const LOG: u32 = 0xffff_ffff;
 
 /// The call did what it was asked.
 pub const SUCCESS: i64 = 0;
@@ -106,7 +109,7 @@ pub const UID: [u32; 4] = uid_words(0xecdc_c7bd_8272_4b9f_b39c_1839_3b01_1d3d);
 /// Goes up when a call changes so that a guest written for the one before no longer works.
 pub const REVISION_MAJOR: u32 = 1;
 /// Goes up when calls are added.
-pub const REVISION_MINOR: u32 = 0;
+pub const REVISION_MINOR: u32 = 1;
 
 /// The four result words for a UUID that is written as one number, its first byte highest.
 const fn uid_words(uuid: u128) -> [u32; 4] {

@@ -208,6 +208,8 @@ pub mod crash {
     pub const SERROR: u64 = 1;
     /// Its watchdog was not fed.
     pub const WATCHDOG: u64 = 2;
+    /// It said so itself.
+    pub const SAID_SO: u64 = 3;
 
     /// In words.
     pub const fn name(why: u64) -> &'static str {
@@ -215,6 +217,7 @@ pub mod crash {
             NONE => "none",
             SERROR => "SError",
             WATCHDOG => "its watchdog was not fed",
+            SAID_SO => "it says so itself",
             _ => "?",
         }
     }

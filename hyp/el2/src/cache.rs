@@ -52,3 +52,9 @@ pub fn zero(range: PaRange) {
         }
     }
 }
+
+/// Fills whole pages, which nobody else has, with zeros that whoever has caches off sees too.
+pub fn scrub(range: PaRange) {
+    zero(range);
+    clean(range.start().as_u64(), range.end().as_u64());
+}

@@ -9,6 +9,7 @@
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, Ordering};
 
+use abi::record::state;
 use arrayvec::ArrayVec;
 use platform::gic::Trigger;
 use platform::tree::Board;
@@ -17,7 +18,6 @@ use vmm::console::{Command, HELP, History, Key, Keys, Line, Progress, colour};
 
 use crate::lock::Mutex;
 use crate::percpu::{self, request, this_cpu};
-use crate::vm::Phase;
 use crate::{gic, logging, vm};
 
 /// Bytes that one call of [`service`] sends at most.
@@ -70,6 +70,8 @@ struct Console {
     keys: Keys,
     /// By VM.
     outputs: Vec<Output>,
+    /// What Hanok itself said last.
+    log: History<KEPT>,
     /// What the VM in focus has begun isn't there any more, and has to be said again.
     broken: bool,
     replay: Option<Replay>,
@@ -89,6 +91,7 @@ static CONSOLE: Mutex<Console> = Mutex::new(Console {
     focus: 0,
     keys: Keys::new(),
     outputs: Vec::new(),
+    log: History::new(),
     broken: false,
     replay: None,
     coloured: true,
@@ -105,8 +108,10 @@ pub fn init(uart: Uart) {
 
 /// Sends at once, waiting for the UART: before guests run.
 pub fn write_now(bytes: &[u8]) {
-    if let Some(uart) = &mut CONSOLE.lock().uart {
-        for byte in bytes {
+    let mut console = CONSOLE.lock();
+    for byte in bytes {
+        console.log.push(*byte);
+        if let Some(uart) = &mut console.uart {
             uart.send(*byte);
         }
     }
@@ -163,6 +168,47 @@ pub fn start(board: &Board<'_>) {
     logging::defer();
 }
 
+/// What VM number `by`, or Hanok itself, said from `position` on: how many bytes of it are in `out` now, and where to go on.
+/// A position whose bytes aren't kept any more counts as that of the oldest. `None`: not now.
+pub fn history(by: Option<usize>, position: u64, out: &mut [u8]) -> Option<(usize, u64)> {
+    let console = CONSOLE.try_lock()?;
+    let said = match by {
+        Some(vm) => console.outputs.get(vm).map(|output| &output.said),
+        None => Some(&console.log),
+    };
+    let result = said.map_or((0, position), |said| {
+        let start = position as usize;
+        let is_kept = start == said.end() || said.get(start).is_some();
+        let mut next = if is_kept && start != 0 { start } else { said.start() };
+        let mut count = 0;
+        while let (Some(slot), Some(byte)) = (out.get_mut(count), said.get(next)) {
+            *slot = byte;
+            count = count.wrapping_add(1);
+            next = next.wrapping_add(1);
+        }
+        (count, next as u64)
+    });
+    drop(console);
+    catch_up();
+    Some(result)
+}
+
+/// Gives the focus to VM number `vm`, which there is. False: not now.
+pub fn try_focus(vm: usize) -> bool {
+    let Some(mut console) = CONSOLE.try_lock() else { return false };
+    console.give_focus(vm);
+    drop(console);
+    catch_up();
+    true
+}
+
+/// CPU 0 may have found the console in use while somebody else looked at it: it is to look again.
+fn catch_up() {
+    if let Some(cpu) = percpu::get(0) {
+        cpu.request(request::CONSOLE);
+    }
+}
+
 /// Something waits to go out, or there is room for input again: makes CPU 0 see to it.
 pub fn wake() {
     if this_cpu().index == 0 {
@@ -181,7 +227,7 @@ pub fn request_power_off() {
 /// Takes input and sends output, as much as there is room for. On CPU 0.
 pub fn service() {
     // This may be called where it is at work already: a byte that goes to a guest may make a message. What that says is
-    // seen to by the call that is at work.
+    // seen to by the call that is at work; and where another CPU looks at the console, that one calls when it has (`catch_up`).
     let Some(mut console) = CONSOLE.try_lock() else { return };
     let receiving = console.receive();
     let all_sent = console.send();
@@ -226,30 +272,26 @@ impl Console {
     /// Gives the VM in focus as much of the input as it has room for. One that doesn't run takes all, and has no use for it.
     fn hand_over(&mut self) {
         let Some(vm) = vm::all().nth(self.focus) else { return self.input.clear() };
-        let takes = |byte: &u8| vm.phase() == Phase::Stopped || vm.receive(*byte);
+        let takes = |byte: &u8| !vm.phase().may_listen() || vm.receive(*byte);
         let taken = self.input.iter().take_while(|byte| takes(byte)).count();
         drop(self.input.drain(..taken));
     }
 
     fn command(&mut self, command: Command) {
         let count = vm::all().count();
-        let before = self.focus;
-        self.focus = command.focus(before, count);
         let vm = |number: usize| vm::all().nth(number).map_or("no VM", |vm| vm.name.as_str());
         match command {
             Command::Next | Command::Previous | Command::Select(_) => {
-                if self.focus != before {
-                    // What waits was typed for the other VM.
-                    self.input.clear();
-                    self.broken = true;
-                }
-                let number = self.focus.saturating_add(1);
-                logging::say(format_args!("console of {} ({number} of {count})", vm(self.focus)));
+                self.give_focus(command.focus(self.focus, count));
             }
             Command::List => {
                 for (number, vm) in (1..).zip(vm::all()) {
                     let focus = if number == self.focus.saturating_add(1) { ", in focus" } else { "" };
-                    logging::say(format_args!("{number} {}: {}{focus}", vm.name, vm.phase().in_words()));
+                    logging::say(format_args!(
+                        "{number} {}: {}{focus}",
+                        vm.name,
+                        state::name(vm.phase().state())
+                    ));
                 }
             }
             Command::Replay => {
@@ -260,6 +302,18 @@ impl Console {
             }
             Command::Help => logging::say(format_args!("{HELP}")),
         }
+    }
+
+    fn give_focus(&mut self, focus: usize) {
+        if self.focus != focus {
+            // What waits was typed for the other VM.
+            self.input.clear();
+            self.broken = true;
+        }
+        self.focus = focus;
+        let (number, count) = (focus.saturating_add(1), vm::all().count());
+        let name = vm::all().nth(focus).map_or("no VM", |vm| vm.name.as_str());
+        logging::say(format_args!("console of {name} ({number} of {count})"));
     }
 
     /// Sends what waits. True: nothing is left.
@@ -302,8 +356,10 @@ impl Console {
         for cpu in percpu::all() {
             let count = cpu.log.take(&mut chunk);
             if count > 0 {
+                let said = chunk.get(..count).unwrap_or(&[]);
+                said.iter().for_each(|byte| self.log.push(*byte));
                 self.begin_line();
-                self.put(chunk.get(..count).unwrap_or(&[]));
+                self.put(said);
                 return true;
             }
         }

@@ -7,6 +7,7 @@
 
 use aarch64_cpu::asm::barrier;
 use aarch64_cpu::registers::*;
+use abi::record::CrashRecord;
 use tock_registers::interfaces::{Readable, Writeable};
 use vmm::psci::Start;
 
@@ -38,6 +39,13 @@ macro_rules! registers {
             fn load(&self) {
                 let mut values = self.0.iter().copied();
                 $(write_sysreg!($name, values.next().unwrap_or(0));)*
+            }
+
+            /// What was saved of a register, for reports; 0 where it isn't in the list.
+            #[allow(dead_code, reason = "not of every list")]
+            fn value(&self, name: &str) -> u64 {
+                let mut names = [$($name),*].into_iter().zip(self.0);
+                names.find(|(other, _)| *other == name).map_or(0, |(_, value)| value)
             }
         }
     };
@@ -148,6 +156,8 @@ pub struct World {
     pub vttbr: u64,
     /// VMPIDR_EL2.
     pub vmpidr: u64,
+    /// What the VM's counters are behind the board's, in ticks.
+    pub clock_offset: u64,
 }
 
 impl Context {
@@ -164,7 +174,7 @@ impl Context {
         self.pc = ELR_EL2.get();
         self.pstate = SPSR_EL2.get();
         self.virtual_timer = Timer { control: CNTV_CTL_EL0.get(), deadline: CNTV_CVAL_EL0.get() };
-        self.physical_timer = Timer { control: CNTP_CTL_EL0.get(), deadline: CNTP_CVAL_EL0.get() };
+        self.physical_timer = Timer { control: CNTP_CTL_EL0.get(), deadline: cpu::physical_deadline() };
         stop_timers();
         self.sctlr = SCTLR_EL1.get();
         self.tcr = TCR_EL1.get();
@@ -214,6 +224,7 @@ impl Context {
         *frame = self.frame.clone();
         ELR_EL2.set(self.pc);
         SPSR_EL2.set(self.pstate);
+        cpu::set_clock_offset(world.clock_offset);
         barrier::isb(barrier::SY);
     }
 
@@ -221,12 +232,25 @@ impl Context {
     pub fn load_timers(&self) {
         CNTV_CVAL_EL0.set(self.virtual_timer.deadline);
         CNTV_CTL_EL0.set(self.virtual_timer.control);
-        CNTP_CVAL_EL0.set(self.physical_timer.deadline);
+        cpu::set_physical_deadline(self.physical_timer.deadline);
         CNTP_CTL_EL0.set(self.physical_timer.control);
         barrier::isb(barrier::SY);
     }
 
-    /// When the saved timers raise their interrupts: the virtual and the physical one.
+    /// Puts what was saved into a report.
+    pub fn describe(&self, report: &mut CrashRecord) {
+        let el1 = |name| self.el1.value(name);
+        report.pc = self.pc;
+        report.pstate = self.pstate;
+        for (slot, register) in report.x.iter_mut().zip(self.frame.registers()) {
+            *slot = *register;
+        }
+        report.sp = [el1("SP_EL0"), el1("SP_EL1")];
+        report.el1 = [el1("ELR_EL1"), el1("SPSR_EL1"), el1("ESR_EL1"), el1("FAR_EL1")];
+        report.system = [self.sctlr, el1("VBAR_EL1"), el1("TTBR0_EL1"), el1("TTBR1_EL1")];
+    }
+
+    /// When the saved timers raise their interrupts, in the VM's time: the virtual and the physical one.
     pub fn timers(&self) -> [Option<u64>; 2] {
         [self.virtual_timer.fires_at(), self.physical_timer.fires_at()]
     }

@@ -312,11 +312,8 @@ pub fn trap_breakpoints(trap: bool) {
 }
 
 fn give_timers() {
-    // CNTHCTL_EL2 with E2H 0: EL1PCTEN, EL1PCEN: guests use the physical counter and timer. No event stream of EL2's,
-    // and none of the traps of FEAT_ECV.
-    CNTHCTL_EL2.set(0b11);
-    // Virtual time is physical time.
-    CNTVOFF_EL2.set(0);
+    // No event stream of EL2's, and none of the traps of FEAT_ECV.
+    set_clock_offset(0);
     if id::ecv() >= 2 {
         write_sysreg!("S3_4_C14_C0_6", 0); // CNTPOFF_EL2
     }
@@ -361,4 +358,35 @@ fn partitioning() {
         // TRAP_MPAMIDR_EL1 (31).
         write_sysreg!("S3_4_C10_C4_0", 1 << 31);
     }
+}
+
+/// CNTHCTL_EL2 with E2H 0: EL1PCTEN, EL1PCEN: guests use the physical counter and timer.
+const PHYSICAL_TIMER: u64 = 0b11;
+
+/// The guest's counters are behind the board's by so many ticks. The virtual one by itself; what the guest does with the
+/// physical ones traps where there is a difference.
+pub fn set_clock_offset(offset: u64) {
+    CNTVOFF_EL2.set(offset);
+    CNTHCTL_EL2.set(if offset == 0 { PHYSICAL_TIMER } else { 0 });
+}
+
+/// What the guest's counters are behind the board's.
+pub fn clock_offset() -> u64 {
+    CNTVOFF_EL2.get()
+}
+
+/// The end of time, which is so for whatever clock.
+const NEVER: u64 = u64::MAX;
+
+/// CNTP_CVAL_EL0 as the guest has it, in its own time.
+pub fn physical_deadline() -> u64 {
+    match CNTP_CVAL_EL0.get() {
+        NEVER => NEVER,
+        deadline => deadline.wrapping_sub(clock_offset()),
+    }
+}
+
+/// Sets CNTP_CVAL_EL0 to a time of the guest's. One that the board's counter never comes to is the end of time.
+pub fn set_physical_deadline(deadline: u64) {
+    CNTP_CVAL_EL0.set(deadline.saturating_add(clock_offset()));
 }

@@ -4,6 +4,7 @@
 //! answered as hardware would answer it.
 
 use aarch64_cpu::registers::*;
+use abi::record;
 use tock_registers::interfaces::{Readable, Writeable};
 use vgic::{Kicks, VcpuId, Width};
 use vmm::devices::Device;
@@ -12,14 +13,15 @@ use vmm::inject::{Exception, Interrupted};
 use vmm::layout::{Ipa, VIRT};
 use vmm::smccc::{self, Answer, StolenTime};
 use vmm::step;
-use vmm::sysreg::{Action, Identity, StageOne};
+use vmm::sysreg::{Action, Identity, PhysicalTimer, StageOne};
 
 use crate::gic::with_hardware;
 use crate::percpu::own;
 use crate::sysreg::{read_sysreg, write_sysreg};
+use crate::trace::Reason;
 use crate::vcpu::Vcpu;
-use crate::vm::{Crash, Vm};
-use crate::{interrupts, run, timer};
+use crate::vm::Vm;
+use crate::{calls, cpu, interrupts, run, timer};
 
 /// A guest's general-purpose registers, as `vectors.s` saves them on EL2's stack.
 #[derive(Clone, Debug, Default)]
@@ -47,10 +49,10 @@ impl Frame {
         }
     }
 
-    /// X0 to X3.
+    /// X0 to X4.
     #[inline]
-    fn arguments(&self) -> &[u64; 4] {
-        self.x.first_chunk().unwrap_or(&[0; 4])
+    fn arguments(&self) -> &[u64; 5] {
+        self.x.first_chunk().unwrap_or(&[0; 5])
     }
 
     /// X0 to X30.
@@ -74,23 +76,44 @@ fn skip() {
 extern "C" fn handle_sync(frame: &mut Frame) {
     let esr = Esr(ESR_EL2.get());
     let Some(vcpu) = own().vcpu.get() else { return };
+    vcpu.trace.exit(esr.0, ELR_EL2.get());
     match esr.class() {
-        ec::HVC64 => call(vcpu, frame, esr),
+        ec::HVC64 => {
+            vcpu.trace.count(Reason::Hvc);
+            call(vcpu, frame, esr);
+        }
         ec::SMC64 => {
+            vcpu.trace.count(Reason::Smc);
             skip();
             call(vcpu, frame, esr);
         }
-        ec::SYSREG => system_register(vcpu, frame, esr),
+        ec::SYSREG => {
+            vcpu.trace.count(Reason::Sysreg);
+            system_register(vcpu, frame, esr);
+        }
         ec::DATA_ABORT_LOWER => data_abort(vcpu, frame, Abort(esr)),
-        ec::INSTRUCTION_ABORT_LOWER => instruction_abort(vcpu, Abort(esr)),
-        ec::WFX => wait(vcpu, frame, esr),
+        ec::INSTRUCTION_ABORT_LOWER => {
+            vcpu.trace.count(Reason::Abort);
+            instruction_abort(vcpu, Abort(esr));
+        }
+        ec::WFX => {
+            vcpu.trace.count(Reason::Wfx);
+            wait(vcpu, frame, esr);
+        }
         // Nothing else is set to trap; a feature that is newer than this code may trap by default, and isn't shown.
-        _ => inject(Exception::Undefined),
+        _ => {
+            vcpu.trace.count(Reason::Other);
+            inject(Exception::Undefined);
+        }
     }
 }
 
 #[unsafe(no_mangle)]
 extern "C" fn handle_irq(frame: &mut Frame) {
+    if let Some(vcpu) = own().vcpu.get() {
+        vcpu.trace.exit(0, ELR_EL2.get());
+        vcpu.trace.count(Reason::Interrupt);
+    }
     interrupts::take();
     run::go_on(frame);
 }
@@ -100,7 +123,8 @@ extern "C" fn handle_serror(frame: &mut Frame) {
     // Taken while this guest ran; it may have been caused by something earlier, which can't be told without RAS. The VM
     // that ran stops, the others go on.
     if let Some(vcpu) = own().vcpu.get() {
-        vcpu.vm.crash(vcpu, frame, Crash { what: "SError", esr: Esr(ESR_EL2.get()) });
+        vcpu.trace.count(Reason::Other);
+        vcpu.vm.crash(vcpu, record::crash::SERROR);
     }
     run::leave_if_stopped(frame);
 }
@@ -150,6 +174,7 @@ fn call(vcpu: &'static Vcpu, frame: &mut Frame, esr: Esr) {
             frame.set(0, 0);
         }
         Answer::Power(request) => run::power(vcpu, frame, request),
+        Answer::Own(request) => calls::answer(vcpu, frame, request),
         Answer::StolenTime(question) => {
             let answer = match (vcpu.vm.share, question) {
                 (None, _) => smccc::UNKNOWN,
@@ -191,11 +216,38 @@ fn system_register(vcpu: &'static Vcpu, frame: &mut Frame, esr: Esr) {
             vcpu.vm.kick(kicks.unwrap_or(Kicks::NONE));
             return skip();
         }
+        Action::PhysicalTimer(register) => match access.read {
+            true => read_timer(register),
+            false => {
+                write_timer(register, frame.get(access.rt));
+                return skip();
+            }
+        },
         Action::Debug if vcpu.open_breakpoints() => return,
         Action::Debug | Action::Undefined => return inject(Exception::Undefined),
     };
     frame.set(access.rt, value);
     skip();
+}
+
+/// A register of the physical timer, which traps while the VM's time isn't the board's.
+fn read_timer(register: PhysicalTimer) -> u64 {
+    match register {
+        PhysicalTimer::Counter => timer::now().wrapping_sub(cpu::clock_offset()),
+        PhysicalTimer::Deadline => cpu::physical_deadline(),
+        // The time that is left is the same for all clocks.
+        PhysicalTimer::Left => CNTP_TVAL_EL0.get(),
+        PhysicalTimer::Control => CNTP_CTL_EL0.get(),
+    }
+}
+
+fn write_timer(register: PhysicalTimer, value: u64) {
+    match register {
+        PhysicalTimer::Counter => {}
+        PhysicalTimer::Deadline => cpu::set_physical_deadline(value),
+        PhysicalTimer::Left => CNTP_TVAL_EL0.set(value),
+        PhysicalTimer::Control => CNTP_CTL_EL0.set(value),
+    }
 }
 
 fn send_sgi(vcpu: &'static Vcpu, value: u64, register: vgic::SgiRegister) {
@@ -262,8 +314,10 @@ fn data_abort(vcpu: &'static Vcpu, frame: &mut Frame, abort: Abort) {
         && SPSR_EL2.get() & step::PSTATE_AARCH32 == 0
         && let Some(hit) = vcpu.vm.mmio.find(faulting_ipa())
     {
+        vcpu.trace.count(Reason::Mmio);
         return mmio(vcpu, frame, hit.device, hit.offset, access);
     }
+    vcpu.trace.count(Reason::Abort);
     // WnR is set for cache maintenance too, which needs what a store needs where it may drop what was written.
     let access = if abort.is_write() { stage2::Access::Write } else { stage2::Access::Read };
     if !resolve(vcpu, abort, access) {

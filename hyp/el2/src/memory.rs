@@ -1,13 +1,16 @@
 //! EL2's memory: its heap, the frames of the board's RAM, and the ledger of who owns which page.
 //!
-//! Frames come from a buddy allocator and are handed out at boot and when a VM is built, never on an exit.
+//! Frames come from a buddy allocator. They are handed out at boot, when a VM is built, and in steps of a job when one is
+//! started or has stopped; never on an exit. Steps of different VMs don't wait for each other: what is in use is tried again.
 
 use alloc::vec::Vec;
 use core::cell::UnsafeCell;
+use core::ops::DerefMut;
 
 use buddy_system_allocator::{FrameAllocator, LockedHeap};
 use platform::tree::{Board, Range};
-use stage2::{Inventory, Kind, LedgerError, PAGE_SIZE, Pa, PaRange, Progress, Run, Transfer, VmId};
+use spin::Once;
+use stage2::{Inventory, Kind, LedgerError, PAGE_SIZE, Pa, PaRange, Run, Transfer};
 
 use crate::image;
 use crate::lock::Mutex;
@@ -26,7 +29,7 @@ static HEAP_SPACE: HeapSpace = HeapSpace(UnsafeCell::new([0; HEAP_BYTES]));
 static HEAP: LockedHeap<32> = LockedHeap::empty();
 
 /// The free frames, by number.
-struct Frames {
+pub struct Frames {
     allocator: FrameAllocator<33>,
     /// How many are free.
     free: u64,
@@ -37,14 +40,37 @@ static FRAMES: Mutex<Frames> = Mutex::new(Frames { allocator: FrameAllocator::ne
 impl Frames {
     fn take(&mut self, pages: u64) -> Option<Pa> {
         let frame = self.allocator.alloc(pages as usize)?;
-        self.free -= pages;
-        Some(Pa::new(frame as u64 * PAGE_SIZE))
+        self.free = self.free.saturating_sub(pages);
+        Some(Pa::new((frame as u64).saturating_mul(PAGE_SIZE)))
     }
 
-    fn give_back(&mut self, run: PaRange) {
+    /// One run for a VM, of `bytes` at the most: a power of two, aligned to its size, and at least `unit`, which divides
+    /// `bytes`. The largest that there is.
+    pub fn take_run(&mut self, bytes: u64, unit: u64) -> Option<PaRange> {
+        let (mut pages, least) = (1 << (bytes / PAGE_SIZE).max(1).ilog2(), (unit / PAGE_SIZE).max(1));
+        while pages >= least {
+            if let Some(start) = self.take(pages) {
+                return PaRange::new(start, pages.saturating_mul(PAGE_SIZE)).ok();
+            }
+            pages /= 2;
+        }
+        None
+    }
+
+    /// Why somebody who wants `bytes` in runs of `unit` at least, and has `taken` of them, can't have the rest.
+    pub fn refusal(&self, bytes: u64, taken: u64, unit: u64) -> FrameError {
+        let free = self.free.saturating_mul(PAGE_SIZE).saturating_add(taken);
+        match free < bytes {
+            true => FrameError::Short { wanted: bytes >> 10, free: free >> 10 },
+            false => FrameError::BrokenUp { wanted: bytes >> 10, free: free >> 10, unit: unit >> 10 },
+        }
+    }
+
+    /// Takes back a run that [`take_run`](Self::take_run) gave.
+    pub fn give_back(&mut self, run: PaRange) {
         let pages = run.size() / PAGE_SIZE;
         self.allocator.dealloc((run.start().as_u64() / PAGE_SIZE) as usize, pages as usize);
-        self.free += pages;
+        self.free = self.free.saturating_add(pages);
     }
 
     fn short(&self, pages: u64) -> FrameError {
@@ -59,7 +85,7 @@ pub type Ledger = stage2::Ledger<Vec<Run>>;
 /// Room for the board's own runs and some for each VM: RAM in power-of-two pieces, tables, devices.
 const LEDGER_RUNS: usize = 4096;
 
-static LEDGER: Mutex<Option<Ledger>> = Mutex::new(None);
+static LEDGER: Once<Mutex<Ledger>> = Once::new();
 
 /// Gives the heap its space. Once, by the boot CPU.
 pub fn init_heap() {
@@ -69,8 +95,8 @@ pub fn init_heap() {
 
 /// What a CPU takes of the heap, its log above all, in pages.
 const PAGES_PER_CPU: usize = 8;
-/// What a VM takes, its console above all.
-const PAGES_PER_VM: usize = 6;
+/// What a VM takes: its console, the list of its memory, and what the frames that are given back are remembered by.
+const PAGES_PER_VM: usize = 8;
 
 /// Gives the heap space for `cpus` CPUs, when there are frames.
 ///
@@ -133,6 +159,18 @@ pub enum FrameError {
         /// KiB that were left.
         free: u64,
     },
+    /// Enough is left, but in pieces that are too small.
+    #[error(
+        "{wanted} KiB of memory are wanted; of the {free} KiB that are free, too much is in pieces of less than {unit} KiB"
+    )]
+    BrokenUp {
+        /// KiB that are wanted.
+        wanted: u64,
+        /// KiB that are free.
+        free: u64,
+        /// KiB of the smallest piece that would do.
+        unit: u64,
+    },
     /// The ledger refused.
     #[error(transparent)]
     Ledger(#[from] LedgerError),
@@ -181,7 +219,7 @@ pub fn init(board: &Board<'_>, tree: u64, tree_size: u64) -> Result<(), MemoryEr
     }
     let image_pages = PaRange::new(Pa::new(image.start), image.end - image.start)?;
     inventory.declare(image_pages, Kind::Hypervisor)?;
-    *LEDGER.lock() = Some(inventory.finish());
+    LEDGER.call_once(|| Mutex::new(inventory.finish()));
     log::info!("{} MiB of RAM free", total >> 20);
     Ok(())
 }
@@ -204,9 +242,19 @@ fn add_free(
     Ok(end - start)
 }
 
-/// Works on the ledger. Only at boot and when VMs are built: exits don't change who owns what.
+/// The free frames, unless another CPU has them just now. Not on an exit.
+pub fn try_frames() -> Option<impl DerefMut<Target = Frames>> {
+    FRAMES.try_lock()
+}
+
+/// The ledger, unless another CPU has it just now. Not on an exit.
+pub fn try_ledger() -> Option<impl DerefMut<Target = Ledger>> {
+    LEDGER.get()?.try_lock()
+}
+
+/// Works on the ledger, once there is one. Not on an exit: those don't change who owns what.
 pub fn with_ledger<T>(work: impl FnOnce(&mut Ledger) -> T) -> Option<T> {
-    LEDGER.lock().as_mut().map(work)
+    LEDGER.get().map(|ledger| work(&mut ledger.lock()))
 }
 
 /// Frames for EL2's own use: `pages` of them side by side, a power of two, aligned to their size, written down as the
@@ -223,69 +271,12 @@ pub fn claim(pages: usize) -> Result<Pa, FrameError> {
     Ok(pa)
 }
 
-/// Memory for a VM: `size` bytes (a multiple of a page) in power-of-two runs, the largest first, each aligned to its size;
-/// zeroed and written down as the VM's.
-///
-/// # Errors
-/// Not enough is left; nothing is taken then.
-pub fn donate(vm: VmId, size: u64) -> Result<Vec<PaRange>, FrameError> {
-    let runs = allocate_runs(size)?;
-    for run in &runs {
-        scrub(*run)?;
-        with_ledger(|ledger| ledger.transfer(*run, Transfer::Donate(vm))).unwrap_or(Ok(()))?;
-    }
-    Ok(runs)
-}
-
-/// Zeroes memory that nobody has, which makes it free.
-fn scrub(range: PaRange) -> Result<(), LedgerError> {
-    let Some(begun) = with_ledger(|ledger| ledger.begin_scrub(range)) else { return Ok(()) };
-    let mut scrub = begun?;
-    // At boot there is nobody else to wait for it, so one step does.
-    while scrub.step(range.pages(), crate::cache::zero) == Progress::More {}
-    with_ledger(|ledger| ledger.finish_scrub(scrub)).unwrap_or(Ok(())).map_err(|(error, _)| error)
-}
-
-/// Gives back a run that `donate` gave and the VM doesn't map.
-///
-/// # Errors
-/// The ledger says that it isn't so.
-pub fn reclaim(vm: VmId, run: PaRange) -> Result<(), FrameError> {
-    with_ledger(|ledger| ledger.transfer(run, Transfer::Reclaim(vm))).unwrap_or(Ok(()))?;
-    FRAMES.lock().give_back(run);
-    Ok(())
-}
-
 /// Gives back frames that `claim` gave.
 pub fn yield_back(pa: Pa, pages: usize) {
     let Ok(range) = PaRange::new(pa, pages as u64 * PAGE_SIZE) else { return };
     if with_ledger(|ledger| ledger.transfer(range, Transfer::Yield)) == Some(Ok(())) {
         FRAMES.lock().give_back(range);
     }
-}
-
-fn allocate_runs(size: u64) -> Result<Vec<PaRange>, FrameError> {
-    let mut frames = FRAMES.lock();
-    let short = frames.short(size / PAGE_SIZE);
-    let mut runs = Vec::new();
-    let mut left = size / PAGE_SIZE;
-    // The largest power of two that is wanted first; where memory is broken up, two halves do as well.
-    let mut piece = 1u64 << left.max(1).ilog2();
-    while left > 0 {
-        piece = piece.min(1 << left.ilog2());
-        match frames.take(piece) {
-            Some(start) => {
-                runs.push(PaRange::new(start, piece * PAGE_SIZE)?);
-                left -= piece;
-            }
-            None if piece > 1 => piece /= 2,
-            None => {
-                runs.into_iter().for_each(|run| frames.give_back(run));
-                return Err(short);
-            }
-        }
-    }
-    Ok(runs)
 }
 
 /// Whether a range lies in the board's RAM, so that EL2 maps it.

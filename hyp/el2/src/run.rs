@@ -6,13 +6,14 @@
 
 use aarch64_cpu::asm;
 use alloc::vec::Vec;
+use vmm::life::{Event, Phase};
 use vmm::psci::{Outcome, PowerRequest, PowerState, X0_SUCCESS};
-use vmm::sched::{Pinned, Queue, Scheduler, Shared, Turn};
+use vmm::sched::{Pinned, Queue, Scheduler, Shared, Times, Turn};
 
 use crate::exit::Frame;
 use crate::percpu::{own, this_cpu};
 use crate::vcpu::Vcpu;
-use crate::vm::{self, Phase};
+use crate::vm;
 use crate::{interrupts, timer};
 
 unsafe extern "C" {
@@ -34,6 +35,7 @@ pub fn enter() -> ! {
     for vcpu in members {
         consider(vcpu);
     }
+    interrupts::see_to_alarms();
     let mut frame = Frame::default();
     schedule(&mut frame);
     // SAFETY: the frame is at the end of this CPU's stack, whose rest lies above it; nothing of this function is used
@@ -63,13 +65,16 @@ fn schedule(frame: &mut Frame) {
         if let Some(vcpu) = loaded()
             && vcpu.vm.phase() != Phase::Running
         {
-            put_off(vcpu);
+            put_off(vcpu, frame);
         }
         let now = timer::now();
         wake_those_due(now);
         own().look.set(false);
         let turn = with_queue(|queue| queue.pick(now)).unwrap_or(Turn { member: None, until: None });
         let next = turn.member.and_then(|member| this_cpu().member(member));
+        for vcpu in own().vcpu.get().into_iter().chain(next) {
+            publish_times(vcpu, turn, now);
+        }
         let runs = next.is_some_and(|vcpu| take_on(vcpu, frame));
         let wakes_at = this_cpu().members().iter().map(|vcpu| vcpu.wakes_at()).min();
         own().timer.set_turn(turn.until.unwrap_or(u64::MAX).min(wakes_at.unwrap_or(u64::MAX)));
@@ -82,6 +87,12 @@ fn schedule(frame: &mut Frame) {
             asm::wfi();
         }
     }
+}
+
+/// Lets other CPUs see where a vCPU's time went.
+fn publish_times(vcpu: &Vcpu, turn: Turn, now: u64) {
+    let Times { ran, waited } = with_queue(|queue| queue.times(vcpu.member)).unwrap_or_default();
+    vcpu.trace.times(now, turn.member == Some(vcpu.member), ran, waited);
 }
 
 /// Makes those ready that sleep, and whose interrupt has come.
@@ -123,16 +134,16 @@ pub fn consider(vcpu: &'static Vcpu) {
     }
     let vm = vcpu.vm;
     let state = vm.power.lock().state(vcpu.id);
-    let has_reason = match (vm.phase(), state) {
-        (Phase::Stopped, _) => false,
-        (Phase::Running, PowerState::Off) => false,
-        (Phase::Running, PowerState::OnPending) => true,
-        (Phase::Running, PowerState::On) => vcpu.has_interrupt(),
-        (Phase::Restarting | Phase::TurningOff | Phase::Crashing, _) => vm::is_to_advance(vcpu),
+    let runs = vm.phase() == Phase::Running;
+    let has_reason = match state {
+        _ if !runs => vm::is_to_advance(vcpu),
+        PowerState::Off => false,
+        PowerState::OnPending => true,
+        PowerState::On => vcpu.was_interrupted() || vcpu.has_interrupt(),
     };
     if has_reason {
         wake(vcpu, timer::now());
-    } else if state == PowerState::On {
+    } else if runs && state == PowerState::On {
         vcpu.note_timers();
     }
 }
@@ -153,6 +164,7 @@ fn take_on(vcpu: &'static Vcpu, frame: &mut Frame) -> bool {
     }
     if !vcpu.enter() {
         if !vm::advance(vcpu) {
+            vcpu.interrupt();
             block(vcpu);
             consider(vcpu);
         }
@@ -174,10 +186,21 @@ fn take_on(vcpu: &'static Vcpu, frame: &mut Frame) -> bool {
     true
 }
 
-/// Takes the vCPU, which is loaded, off this CPU, for it is off or its VM stops.
-fn put_off(vcpu: &'static Vcpu) {
+/// Takes the vCPU, which is loaded, off this CPU, for it is off or its VM stops. In what follows it may go on where it was.
+fn put_off(vcpu: &'static Vcpu, frame: &Frame) {
+    let is_off = vcpu.vm.power.lock().state(vcpu.id) == PowerState::Off;
+    if is_ready(vcpu) {
+        vcpu.interrupt();
+    }
     block(vcpu);
-    vcpu.discard();
+    if is_off {
+        vcpu.discard();
+    } else {
+        if vcpu.vm.phase() == Phase::Crashing {
+            vcpu.note_instruction();
+        }
+        vcpu.save(frame);
+    }
     consider(vcpu);
 }
 
@@ -226,9 +249,9 @@ pub fn power(vcpu: &'static Vcpu, frame: &mut Frame, request: PowerRequest) {
         Outcome::StopVcpu => {
             if vcpu.vm.power.lock().all_off() {
                 // Nothing in the VM can turn a vCPU on any more.
-                vcpu.vm.stop(Phase::TurningOff);
+                turn_off(vcpu);
             }
-            put_off(vcpu);
+            put_off(vcpu, frame);
             schedule(frame);
         }
         Outcome::Suspend => {
@@ -236,12 +259,19 @@ pub fn power(vcpu: &'static Vcpu, frame: &mut Frame, request: PowerRequest) {
             sleep(vcpu, frame);
         }
         Outcome::SystemOff => {
-            vcpu.vm.stop(Phase::TurningOff);
+            turn_off(vcpu);
             leave_if_stopped(frame);
         }
         Outcome::SystemReset => {
-            vcpu.vm.stop(Phase::Restarting);
+            vcpu.vm.change(Event::Restart);
             leave_if_stopped(frame);
         }
+    }
+}
+
+/// The vCPU's VM turns itself off.
+fn turn_off(vcpu: &'static Vcpu) {
+    if vcpu.vm.change(Event::Stop) {
+        log::info!("{} turned itself off", vcpu.vm.name);
     }
 }

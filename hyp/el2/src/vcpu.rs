@@ -3,20 +3,23 @@
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 
 use aarch64_cpu::asm::barrier;
-use aarch64_cpu::registers::HCR_EL2;
+use aarch64_cpu::registers::{ELR_EL2, HCR_EL2};
+use abi::record::{CrashRecord, VcpuRecord};
 use platform::power::Mitigation;
-use tock_registers::interfaces::Writeable;
+use tock_registers::interfaces::{Readable, Writeable};
 use vgic::{IntId, Kicks, VcpuId};
-use vmm::psci::Start;
+use vmm::life::Phase;
+use vmm::psci::{PowerState, Start};
 use vmm::smccc::Workaround;
 
 use crate::context::{self, Context, World};
-use crate::cpu;
-use crate::exit::Frame;
+use crate::exit::{self, Frame};
 use crate::gic::with_hardware;
 use crate::lock::Mutex;
 use crate::percpu::{self, own};
-use crate::vm::{Phase, Vm};
+use crate::trace::Trace;
+use crate::vm::Vm;
+use crate::{cpu, timer};
 
 /// A vCPU. It has one CPU for ever; what it has in that CPU's registers stays there until another vCPU of that CPU is
 /// to run.
@@ -37,6 +40,12 @@ pub struct Vcpu {
     wakes_at: AtomicU64,
     /// It isn't loaded, and waits for its turn: it will then see whatever there is to see, and needs no call.
     waits: AtomicBool,
+    /// It was taken off its CPU, or kept from it, when it was ready: it is to go on as soon as its VM does.
+    interrupted: AtomicBool,
+    /// The instruction at its PC when its VM crashed, and bit 32 if that could be read.
+    instruction: AtomicU64,
+    /// What it was at.
+    pub trace: Trace,
     /// How far cleaning the VM's memory for this vCPU's set-and-way maintenance has come.
     pub cleaned: AtomicU64,
 }
@@ -53,6 +62,9 @@ impl Vcpu {
             context: Mutex::new(Context::default()),
             wakes_at: AtomicU64::new(u64::MAX),
             waits: AtomicBool::new(false),
+            interrupted: AtomicBool::new(false),
+            instruction: AtomicU64::new(0),
+            trace: Trace::new(),
             cleaned: AtomicU64::new(0),
         }
     }
@@ -70,11 +82,11 @@ impl Vcpu {
         }
     }
 
-    /// Claims that the vCPU is loaded, unless its VM is stopping or has stopped.
+    /// Claims that the vCPU is loaded, if its VM runs.
     pub fn enter(&self) -> bool {
         let bit = 1 << self.id.0;
-        // This and `Vm::stop` each write one word and read the other, so all four are in one order (SeqCst): either the
-        // VM that stops sees this vCPU loaded and waits for it, or this vCPU sees that the VM stops.
+        // This and `Vm::change` each write one word and read the other, so all four are in one order (SeqCst): either
+        // whoever stops the VM sees this vCPU loaded and waits for it, or this vCPU sees that the VM stops.
         self.vm.loaded.fetch_or(bit, Ordering::SeqCst);
         if self.vm.phase() == Phase::Running {
             return true;
@@ -86,10 +98,25 @@ impl Vcpu {
     /// The vCPU is off its CPU.
     pub fn leave(&self) {
         let before = self.vm.loaded.fetch_and(!(1 << self.id.0), Ordering::SeqCst);
-        if before == 1 << self.id.0 && self.id != VcpuId(0) && self.vm.phase() != Phase::Running {
-            // The last one: vCPU 0's CPU goes on with what the VM stops for. If this is that CPU, it looks next.
+        if before != 1 << self.id.0 || self.vm.phase() == Phase::Running {
+            return;
+        }
+        // The last one.
+        self.vm.settle();
+        if self.id != VcpuId(0) {
+            // vCPU 0's CPU goes on with what the VM stops for. If this is that CPU, it looks next.
             self.vm.wake(VcpuId(0));
         }
+    }
+
+    /// It is ready, and can't run now: it is to go on as soon as its VM does. On its own CPU.
+    pub fn interrupt(&self) {
+        self.interrupted.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether it was ready when it was taken off its CPU, or kept from it.
+    pub fn was_interrupted(&self) -> bool {
+        self.interrupted.load(Ordering::Relaxed)
     }
 
     /// Whether the vCPU is loaded.
@@ -114,6 +141,7 @@ impl Vcpu {
     /// been entered ([`enter`](Self::enter)).
     pub fn load(&'static self, start: Option<Start>, frame: &mut Frame) {
         self.set_waits(false);
+        self.interrupted.store(false, Ordering::Relaxed);
         let mut context = self.context.lock();
         if let Some(start) = start {
             context.reset(start);
@@ -130,6 +158,7 @@ impl Vcpu {
             vttbr: self.vm.vttbr,
             // Bit 31 is RES1.
             vmpidr: 1 << 31 | vmm::affinity::vcpu_mpidr(self.id),
+            clock_offset: self.vm.clock_offset(),
         };
         context.load(&world, frame, self.has_keys());
         let before = own().last_loaded.replace(self.vm.id, self.id);
@@ -163,7 +192,7 @@ impl Vcpu {
         self.vm.kick(kicks);
     }
 
-    /// Takes it off this CPU for good: it is off, or its VM stops. It begins anew.
+    /// Takes it off this CPU for good: it is off, and begins anew.
     pub fn discard(&self) {
         context::stop_timers();
         let kicks = self.save_interrupts(&mut self.context.lock());
@@ -189,9 +218,11 @@ impl Vcpu {
     /// It sleeps, and isn't loaded: notes when one of its timers has to be seen to.
     pub fn note_timers(&self) {
         let timers = self.context.lock().timers();
+        let offset = self.vm.clock_offset();
         let vgic = self.vm.vgic.lock();
         let heard = |(deadline, intid): (Option<u64>, IntId)| {
-            deadline.filter(|_| vgic.is_enabled(self.id, intid)).unwrap_or(u64::MAX)
+            let deadline = deadline.filter(|_| vgic.is_enabled(self.id, intid));
+            deadline.map_or(u64::MAX, |deadline| deadline.saturating_add(offset))
         };
         let [virtual_, physical] = timers;
         let wakes_at = heard((virtual_, IntId::VIRTUAL_TIMER)).min(heard((physical, IntId::PHYSICAL_TIMER)));
@@ -221,6 +252,36 @@ impl Vcpu {
     /// The guest uses a debug register for the first time. Returns whether it may try again.
     pub fn open_breakpoints(&self) -> bool {
         self.context.lock().open_breakpoints()
+    }
+
+    /// Its VM crashes: notes the instruction at its PC, while the guest's translation is still loaded.
+    pub fn note_instruction(&self) {
+        let mut code = [0; 4];
+        let pc = exit::guest_ipa(ELR_EL2.get());
+        let read = pc.is_some_and(|pc| self.vm.read(pc, &mut code));
+        let noted = u64::from(u32::from_le_bytes(code)) | u64::from(read) << 32;
+        self.instruction.store(noted, Ordering::Relaxed);
+    }
+
+    /// Puts what it was at into a report. Its VM has crashed, and it has left.
+    pub fn describe(&self, report: &mut CrashRecord) {
+        self.context.lock().describe(report);
+        report.instruction = self.instruction.load(Ordering::Relaxed);
+        self.trace.put_last(report);
+    }
+
+    /// What it does, for statistics. `None`: its VM's state is in use just now.
+    pub fn info(&self) -> Option<VcpuRecord> {
+        let power = match self.vm.power.try_lock()?.state(self.id) {
+            PowerState::Off => 0,
+            PowerState::OnPending => 1,
+            PowerState::On => 2,
+        };
+        let now = timer::now();
+        let mut record = VcpuRecord { cpu: self.cpu as u64, power, now, ..VcpuRecord::from_words(&[]) };
+        record.interrupts = self.vm.vgic.try_lock()?.presented(self.id);
+        self.trace.put(&mut record, now);
+        Some(record)
     }
 
     fn has_keys(&self) -> bool {

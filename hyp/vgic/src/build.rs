@@ -44,6 +44,7 @@ impl Vcpu {
             sgi_sources: [0; 16],
             sgi_active: [0; 16],
             asked_by: 0,
+            presented: 0,
             fresh: 0,
             asleep: true,
         }

@@ -418,6 +418,7 @@ impl Cpu<'_> {
             self.hold(word, intid);
         }
         self.describe(n, value);
+        self.vcpu.presented = self.vcpu.presented.wrapping_add(1);
         hw.write(n as usize, value);
     }
 

@@ -121,6 +121,11 @@ impl Vgic {
         cpu.can_signal(interface)
     }
 
+    /// How many interrupts were put before `vcpu` since the VM was built.
+    pub fn presented(&self, vcpu: VcpuId) -> u64 {
+        self.vcpus.get(vcpu.index()).map_or(0, |state| state.presented)
+    }
+
     /// Whether `vcpu` has enabled this SGI or PPI, and its group: without that it will not be told of it.
     pub fn is_enabled(&self, vcpu: VcpuId, intid: IntId) -> bool {
         let state = self.vcpus.get(vcpu.index()).filter(|_| intid.is_private());

@@ -35,6 +35,7 @@ impl Vcpu {
         // `active` may be out of date, as for all that is in list registers.
         self.bank.taken |= mask;
         self.fresh = 0;
+        self.presented = self.presented.wrapping_add(1);
         hw.write(usize::from(n), *slot);
         true
     }

@@ -120,6 +120,8 @@ pub(crate) struct Vcpu {
     pub fresh: u64,
     /// `GICR_WAKER.ProcessorSleep`.
     pub asleep: bool,
+    /// Interrupts that were put before it, since it was built.
+    pub presented: u64,
 }
 
 impl Vcpu {

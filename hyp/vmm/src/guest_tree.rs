@@ -28,6 +28,8 @@ pub struct GuestTree<'a> {
     pub initrd: Option<Range<Ipa>>,
     /// Fresh random numbers, if the board has a source of them.
     pub seeds: Option<Seeds>,
+    /// The seconds within which it must feed its watchdog, if it has one.
+    pub watchdog: Option<u32>,
 }
 
 /// The version of a VM's interrupt controller.
@@ -99,6 +101,9 @@ pub fn build(tree: &GuestTree<'_>) -> Vec<u8> {
     root.add_child(cpus(tree.affinities));
     root.add_child(timer(tree));
     root.add_child(clock());
+    if let Some(seconds) = tree.watchdog {
+        root.add_child(watchdog(seconds));
+    }
     let console = format!("/{}", uart_name(&tree.layout.uart));
     let mut aliases = node("aliases");
     set(&mut aliases, "serial0", console.as_str());
@@ -137,6 +142,15 @@ fn psci() -> DeviceTreeNode {
     set(&mut psci, "method", "hvc");
     set(&mut psci, "compatible", ["arm,psci-1.0", "arm,psci-0.2", "arm,psci"].as_slice());
     psci
+}
+
+/// Linux, `Documentation/devicetree/bindings/watchdog/arm-smc-wdt.yaml`.
+fn watchdog(seconds: u32) -> DeviceTreeNode {
+    let mut watchdog = node("watchdog");
+    set(&mut watchdog, "timeout-sec", seconds);
+    set(&mut watchdog, "arm,smc-id", abi::hanok::WATCHDOG.as_u32());
+    set(&mut watchdog, "compatible", "arm,smc-wdt");
+    watchdog
 }
 
 fn memory(tree: &GuestTree<'_>) -> DeviceTreeNode {

@@ -32,6 +32,7 @@ extern crate alloc;
 extern crate std;
 
 pub mod affinity;
+pub mod calls;
 pub mod console;
 pub mod devices;
 pub mod esr;

@@ -139,6 +139,11 @@ impl Phase {
         matches!(self, Self::Created | Self::Stopped | Self::Crashed)
     }
 
+    /// Whether what is typed for it can wait until it takes it: it runs, or may before long.
+    pub const fn may_listen(self) -> bool {
+        matches!(self, Self::Starting | Self::Running | Self::Paused | Self::Restarting)
+    }
+
     /// For guests: a number of [`abi::record::state`].
     pub const fn state(self) -> u64 {
         match self {

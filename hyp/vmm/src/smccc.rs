@@ -4,7 +4,9 @@
 //! the caller passes on only those with an immediate of 0, as the convention has no others, and answers the rest with
 //! [`UNKNOWN`]. PSCI's effects are in [`crate::psci`]. See `docs/hypercalls.md`, whose table is this one.
 
+use crate::calls::{Buffer, Request, WatchdogRequest};
 use crate::layout::Ipa;
+use crate::life::Event;
 use crate::psci::PowerRequest;
 use abi::smccc::{NOT_REQUIRED, NOT_SUPPORTED, SUCCESS, WORKAROUND_CALLABLE, WORKAROUND_NEEDED};
 use abi::{FunctionId, hanok, psci, pv_time, smccc};
@@ -24,6 +26,8 @@ pub enum Answer {
     Mitigate(Mitigation),
     /// Hand this to the VM's [`crate::psci::PowerStates`].
     Power(PowerRequest),
+    /// One of Hanok's own calls.
+    Own(Request),
     /// About the calling vCPU's stolen time (DEN0057): [`UNKNOWN`] where its VM has no record of that.
     StolenTime(StolenTime),
 }
@@ -166,12 +170,53 @@ calls! {
     HanokUid, "Hanok: call UID", [hanok::CALL_UID],
         "", "the UUID ecdcc7bd-8272-4b9f-b39c-18393b011d3d in W0 to W3, four bytes each, the first one lowest", "";
     HanokRevision, "Hanok: revision", [hanok::REVISION],
-        "", "1 (major) in W0, 0 (minor) in W1", "";
+        "", "1 (major) in W0, 1 (minor) in W1", "";
+    HanokFeatures, "Hanok: features", [hanok::FEATURES],
+        "identifier of a call of this service", "0: there", "NOT_SUPPORTED (-1): not there";
+    HanokIdentity, "Hanok: identity", [hanok::IDENTITY],
+        "", "0; the VM's number in W1, the vCPU's in W2, the VM's rights in W3", "";
+    HanokYield, "Hanok: yield", [hanok::YIELD],
+        "", "0, when others that share the CPU have gone first once", "";
+    HanokConsoleWrite, "Hanok: console write", [hanok::CONSOLE_WRITE],
+        "buffer; bytes", "bytes taken, 0: there is no room", "INVALID_PARAMETERS (-2)";
+    HanokConsoleRead, "Hanok: console read", [hanok::CONSOLE_READ],
+        "buffer; bytes", "bytes given, 0: there are none", "INVALID_PARAMETERS (-2)";
+    HanokDoorbell, "Hanok: doorbell", [hanok::DOORBELL],
+        "number of a channel of the VM's", "0", "INVALID_PARAMETERS (-2): no such channel";
+    HanokCrash, "Hanok: crash", [hanok::CRASH],
+        "", "doesn't return; this VM has crashed", "";
+    HanokVmStart, "Hanok: VM start", [hanok::VM_START],
+        "VM", "0: it will", "INVALID_PARAMETERS (-2); DENIED (-3); WRONG_STATE (-4): it runs, or is stopping";
+    HanokVmStop, "Hanok: VM stop", [hanok::VM_STOP],
+        "VM", "0: it will", "INVALID_PARAMETERS (-2); DENIED (-3); WRONG_STATE (-4): it is off, or stopping";
+    HanokVmPause, "Hanok: VM pause", [hanok::VM_PAUSE],
+        "VM", "0: it will", "INVALID_PARAMETERS (-2); DENIED (-3); WRONG_STATE (-4): it doesn't run";
+    HanokVmResume, "Hanok: VM resume", [hanok::VM_RESUME],
+        "VM", "0: it will", "INVALID_PARAMETERS (-2); DENIED (-3); WRONG_STATE (-4): it isn't paused";
+    HanokVmRestart, "Hanok: VM restart", [hanok::VM_RESTART],
+        "VM", "0: it will", "INVALID_PARAMETERS (-2); DENIED (-3); WRONG_STATE (-4): it is starting, or stopping";
+    HanokVmInfo, "Hanok: VM info", [hanok::VM_INFO],
+        "VM; buffer; bytes", "bytes written of a `VmRecord`", "INVALID_PARAMETERS (-2); DENIED (-3); BUSY (-5)";
+    HanokVcpuInfo, "Hanok: vCPU info", [hanok::VCPU_INFO],
+        "VM; vCPU; buffer; bytes", "bytes written of a `VcpuRecord`",
+        "INVALID_PARAMETERS (-2); DENIED (-3); BUSY (-5)";
+    HanokVmCrash, "Hanok: VM crash report", [hanok::VM_CRASH],
+        "VM; buffer; bytes", "bytes written of the last crash's `CrashRecord`, 0: it has not crashed",
+        "INVALID_PARAMETERS (-2); DENIED (-3); BUSY (-5)";
+    HanokHistory, "Hanok: history", [hanok::HISTORY],
+        "VM whose console, or 0xffffffff: Hanok's log; position, 0: the oldest; buffer; bytes",
+        "bytes given, 0: there are no more; the position behind them in X1",
+        "INVALID_PARAMETERS (-2); DENIED (-3); BUSY (-5)";
+    HanokFocus, "Hanok: focus", [hanok::FOCUS],
+        "VM", "0: it has the board's console", "INVALID_PARAMETERS (-2); DENIED (-3); BUSY (-5)";
+    HanokWatchdog, "Hanok: watchdog", [hanok::WATCHDOG],
+        "what (0: limits, 1: set timeout, 2: turn on or off, 3: feed, 4: time left); seconds, or 1 and 0 for on and off",
+        "0; the least and the most in W1 and W2, or the seconds left in W1", "INVALID_PARAMETERS (-2)";
 }
 
-/// Answers the call whose X0 to X3 are `x`. Takes no lock and changes nothing.
+/// Answers the call whose X0 to X4 are `x`. Takes no lock and changes nothing.
 #[inline]
-pub fn call(x: &[u64; 4], mitigations: &Mitigations) -> Answer {
+pub fn call(x: &[u64; 5], mitigations: &Mitigations) -> Answer {
     let id = FunctionId::from_x0(x[0]);
     let Some(call) = Call::decode(id) else {
         return Answer::Return(UNKNOWN);
@@ -208,7 +253,47 @@ pub fn call(x: &[u64; 4], mitigations: &Mitigations) -> Answer {
         }
         Call::SystemOff => Answer::Power(PowerRequest::SystemOff),
         Call::SystemReset => Answer::Power(PowerRequest::SystemReset),
+        Call::HanokFeatures => Answer::Return(hanok_features(FunctionId::from_x0(x[1])) as u64),
+        own => match own_call(own, x) {
+            Ok(request) => Answer::Own(request),
+            Err(code) => Answer::Return(code as u64),
+        },
     }
+}
+
+/// Whether a call of Hanok's own service is there.
+fn hanok_features(id: FunctionId) -> i64 {
+    let is_own = id.owner() == hanok::FEATURES.owner();
+    if is_own && Call::decode(id).is_some() { hanok::SUCCESS } else { hanok::NOT_SUPPORTED }
+}
+
+/// Decodes Hanok's own calls. Numbers of VMs, vCPUs and channels are 32 bits in both conventions.
+fn own_call(call: Call, x: &[u64; 5]) -> Result<Request, i64> {
+    let &[_, x1, x2, x3, x4] = x;
+    let vm = x1 as u32;
+    Ok(match call {
+        Call::HanokIdentity => Request::Identity,
+        Call::HanokYield => Request::Yield,
+        Call::HanokConsoleWrite => Request::ConsoleWrite(Buffer::new(x1, x2)?),
+        Call::HanokConsoleRead => Request::ConsoleRead(Buffer::new(x1, x2)?),
+        Call::HanokDoorbell => Request::Doorbell(x1 as u32),
+        Call::HanokCrash => Request::Crash,
+        Call::HanokVmStart => Request::Control(vm, Event::Start),
+        Call::HanokVmStop => Request::Control(vm, Event::Stop),
+        Call::HanokVmPause => Request::Control(vm, Event::Pause),
+        Call::HanokVmResume => Request::Control(vm, Event::Resume),
+        Call::HanokVmRestart => Request::Control(vm, Event::Restart),
+        Call::HanokVmInfo => Request::VmInfo(vm, Buffer::new(x2, x3)?),
+        Call::HanokVcpuInfo => Request::VcpuInfo(vm, x2 as u32, Buffer::new(x3, x4)?),
+        Call::HanokVmCrash => Request::CrashReport(vm, Buffer::new(x2, x3)?),
+        Call::HanokHistory => {
+            let by = if vm == hanok::LOG { None } else { Some(vm) };
+            Request::History { by, position: x2, buffer: Buffer::new(x3, x4)? }
+        }
+        Call::HanokFocus => Request::Focus(vm),
+        Call::HanokWatchdog => Request::Watchdog(WatchdogRequest::decode(x1 as u32, x2 as u32)?),
+        _ => return Err(NOT_SUPPORTED),
+    })
 }
 
 /// DEN0057, PV_TIME_FEATURES.

@@ -27,10 +27,25 @@ pub enum Action {
     StageOne(StageOne),
     /// Data cache maintenance by set and way (HCR_EL2.TSW).
     SetWay,
+    /// A register of the physical counter and timer, which trap while the VM's time isn't the board's (CNTHCTL_EL2).
+    PhysicalTimer(PhysicalTimer),
     /// A debug register, which traps until the guest first uses one (MDCR_EL2.TDA).
     Debug,
     /// There is no such register for guests.
     Undefined,
+}
+
+/// Registers of the physical counter and timer of EL1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PhysicalTimer {
+    /// CNTPCT_EL0 and CNTPCTSS_EL0, which are only read.
+    Counter,
+    /// CNTP_CVAL_EL0.
+    Deadline,
+    /// CNTP_TVAL_EL0.
+    Left,
+    /// CNTP_CTL_EL0.
+    Control,
 }
 
 /// Registers that identify the implementation (HCR_EL2.TID1).
@@ -72,7 +87,20 @@ pub fn action(register: Sysreg, read: bool) -> Action {
     if is_debug(register) {
         return Action::Debug;
     }
+    if let Some(timer) = physical_timer(register, read) {
+        return Action::PhysicalTimer(timer);
+    }
     if read { reads(register) } else { writes(register) }
+}
+
+fn physical_timer(register: Sysreg, read: bool) -> Option<PhysicalTimer> {
+    match register.fields() {
+        (3, 3, 14, 0, 1 | 5) if read => Some(PhysicalTimer::Counter),
+        (3, 3, 14, 2, 0) => Some(PhysicalTimer::Left),
+        (3, 3, 14, 2, 1) => Some(PhysicalTimer::Control),
+        (3, 3, 14, 2, 2) => Some(PhysicalTimer::Deadline),
+        _ => None,
+    }
 }
 
 /// Breakpoints, watchpoints (DBGBVR, DBGBCR, DBGWVR, DBGWCR), MDSCR_EL1, claim tags and DBGAUTHSTATUS_EL1.
@@ -204,6 +232,24 @@ mod tests {
         let sgi1r = Sysreg::new(3, 0, 12, 11, 5);
         assert_eq!(action(sgi1r, false), Action::Sgi(SgiRegister::Sgi1r));
         assert_eq!(action(sgi1r, true), Action::Undefined);
+    }
+
+    #[test]
+    fn the_physical_counter_is_read_only_and_its_timer_is_not() {
+        for (crm, op2, timer) in
+            [(2, 0, PhysicalTimer::Left), (2, 1, PhysicalTimer::Control), (2, 2, PhysicalTimer::Deadline)]
+        {
+            let register = Sysreg::new(3, 3, 14, crm, op2);
+            assert_eq!(action(register, true), Action::PhysicalTimer(timer));
+            assert_eq!(action(register, false), Action::PhysicalTimer(timer));
+        }
+        for op2 in [1, 5] {
+            let counter = Sysreg::new(3, 3, 14, 0, op2);
+            assert_eq!(action(counter, true), Action::PhysicalTimer(PhysicalTimer::Counter));
+            assert_eq!(action(counter, false), Action::Undefined);
+        }
+        // The virtual one, which never traps.
+        assert_eq!(action(Sysreg::new(3, 3, 14, 0, 2), true), Action::Undefined);
     }
 
     #[test]

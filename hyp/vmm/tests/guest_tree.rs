@@ -14,6 +14,7 @@ fn tree(gic: GicVersion) -> GuestTree<'static> {
         bootargs: None,
         initrd: None,
         seeds: None,
+        watchdog: None,
     }
 }
 
@@ -203,4 +204,14 @@ fn the_size_is_known_before_the_ram_disk_has_its_place() {
 #[test]
 fn no_log_shows_the_seeds() {
     assert_eq!(format!("{:?}", seeds()), "Some(Seeds(..))");
+}
+
+#[test]
+fn a_watchdog_is_shown_to_those_that_have_one() {
+    let blob = build(&GuestTree { watchdog: Some(30), ..tree(GicVersion::V3) });
+    assert_eq!(
+        properties_of(&blob, "/watchdog"),
+        ["timeout-sec=[1e]", "arm,smc-id=[86000020]", "compatible=arm,smc-wdt|"]
+    );
+    assert!(properties_of(&build(&tree(GicVersion::V3)), "/watchdog").is_empty());
 }

@@ -160,6 +160,37 @@ fn flags_follow_the_ring_to_its_end() {
 }
 
 #[test]
+fn blocks_go_where_single_bytes_go() {
+    let mut uart = uart();
+    write(&mut uart, IMSC, RX | RT);
+    let bytes: Vec<u8> = (0..=255).collect();
+    assert_eq!(uart.send_block(&bytes).0, 256);
+    write(&mut uart, DR, 0x55);
+    assert_eq!(fetch(&mut uart), [&bytes[..], &[0x55]].concat());
+    let mut sent = 0;
+    while uart.pending_output() < OUTPUT_CAPACITY {
+        sent += uart.send_block(&bytes[..100]).0;
+    }
+    assert_eq!(
+        (sent, uart.send_block(&bytes).0),
+        (OUTPUT_CAPACITY, 0),
+        "full: the rest is left to the caller"
+    );
+    fetch(&mut uart);
+
+    for byte in *b"typed" {
+        assert!(uart.receive(byte).is_some());
+    }
+    assert!(uart.irq_level());
+    let mut out = [0; 3];
+    assert_eq!((uart.receive_block(&mut out).0, &out), (3, b"typ"));
+    assert_eq!(read(&mut uart, DR), u32::from(b'e'), "what is left is there for whoever reads DR");
+    let mut out = [0; 8];
+    assert_eq!((uart.receive_block(&mut out), out[0]), ((1, Line::Lowered), b'd'));
+    assert_eq!(uart.receive_block(&mut out).0, 0);
+}
+
+#[test]
 fn transmit_interrupt_is_back_when_the_ring_has_drained_to_the_trigger() {
     for (select, eighths) in [(0, 1), (1, 2), (2, 4), (3, 6), (4, 7), (5, 4), (6, 4), (7, 4)] {
         let trigger = OUTPUT_CAPACITY / 8 * eighths;

@@ -14,7 +14,7 @@ const NONE: Mitigations = Mitigations {
 };
 
 fn ask(id: FunctionId, x1: u64, x2: u64, x3: u64) -> Answer {
-    call(&[u64::from(id.as_u32()), x1, x2, x3], &NONE)
+    call(&[u64::from(id.as_u32()), x1, x2, x3, 0], &NONE)
 }
 
 fn features(of: FunctionId) -> Answer {
@@ -22,7 +22,7 @@ fn features(of: FunctionId) -> Answer {
 }
 
 fn arch_features(of: FunctionId, mitigations: &Mitigations) -> Answer {
-    call(&[u64::from(smccc::ARCH_FEATURES.as_u32()), u64::from(of.as_u32()), 0, 0], mitigations)
+    call(&[u64::from(smccc::ARCH_FEATURES.as_u32()), u64::from(of.as_u32()), 0, 0, 0], mitigations)
 }
 
 fn code(code: i64) -> Answer {
@@ -36,7 +36,7 @@ fn versions() {
     assert_eq!(ask(psci::MIGRATE_INFO_TYPE, 0, 0, 0), Answer::Return(2));
     let uid = [0xbdc7_dcec, 0x9f4b_7282, 0x3918_9cb3, 0x3d1d_013b];
     assert_eq!(ask(hanok::CALL_UID, 0, 0, 0), Answer::Return4(uid));
-    assert_eq!(ask(hanok::REVISION, 0, 8, 9), Answer::Return4([1, 0, 8, 9]), "X2 and X3 are kept");
+    assert_eq!(ask(hanok::REVISION, 0, 8, 9), Answer::Return4([1, 1, 8, 9]), "X2 and X3 are kept");
 }
 
 #[test]
@@ -55,7 +55,8 @@ fn what_is_not_offered_is_unknown_and_not_advertised() {
         FunctionId::from_u32(0x0400_0000), // a yielding call
         FunctionId::from_u32(0x8401_0000), // a reserved bit
         FunctionId::from_u32(0x8480_0000),
-        FunctionId::from_u32(0x8600_0000),
+        FunctionId::from_u32(0x8600_0007),
+        FunctionId::from_u32(0x8600_0003), // console write has no 32-bit form
         FunctionId::from_u32(0xc600_ff01),
         FunctionId::from_u32(0xbf00_ff01),
         FunctionId::from_u32(0),
@@ -123,11 +124,11 @@ fn workarounds_are_what_the_cpu_needs() {
             _ => (smccc::ARCH_WORKAROUND_3, Mitigations { workaround_3: state, ..NONE }),
         };
         assert_eq!(arch_features(id, &mitigations), code(feature), "workaround {workaround} {state:?}");
-        assert_eq!(call(&[u64::from(id.as_u32()), 1, 0, 0], &mitigations), answer);
+        assert_eq!(call(&[u64::from(id.as_u32()), 1, 0, 0, 0], &mitigations), answer);
     }
     let needed = Mitigations { workaround_2: Needed, ..NONE };
     // The argument is W1: what stands above it doesn't count.
-    let off = call(&[u64::from(smccc::ARCH_WORKAROUND_2.as_u32()), 1 << 32, 0, 0], &needed);
+    let off = call(&[u64::from(smccc::ARCH_WORKAROUND_2.as_u32()), 1 << 32, 0, 0, 0], &needed);
     assert_eq!(off, Answer::Mitigate(Mitigation::Workaround2 { enable: false }));
 }
 
@@ -154,7 +155,7 @@ fn arguments_are_as_wide_as_the_convention() {
     assert_eq!(ask(psci::AFFINITY_INFO_32, GARBAGE | 1, GARBAGE | 2, 3), info(1, 2));
 
     assert_eq!(
-        call(&[GARBAGE | 0x8400_0000, 0, 0, 0], &NONE),
+        call(&[GARBAGE | 0x8400_0000, 0, 0, 0, 0], &NONE),
         Answer::Return(0x1_0001),
         "the identifier is W0"
     );
@@ -165,6 +166,92 @@ fn calls_without_arguments_are_requests() {
     assert_eq!(ask(psci::CPU_OFF, 1, 2, 3), Answer::Power(PowerRequest::CpuOff));
     assert_eq!(ask(psci::SYSTEM_OFF, 1, 2, 3), Answer::Power(PowerRequest::SystemOff));
     assert_eq!(ask(psci::SYSTEM_RESET, 1, 2, 3), Answer::Power(PowerRequest::SystemReset));
+}
+
+#[test]
+fn hanok_s_calls_are_decoded() {
+    use vmm::calls::{Buffer, Request, WatchdogRequest};
+    use vmm::life::Event;
+    let ask = |id: FunctionId, x: [u64; 4]| call(&[u64::from(id.as_u32()), x[0], x[1], x[2], x[3]], &NONE);
+    let own = |id, x, request: Request| assert_eq!(ask(id, x), Answer::Own(request));
+    let buffer = |at, size| Buffer { at: Ipa::new(at), size };
+    own(hanok::IDENTITY, [1, 2, 3, 4], Request::Identity);
+    own(hanok::YIELD, [1, 2, 3, 4], Request::Yield);
+    own(hanok::CRASH, [1, 2, 3, 4], Request::Crash);
+    own(hanok::CONSOLE_WRITE, [8, 2, 3, 4], Request::ConsoleWrite(buffer(8, 2)));
+    own(hanok::CONSOLE_READ, [16, 2, 3, 4], Request::ConsoleRead(buffer(16, 2)));
+    own(hanok::DOORBELL, [GARBAGE | 5, 2, 3, 4], Request::Doorbell(5));
+    for (id, event) in [
+        (hanok::VM_START, Event::Start),
+        (hanok::VM_STOP, Event::Stop),
+        (hanok::VM_PAUSE, Event::Pause),
+        (hanok::VM_RESUME, Event::Resume),
+        (hanok::VM_RESTART, Event::Restart),
+    ] {
+        own(id, [GARBAGE | 7, 0, 0, 0], Request::Control(7, event));
+    }
+    own(hanok::VM_INFO, [7, 8, 9, 0], Request::VmInfo(7, buffer(8, 9)));
+    own(hanok::VCPU_INFO, [7, 3, 8, 9], Request::VcpuInfo(7, 3, buffer(8, 9)));
+    own(hanok::VM_CRASH, [7, 8, 9, 0], Request::CrashReport(7, buffer(8, 9)));
+    own(hanok::HISTORY, [7, 6, 8, 9], Request::History { by: Some(7), position: 6, buffer: buffer(8, 9) });
+    let log = u64::from(hanok::LOG);
+    own(hanok::HISTORY, [log, 6, 8, 9], Request::History { by: None, position: 6, buffer: buffer(8, 9) });
+    own(hanok::FOCUS, [7, 0, 0, 0], Request::Focus(7));
+    for (x, request) in [
+        ([0, 9], WatchdogRequest::Limits),
+        ([1, 9], WatchdogRequest::SetTimeout(9)),
+        ([2, 0], WatchdogRequest::Enable(false)),
+        ([GARBAGE | 2, GARBAGE | 1], WatchdogRequest::Enable(true)),
+        ([3, 9], WatchdogRequest::Feed),
+        ([4, 9], WatchdogRequest::TimeLeft),
+    ] {
+        own(hanok::WATCHDOG, [x[0], x[1], 0, 0], Request::Watchdog(request));
+    }
+    for (id, x) in [
+        (hanok::WATCHDOG, [2, 2, 0, 0]),
+        (hanok::WATCHDOG, [5, 0, 0, 0]),
+        (hanok::CONSOLE_WRITE, [4, 1, 0, 0]),
+        (hanok::VCPU_INFO, [0, 0, 12, 8]),
+    ] {
+        assert_eq!(ask(id, x), code(hanok::INVALID_PARAMETERS), "{id:x?} {x:?}");
+    }
+}
+
+#[test]
+fn hanok_s_features_tell_of_its_own_service_alone() {
+    for row in CALLS {
+        for id in row.ids {
+            let own = id.owner() == hanok::FEATURES.owner();
+            let answer = ask(hanok::FEATURES, u64::from(id.as_u32()), 0, 0);
+            assert_eq!(answer, code(if own { 0 } else { -1 }), "{}", row.name);
+        }
+    }
+    assert_eq!(ask(hanok::FEATURES, 0x8600_0007, 0, 0), code(-1));
+}
+
+#[test]
+fn what_concerns_others_takes_a_right() {
+    use abi::hanok::right::{CONSOLE, CONTROL, STATISTICS};
+    for (number, right) in [
+        (hanok::IDENTITY, 0),
+        (hanok::CONSOLE_WRITE, 0),
+        (hanok::WATCHDOG, 0),
+        (hanok::VM_START, CONTROL),
+        (hanok::VM_STOP, CONTROL),
+        (hanok::VM_PAUSE, CONTROL),
+        (hanok::VM_RESUME, CONTROL),
+        (hanok::VM_RESTART, CONTROL),
+        (hanok::VM_INFO, STATISTICS),
+        (hanok::VCPU_INFO, STATISTICS),
+        (hanok::VM_CRASH, STATISTICS),
+        (hanok::HISTORY, CONSOLE),
+        (hanok::FOCUS, CONSOLE),
+    ] {
+        let Answer::Own(request) = ask(number, 0, 0, 0) else { panic!("{number:x?}") };
+        assert_eq!(request.right(), right, "{request:?}");
+    }
+    let Answer::Own(log) = ask(hanok::HISTORY, u64::from(hanok::LOG), 0, 0) else { panic!() };
+    assert_eq!(log.right(), STATISTICS);
 }
 
 /// The table of the reference, made from the one that decides.
@@ -190,15 +277,16 @@ proptest! {
     #[test]
     fn an_identifier_outside_the_table_is_unknown(
         id in prop_oneof![any::<u32>(), (0x8000_0000_u32..0x8000_0010), (0x8400_0000_u32..0x8400_0060),
-            (0xc400_0000_u32..0xc400_0060), (0x8600_ff00_u32..0x8600_ff10)],
-        x in any::<[u64; 3]>(),
+            (0xc400_0000_u32..0xc400_0060), (0x8600_ff00_u32..0x8600_ff10), (0x8600_0000_u32..0x8600_0030),
+            (0xc600_0000_u32..0xc600_0030)],
+        x in any::<[u64; 4]>(),
     ) {
         let offered = CALLS.iter().any(|row| row.ids.contains(&FunctionId::from_u32(id)));
-        let answer = call(&[u64::from(id), x[0], x[1], x[2]], &NONE);
+        let answer = call(&[u64::from(id), x[0], x[1], x[2], x[3]], &NONE);
         let workaround = (0x8000_3fff..=0x8000_8000).contains(&id);
         if !offered || workaround {
             prop_assert_eq!(answer, Answer::Return(UNKNOWN));
-        } else if id != psci::FEATURES.as_u32() && id != smccc::ARCH_FEATURES.as_u32() {
+        } else if ![psci::FEATURES, smccc::ARCH_FEATURES, hanok::FEATURES].map(FunctionId::as_u32).contains(&id) {
             prop_assert_ne!(answer, Answer::Return(UNKNOWN));
         }
     }

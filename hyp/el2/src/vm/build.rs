@@ -9,23 +9,25 @@ use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU64};
 
 use platform::tree::{Board, Gic};
 use spin::Once;
-use stage2::{CopyReserve, Format, Geometry, Ipa, PaRange, Permissions, Stage2, Use, VmId};
+use stage2::{CopyReserve, Format, Geometry, PaRange, Progress, Stage2, VmId};
 use vgic::{Config, IntId, Model, PhysicalIntId, VcpuId, Vgic};
 use vmm::affinity::{vcpu_affinity, vcpu_mpidr};
 use vmm::devices::{Device, MmioMap, Pl011, Pl031};
 use vmm::guest_tree::{self, GicVersion, GuestTree};
 use vmm::idregs::{GicInterface, IdRegisters};
 use vmm::layout::{Region, VIRT};
+use vmm::life::{Clock, Phase, Watchdog};
 use vmm::manifest::{Bundle, Sharing, VmConfig};
-use vmm::payload::{self, FlashBank, LoadPlan};
+use vmm::payload::{self, LoadPlan};
 use vmm::placement::{self, Demand, PlacementError};
 use vmm::psci::PowerStates;
 use vmm::sched::Share;
 
+use super::holdings::{Holdings, TakeError, Wants};
 use super::load::Reload;
-use super::{Phase, VMS, Vm};
+use super::{Crashed, Policy, VMS, Vm, WHEN_ALL_OFF};
 use crate::cpu::{self, Features};
-use crate::guest_memory::{self, Source, Space};
+use crate::guest_memory::Space;
 use crate::lock::Mutex;
 use crate::logging::Budget;
 use crate::memory::{self, FrameError};
@@ -41,8 +43,8 @@ enum BuildError {
     TooMany,
     #[error(transparent)]
     Placement(#[from] PlacementError),
-    #[error("memory: {0}")]
-    Memory(FrameError),
+    #[error(transparent)]
+    Take(#[from] TakeError),
     #[error("memory for its description: {0}")]
     Heap(FrameError),
     #[error("memory for its tables: {0}")]
@@ -66,6 +68,7 @@ enum BuildError {
 /// Builds every VM of the bundle that can be; says of the others why not.
 pub fn build_all(board: &Board<'_>, bundle: Option<Bundle<'static>>) {
     let mut configs = Vec::new();
+    WHEN_ALL_OFF.call_once(|| bundle.as_ref().map_or_else(Default::default, |bundle| bundle.when_all_off));
     for config in bundle.into_iter().flat_map(|bundle| bundle.vms) {
         match config {
             Ok(config) => configs.push(config),
@@ -90,6 +93,9 @@ pub fn build_all(board: &Board<'_>, bundle: Option<Bundle<'static>>) {
             Ok(cpus) => {
                 make_vcpus(vm, &cpus, &mut members);
                 describe(vm, config);
+                if config.starts {
+                    vm.start_at_boot();
+                }
                 vms.push(vm);
             }
             Err(error) => log::error!("left out: /{}: {error}", config.name),
@@ -138,111 +144,16 @@ fn share(sharing: Sharing) -> Option<Share> {
     }
 }
 
-/// What a VM sees as memory, taken before any of it is mapped.
-#[derive(Default)]
-struct Backing {
-    ram: Vec<PaRange>,
-    flash: Vec<FlashMemory>,
-    /// A page for records of stolen time, if it has them.
-    stolen_time: Vec<PaRange>,
-}
-
-/// The frames behind a flash bank: of what it holds, and one unit, all ones, for the rest.
-#[derive(Default)]
-struct FlashMemory {
-    held: Vec<PaRange>,
-    erased: Vec<PaRange>,
-}
-
-impl Backing {
-    /// Takes all of it, or nothing.
-    fn take(id: VmId, config: &VmConfig<'_>, plan: &LoadPlan<'_>) -> Result<Self, BuildError> {
-        let mut backing = Self::default();
-        match backing.take_all(id, config, plan) {
-            Ok(()) => Ok(backing),
-            Err(error) => {
-                backing.reclaim(id, config.name);
-                Err(BuildError::Memory(error))
-            }
-        }
-    }
-
-    fn take_all(&mut self, id: VmId, config: &VmConfig<'_>, plan: &LoadPlan<'_>) -> Result<(), FrameError> {
-        self.ram = memory::donate(id, config.memory)?;
-        if config.sharing != Sharing::Pinned {
-            self.stolen_time = memory::donate(id, VIRT.stolen_time.size)?;
-        }
-        for bank in plan.flash.iter().flat_map(|flash| &flash.banks) {
-            self.flash.push(FlashMemory::default());
-            let Some(memory) = self.flash.last_mut() else { continue };
-            if bank.backed > 0 {
-                memory.held = memory::donate(id, bank.backed)?;
-            }
-            memory.erased = memory::donate(id, payload::FLASH_UNIT)?;
-        }
-        Ok(())
-    }
-
-    fn runs(&self) -> impl Iterator<Item = &PaRange> {
-        let flash = self.flash.iter().flat_map(|bank| bank.held.iter().chain(&bank.erased));
-        self.ram.iter().chain(&self.stolen_time).chain(flash)
-    }
-
-    /// Frames for the tables that map it: one for each level above, two for each run's ends, one for each GiB.
-    fn frames_for_tables(&self, config: &VmConfig<'_>) -> usize {
-        12 + 2 * self.runs().count() + (config.memory >> 30) as usize
-    }
-
-    /// Gives it back, when nothing of it is mapped.
-    fn reclaim(&self, id: VmId, name: &str) {
-        for run in self.runs() {
-            if let Err(error) = memory::reclaim(id, *run) {
-                log::error!("/{name}: {} KiB of its memory are lost: {error}", run.size() >> 10);
-            }
-        }
-    }
-}
-
 /// Gives back everything of a VM that can't be built.
-fn give_back(id: VmId, name: &str, stage2: Option<Stage2>, mut tables: Tables, backing: &Backing) {
-    if let Some(stage2) = stage2 {
-        let done = memory::with_ledger(|ledger| ledger.teardown(stage2, &mut tables));
-        if let Some(Err(error)) = done {
-            log::error!("/{name}: its tables: {error}");
-        }
+fn give_back(space: Space, mut memory: Holdings, name: &str) {
+    let mut space = space;
+    while memory.give_back_some(&mut space, name) == Progress::More {}
+    let Space { stage2, mut tables, .. } = space;
+    let done = memory::with_ledger(|ledger| ledger.teardown(stage2, &mut tables));
+    if let Some(Err(error)) = done {
+        log::error!("/{name}: its tables: {error}");
     }
     tables.give_back();
-    backing.reclaim(id, name);
-}
-
-/// Maps a flash bank, what is erased of it again and again to the same frames.
-fn map_flash(space: &mut Space, bank: &FlashBank<'_>, memory: &FlashMemory) -> Result<(), BuildError> {
-    let mut at = bank.base;
-    for run in &memory.held {
-        map(space, at, *run, Use::Ram, FLASH)?;
-        at = Ipa::new(at.as_u64() + run.size());
-    }
-    let end = bank.base.as_u64() + bank.backed + bank.erased;
-    let mut is_erased = false;
-    while at.as_u64() < end {
-        for run in &memory.erased {
-            map(space, at, *run, Use::Ram, FLASH)?;
-            if !is_erased {
-                erase(space, at, run.size())?;
-            }
-            at = Ipa::new(at.as_u64() + run.size());
-        }
-        is_erased = true;
-    }
-    Ok(())
-}
-
-fn erase(space: &mut Space, at: Ipa, size: u64) -> Result<(), BuildError> {
-    let mut done = 0;
-    while done < size {
-        done += guest_memory::write(space, at, Source::Fill(0xff, size), done, size)?;
-    }
-    Ok(())
 }
 
 struct Builder<'a> {
@@ -258,12 +169,6 @@ struct Machine {
     vgic: Vgic,
     power: PowerStates,
 }
-
-/// Read, write, execute: a VM's RAM.
-const RAM: Permissions = Permissions { read: true, write: true, execute: true };
-const FLASH: Permissions = Permissions { read: true, write: false, execute: true };
-const RECORDS: Permissions = Permissions { read: true, write: false, execute: false };
-const DEVICE: Permissions = Permissions { read: true, write: true, execute: false };
 
 impl<'a> Builder<'a> {
     fn new(board: &'a Board<'a>) -> Self {
@@ -293,33 +198,29 @@ impl<'a> Builder<'a> {
             bootargs: config.bootargs,
             initrd: None,
             seeds: crate::random::seeds(),
+            watchdog: config.watchdog,
         };
         let plan = payload::plan(config, &VIRT, guest_tree::size(&tree))?;
         plan.check_granule(self.ids.get(vmm::idregs::MMFR0))?;
         tree.initrd = plan.initrd.clone();
         let machine = self.machine(config, vcpus)?;
-        let reload = Reload::new(plan, &tree);
-
-        let geometry = self.geometry(config)?;
-        let backing = Backing::take(id, config, reload.plan())?;
-        let mut tables = match Tables::new(geometry.start_tables(), backing.frames_for_tables(config)) {
-            Ok(tables) => tables,
-            Err(error) => {
-                backing.reclaim(id, config.name);
-                return Err(BuildError::Tables(error));
-            }
-        };
+        let wants = self.wants(config, &plan);
+        let mut tables = Tables::new(self.geometry(config)?.start_tables(), wants.frames_for_tables())
+            .map_err(BuildError::Tables)?;
         let stage2 = match self.stage2(id, config, &mut tables) {
             Ok(stage2) => stage2,
             Err(error) => {
-                give_back(id, config.name, None, tables, &backing);
+                tables.give_back();
                 return Err(error);
             }
         };
         let mut space = Space { stage2, tables, copies: CopyReserve::none(id) };
-        if let Err(error) = self.map_all(&mut space, reload.plan(), &backing) {
-            let Space { stage2, tables, .. } = space;
-            give_back(id, config.name, Some(stage2), tables, &backing);
+        let mut memory = Holdings::new(id, wants);
+        let mut reload = Reload::new(plan, &tree);
+        if config.starts
+            && let Err(error) = start(&mut space, &mut memory, &mut reload)
+        {
+            give_back(space, memory, config.name);
             return Err(error);
         }
         let vm: &'static Vm = Box::leak(Box::new(Vm {
@@ -338,14 +239,38 @@ impl<'a> Builder<'a> {
             rtc: Mutex::new(Pl031::new(self.wall_clock, timer::now(), frequency())),
             input_waits: AtomicBool::new(false),
             loaded: AtomicU64::new(0),
-            phase: AtomicU8::new(Phase::Running as u8),
-            ram: backing.ram,
+            ram: config.memory,
+            rights: config.rights,
+            denied: AtomicU64::new(0),
+            phase: AtomicU8::new(Phase::Created as u8),
+            policy: Policy { on_crash: config.on_crash, watchdog: config.watchdog },
+            memory: Mutex::new(memory),
             space: Mutex::new(space),
             reload: Mutex::new(reload),
+            cleaned: AtomicU64::new(0),
+            clock: Mutex::new(Clock::default()),
+            watchdog: Mutex::new(Watchdog::new(timer::frequency(), 1)),
+            crashed: Mutex::new(Crashed::new()),
+            due: AtomicU64::new(0),
+            loaded_at: AtomicU64::new(0),
+            starts: AtomicU64::new(0),
             messages: Budget::new(),
         }));
-        self.load(vm)?;
         Ok(vm)
+    }
+
+    /// What it is to have of the board's memory when it is started.
+    fn wants(&self, config: &VmConfig<'_>, plan: &LoadPlan<'_>) -> Wants {
+        let gicv = match &self.board.gic {
+            Some(Gic::V2 { gicv, .. }) => PaRange::new(gicv.start, memory::GICV_BYTES).ok(),
+            _ => None,
+        };
+        Wants {
+            ram: config.memory,
+            stolen_time: config.sharing != Sharing::Pinned,
+            flash: plan.flash.as_ref().map_or_else(Vec::new, |flash| Wants::flash_of(&flash.banks)),
+            gicv,
+        }
     }
 
     fn machine(&self, config: &VmConfig<'_>, vcpus: usize) -> Result<Machine, BuildError> {
@@ -383,48 +308,13 @@ impl<'a> Builder<'a> {
         let stage2 = Stage2::new(tables, id, self.geometry(config)?, format)?;
         Ok(stage2)
     }
-
-    fn map_all(&self, space: &mut Space, plan: &LoadPlan<'_>, backing: &Backing) -> Result<(), BuildError> {
-        let mut at = VIRT.ram.base;
-        for run in &backing.ram {
-            map(space, at, *run, Use::Ram, RAM)?;
-            at = Ipa::new(at.as_u64() + run.size());
-        }
-        if let Some(Gic::V2 { gicv, .. }) = &self.board.gic {
-            let pages = PaRange::new(gicv.start, memory::GICV_BYTES).map_err(stage2::Error::from)?;
-            map(space, VIRT.gicc.base, pages, Use::Banked, DEVICE)?;
-        }
-        for page in &backing.stolen_time {
-            map(space, VIRT.stolen_time.base, *page, Use::Ram, RECORDS)?;
-        }
-        let banks = plan.flash.as_ref().map_or(&[][..], |flash| &flash.banks);
-        for (bank, memory) in banks.iter().zip(&backing.flash) {
-            map_flash(space, bank, memory)?;
-        }
-        log::debug!("{} frames for tables are left", space.tables.left());
-        Ok(())
-    }
-
-    fn load(&self, vm: &'static Vm) -> Result<(), BuildError> {
-        let mut space = vm.space.lock();
-        let mut reload = vm.reload.lock();
-        reload.run(vm, &mut space)?;
-        vm.power.lock().boot(reload.start());
-        Ok(())
-    }
 }
 
-/// Every mapping goes through the ledger.
-fn map(
-    space: &mut Space,
-    at: Ipa,
-    pages: PaRange,
-    usage: Use,
-    permissions: Permissions,
-) -> Result<(), BuildError> {
-    let Space { stage2, tables, .. } = space;
-    memory::with_ledger(|ledger| ledger.map(stage2, tables, at, (pages, usage), permissions))
-        .unwrap_or(Ok(()))?;
+/// Gives a VM its memory and loads it, at once: nobody else runs yet.
+fn start(space: &mut Space, memory: &mut Holdings, reload: &mut Reload) -> Result<(), BuildError> {
+    while memory.take_some(space)? == Progress::More {}
+    while reload.step(space)? == Progress::More {}
+    log::debug!("{} frames for tables are left", space.tables.left());
     Ok(())
 }
 
@@ -468,7 +358,7 @@ fn describe(vm: &Vm, config: &VmConfig<'_>) {
     );
     log::debug!("{}: VMID {}", vm.name, vm.id.vmid());
     let mut at = VIRT.ram.base.as_u64();
-    for run in &vm.ram {
+    for run in vm.memory.lock().ram() {
         log::debug!("{}: RAM {at:#x} is at {:#x}, {} MiB", vm.name, run.start().as_u64(), run.size() >> 20);
         at += run.size();
     }

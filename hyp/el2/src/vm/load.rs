@@ -1,17 +1,15 @@
 //! Loading a VM: copying its payload and its device tree to where the plan says, a piece at a time.
 //!
-//! At boot the pieces follow each other at once; when a VM starts afresh they come between interrupts, so that nothing
+//! At boot the pieces follow each other at once; when a VM starts later they come between interrupts, so that nothing
 //! else on that CPU waits for them.
 
 use alloc::vec::Vec;
-use core::sync::atomic::{AtomicU64, Ordering};
 
-use stage2::Ipa;
+use stage2::{Ipa, Progress};
 use vmm::guest_tree::{self, GuestTree, Seeds};
 use vmm::payload::LoadPlan;
 use vmm::psci::Start;
 
-use super::Vm;
 use crate::guest_memory::{self, NoMemory, Source, Space};
 use crate::{cache, random};
 
@@ -25,15 +23,11 @@ pub struct Reload {
     blob: Vec<u8>,
     /// Where the seeds are in it, which every start has fresh ones of.
     seeds: Option<SeedsAt>,
-    /// This start has its seeds.
-    seeded: bool,
+    /// The first piece has been done, and this start has its seeds.
+    begun: bool,
     /// Which [`Self::item`] is being copied, and how much of it has been.
     item: usize,
     offset: u64,
-    /// How far cleaning what the guest itself left in caches has come; an offset into RAM.
-    cleaned: AtomicU64,
-    /// The payload was read once and found good; it can't become bad, but if it does, the VM isn't started.
-    failed: Option<NoMemory>,
 }
 
 /// Where a blob has its seeds.
@@ -64,13 +58,7 @@ impl Reload {
     pub fn new(plan: LoadPlan<'static>, tree: &GuestTree<'_>) -> Self {
         let blob = guest_tree::build(tree);
         let seeds = tree.seeds.as_ref().and_then(|seeds| SeedsAt::find(&blob, seeds));
-        let cleaned = AtomicU64::new(0);
-        Self { plan, blob, seeds, seeded: false, item: 0, offset: 0, cleaned, failed: None }
-    }
-
-    /// What goes where.
-    pub fn plan(&self) -> &LoadPlan<'static> {
-        &self.plan
+        Self { plan, blob, seeds, begun: false, item: 0, offset: 0 }
     }
 
     /// How vCPU 0 starts.
@@ -103,47 +91,42 @@ impl Reload {
         (index == banks.len().saturating_mul(2)).then_some((self.plan.dtb, Source::Bytes(&self.blob)))
     }
 
-    /// Does a piece. Returns whether all is loaded; the next call begins anew.
-    pub fn step(&mut self, vm: &Vm, space: &mut Space) -> bool {
-        if !self.seeded {
-            // What the guest has in its caches must not come down on what is loaded now.
-            if !vm.clean_some(&self.cleaned) {
-                return false;
-            }
+    /// Whether some of it is loaded, and not all.
+    pub fn is_begun(&self) -> bool {
+        self.begun
+    }
+
+    /// What has been loaded by now counts for nothing: the next step is the first one.
+    pub fn abandon(&mut self) {
+        self.begun = false;
+        self.item = 0;
+        self.offset = 0;
+    }
+
+    /// Does a piece. After the last one, the next call begins anew. Before the first one, nothing that the guest may have
+    /// left in caches can come down on what is loaded any more.
+    ///
+    /// # Errors
+    /// The plan names memory that the VM doesn't have.
+    pub fn step(&mut self, space: &mut Space) -> Result<Progress, NoMemory> {
+        if !self.begun {
             if let (Some(at), Some(seeds)) = (&self.seeds, random::seeds()) {
                 at.put(&mut self.blob, &seeds);
             }
-            self.seeded = true;
+            self.begun = true;
         }
         let Some((ipa, source)) = self.item(self.item) else {
             cache::sync();
-            self.item = 0;
-            self.seeded = false;
-            return true;
+            self.abandon();
+            return Ok(Progress::Done);
         };
         if self.offset >= source.size() {
             self.item = self.item.saturating_add(1);
             self.offset = 0;
-            return false;
+        } else {
+            let written = guest_memory::write(space, ipa, source, self.offset, PIECE)?;
+            self.offset = self.offset.saturating_add(written);
         }
-        match guest_memory::write(space, ipa, source, self.offset, PIECE) {
-            Ok(written) => self.offset = self.offset.saturating_add(written),
-            Err(error) => {
-                self.failed = Some(error);
-                self.item = self.item.saturating_add(1);
-                self.offset = 0;
-            }
-        }
-        false
-    }
-
-    /// Loads everything.
-    ///
-    /// # Errors
-    /// The plan names memory that the VM doesn't have.
-    pub fn run(&mut self, vm: &Vm, space: &mut Space) -> Result<(), NoMemory> {
-        while !self.step(vm, space) {}
-        self.cleaned.store(0, Ordering::Relaxed);
-        self.failed.map_or(Ok(()), Err)
+        Ok(Progress::More)
     }
 }

@@ -1,9 +1,10 @@
-//! Virtual machines: what each one is made of, its life from start to end, and its devices' lines.
+//! Virtual machines: what each one is made of, and its devices' lines.
 //!
-//! VMs are built at boot ([`build`]) and live for ever; a VM that has stopped keeps its memory. What several CPUs touch is
-//! behind locks of that VM, in the order that docs/architecture.md has. No lock is shared between VMs, so who waits for one
-//! waits for a vCPU of the same VM: for a few hundred instructions, or for as long as a change of stage 2 takes. The locks are not fair: a fair one that hands
-//! itself to a CPU that isn't running, as emulated CPUs often aren't, makes all others wait for it.
+//! VMs are built at boot ([`build`]) and stay for ever; they are started and stopped as often as one likes ([`life`]), and
+//! have memory while they run ([`holdings`]). What several CPUs touch is behind locks of that VM, in the order that
+//! docs/architecture.md has. On an exit no lock is waited for that another VM may have, so who waits for one waits for a vCPU of
+//! the same VM: for a few hundred instructions, or for as long as a change of stage 2 takes. The locks are not fair: a fair
+//! one that hands itself to a CPU that isn't running, as emulated CPUs often aren't, makes all others wait for it.
 
 #[allow(
     clippy::indexing_slicing,
@@ -11,36 +12,41 @@
     reason = "runs at boot alone, before any guest"
 )]
 mod build;
+mod crash;
+mod holdings;
+mod life;
 mod load;
+mod report;
 
 use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 
-use aarch64_cpu::registers::{ELR_EL2, FAR_EL2, HPFAR_EL2, SPSR_EL2};
 use spin::Once;
-use stage2::{Access, Ipa, PaRange, VmId};
-use tock_registers::interfaces::Readable;
+use stage2::{Access, Ipa, VmId};
 use vgic::{IntId, Kicks, VcpuId, Vgic};
 use vmm::devices::{Line, MmioMap, Pl011, Pl031};
-use vmm::esr::Esr;
 use vmm::idregs::IdRegisters;
 use vmm::layout::VIRT;
+use vmm::life::{Clock, Watchdog};
+use vmm::manifest::WhenAllOff;
 use vmm::psci::PowerStates;
 use vmm::sched::Share;
 use vmm::stolen_time;
 
-use crate::exit::Frame;
 use crate::gic::with_hardware;
 use crate::guest_memory::{self, Space};
 use crate::lock::Mutex;
 use crate::logging::Budget;
 use crate::percpu::{self, PerCpu, request, this_cpu};
 use crate::vcpu::Vcpu;
-use crate::{cache, console, exit, interrupts, run, timer};
+use crate::{cache, console, interrupts, run, timer};
 
 pub use build::build_all;
+use crash::Crashed;
+use holdings::Holdings;
+pub use life::{advance, is_to_advance};
 use load::Reload;
 
 /// A virtual machine.
@@ -72,59 +78,57 @@ pub struct Vm {
     input_waits: AtomicBool,
     /// Which of its vCPUs are loaded on their CPUs, one bit each.
     pub loaded: AtomicU64,
+    /// Bytes of RAM that it has while it runs.
+    pub ram: u64,
+    /// What it may ask of other VMs: bits of [`abi::hanok::right`].
+    pub rights: u32,
+    /// How often it made a call that it has no right to.
+    denied: AtomicU64,
     phase: AtomicU8,
-    /// Its RAM, in the order of guest addresses.
-    ram: Vec<PaRange>,
-    space: Mutex<Space>,
+    /// What the manifest says of its life.
+    policy: Policy,
+    /// Its memory, of which its vCPUs reach what stage 2 maps.
+    memory: Mutex<Holdings>,
+    /// Its address space: what its vCPUs reach, and EL2 for them.
+    pub space: Mutex<Space>,
     /// What is loaded into it, and how far that has come.
     reload: Mutex<Reload>,
+    /// How far cleaning what it left in caches has come, when it is loaded afresh: an offset into RAM.
+    cleaned: AtomicU64,
+    clock: Mutex<Clock>,
+    watchdog: Mutex<Watchdog>,
+    crashed: Mutex<Crashed>,
+    /// When it is to be started afresh after a crash, in ticks.
+    due: AtomicU64,
+    /// When it was loaded last, in ticks.
+    loaded_at: AtomicU64,
+    /// How often it was started.
+    starts: AtomicU64,
     /// How many messages it may still provoke.
     messages: Budget,
 }
 
-/// Where a VM is in its life.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub enum Phase {
-    /// Its vCPUs run, as far as they are on.
-    Running,
-    /// It asked for a reset; its vCPUs are leaving, or it is being loaded again.
-    Restarting,
-    /// It turned itself off; its vCPUs are leaving.
-    TurningOff,
-    /// It crashed; its vCPUs are leaving.
-    Crashing,
-    /// No vCPU runs, and none will.
-    Stopped,
-}
-
-impl Phase {
-    /// For people.
-    pub const fn in_words(self) -> &'static str {
-        match self {
-            Self::Running => "running",
-            Self::Restarting => "starting afresh",
-            Self::TurningOff | Self::Crashing => "stopping",
-            Self::Stopped => "off",
-        }
-    }
-}
-
-/// Why EL2 stops a VM.
+/// What the manifest says of a VM's life.
 #[derive(Clone, Copy, Debug)]
-pub struct Crash {
-    /// In words.
-    pub what: &'static str,
-    /// The syndrome.
-    pub esr: Esr,
+pub struct Policy {
+    /// What becomes of it when it crashes.
+    on_crash: vmm::life::OnCrash,
+    /// It must feed a watchdog from the start on, every so many seconds.
+    watchdog: Option<u32>,
 }
 
+static WHEN_ALL_OFF: Once<WhenAllOff> = Once::new();
 static VMS: Once<Vec<&'static Vm>> = Once::new();
 static STARTED: AtomicBool = AtomicBool::new(false);
 
 /// All VMs that could be built.
 pub fn all() -> impl Iterator<Item = &'static Vm> {
     VMS.get().into_iter().flatten().copied()
+}
+
+/// The number of a VM: its place among [`all`].
+pub fn number_of(vm: &Vm) -> Option<u64> {
+    all().position(|other| core::ptr::eq(other, vm)).map(|number| number as u64)
 }
 
 /// Whether the VMs are there, and CPUs may look for their vCPUs.
@@ -138,9 +142,7 @@ pub fn start_all() {
     for cpu in percpu::all().skip(1) {
         cpu.request(request::SYNC);
     }
-    if all().next().is_none() {
-        board_off("there is no VM to run");
-    }
+    life::look_for_the_end();
 }
 
 /// Brings a loaded vCPU's interrupts up to date, on its CPU.
@@ -151,50 +153,7 @@ pub fn sync(vcpu: &'static Vcpu) {
     vcpu.vm.kick(kicks.unwrap_or(Kicks::NONE).without(vcpu.id));
 }
 
-/// Whether it is in this vCPU's turns that what its VM stops for is done, and all vCPUs have left.
-pub fn is_to_advance(vcpu: &Vcpu) -> bool {
-    vcpu.id == VcpuId(0) && vcpu.vm.loaded.load(Ordering::SeqCst) == 0
-}
-
-/// Does the next step of what the VM of this CPU's vCPU is stopping for, if that is this CPU's to do: that of vCPU 0.
-/// Returns whether there may be more to do at once.
-pub fn advance(vcpu: &'static Vcpu) -> bool {
-    let vm = vcpu.vm;
-    if !is_to_advance(vcpu) {
-        return false;
-    }
-    match vm.phase() {
-        Phase::Running | Phase::Stopped => false,
-        Phase::Restarting => {
-            vm.restart_some();
-            true
-        }
-        Phase::TurningOff | Phase::Crashing => {
-            vm.finish();
-            true
-        }
-    }
-}
-
-/// Turns the board off, once everything that was said is out.
-fn board_off(why: &str) {
-    log::info!("{why}: turning the board off");
-    console::request_power_off();
-}
-
 impl Vm {
-    /// Where it is in its life.
-    #[inline]
-    pub fn phase(&self) -> Phase {
-        match self.phase.load(Ordering::SeqCst) {
-            0 => Phase::Running,
-            1 => Phase::Restarting,
-            2 => Phase::TurningOff,
-            3 => Phase::Crashing,
-            _ => Phase::Stopped,
-        }
-    }
-
     /// Makes the CPUs of these vCPUs see to their interrupts; the one that runs at once.
     pub fn kick(&self, kicks: Kicks) {
         if kicks.is_empty() {
@@ -239,27 +198,17 @@ impl Vm {
         percpu::get(self.vcpus().first()?.cpu)
     }
 
-    /// Starts stopping it: its vCPUs leave, and then `phase` tells what becomes of it. Only of a running VM.
-    pub fn stop(&self, phase: Phase) {
-        let swapped = self.phase.compare_exchange(
-            Phase::Running as u8,
-            phase as u8,
-            Ordering::SeqCst,
-            Ordering::SeqCst,
-        );
-        if swapped.is_ok() {
-            for vcpu in self.vcpus() {
-                vcpu.call();
-            }
-        }
-    }
-
     /// Sees to an access to memory that faulted in stage 2. Returns whether the guest may try again; else it has no right to
     /// it, or nothing is there.
     pub fn resolve(&self, ipa: Ipa, access: Access) -> bool {
         let mut space = self.space.lock();
         let Space { stage2, tables, copies } = &mut *space;
         stage2.resolve(tables, copies, ipa, access).is_ok()
+    }
+
+    /// Reads its memory. Whether all of it could be read.
+    pub fn read(&self, ipa: Ipa, bytes: &mut [u8]) -> bool {
+        guest_memory::read(&mut self.space.lock(), ipa, bytes).is_ok()
     }
 
     /// Writes down for the guest that `vcpu` has waited for its CPU for so many ticks in all.
@@ -274,80 +223,21 @@ impl Vm {
         debug_assert!(told.is_ok());
     }
 
-    /// Stops it with a report of what its vCPU was at.
-    pub fn crash(&self, vcpu: &Vcpu, frame: &Frame, crash: Crash) {
-        self.stop(Phase::Crashing);
-        log::error!("{}: vCPU {}: {}: {:?}", self.name, vcpu.id.0, crash.what, crash.esr);
-        log::error!(
-            "{}:   pc {:#x} pstate {:#x} far {:#x} hpfar {:#x}",
-            self.name,
-            ELR_EL2.get(),
-            SPSR_EL2.get(),
-            FAR_EL2.get(),
-            HPFAR_EL2.get()
-        );
-        let mut code = [0; 4];
-        let pc = exit::guest_ipa(ELR_EL2.get());
-        if pc.is_some_and(|pc| guest_memory::read(&mut self.space.lock(), pc, &mut code).is_ok()) {
-            log::error!("{}:   the instruction at pc is {:08x}", self.name, u32::from_le_bytes(code));
-        }
-        for (row, values) in frame.registers().chunks(4).enumerate() {
-            log::error!("{}:   x{}.. {values:016x?}", self.name, row.wrapping_mul(4));
-        }
-    }
-
-    /// All vCPUs have left: it stays off.
-    fn finish(&self) {
-        let how = if self.phase() == Phase::Crashing { "crashed" } else { "turned itself off" };
-        self.power.lock().stop();
-        self.phase.store(Phase::Stopped as u8, Ordering::SeqCst);
-        log::info!("{} {how}", self.name);
-        if all().all(|vm| vm.phase() == Phase::Stopped) {
-            board_off("no VM is left");
-        }
-    }
-
-    /// All vCPUs have left: loads it afresh, a piece at each call, and lets vCPU 0 start when that is done.
-    fn restart_some(&self) {
-        let mut space = self.space.lock();
-        let mut reload = self.reload.lock();
-        if !reload.step(self, &mut space) {
-            return;
-        }
-        with_hardware!(|hardware| self.vgic.lock().reset(&mut hardware));
-        let uart = self.uart.lock().reset();
-        self.apply(VIRT.uart.intid(), uart);
-        let rtc = self.rtc.lock().reset(timer::now());
-        self.apply(VIRT.rtc.intid(), rtc);
-        self.power.lock().boot(reload.start());
-        if self.may_log() {
-            log::info!("{} starts afresh", self.name);
-        }
-        self.phase.store(Phase::Running as u8, Ordering::SeqCst);
-    }
-
     /// Cleans a piece of its memory to the point of coherency, from `cursor` (an offset into RAM) on. Returns whether all
     /// is done; the cursor is then back at the start.
     pub fn clean_some(&self, cursor: &AtomicU64) -> bool {
         /// Bytes at a time: with the shortest lines, 4,096 of them.
         const PIECE: u64 = 128 << 10;
-        let mut skip = cursor.load(Ordering::Relaxed);
-        for run in &self.ram {
-            if skip < run.size() {
-                let start = run.start().as_u64().wrapping_add(skip);
-                let end = run.end().as_u64().min(start.wrapping_add(PIECE));
-                cache::clean(start, end);
-                cursor.store(
-                    cursor.load(Ordering::Relaxed).wrapping_add(end.wrapping_sub(start)),
-                    Ordering::Relaxed,
-                );
-                return false;
-            }
-            skip = skip.saturating_sub(run.size());
-        }
-        cursor.store(0, Ordering::Relaxed);
-        aarch64_cpu::asm::barrier::dsb(aarch64_cpu::asm::barrier::SY);
-        true
+        let skip = cursor.load(Ordering::Relaxed);
+        let Some((start, end)) = self.memory.lock().ram_at(skip) else {
+            cursor.store(0, Ordering::Relaxed);
+            aarch64_cpu::asm::barrier::dsb(aarch64_cpu::asm::barrier::SY);
+            return true;
+        };
+        let end = end.min(start.wrapping_add(PIECE));
+        cache::clean(start, end);
+        cursor.store(skip.wrapping_add(end.wrapping_sub(start)), Ordering::Relaxed);
+        false
     }
 
     /// Tells the vGIC what became of a device's line. The device is still locked, so that changes keep their order.
@@ -381,6 +271,30 @@ impl Vm {
         if output {
             console::wake();
         }
+    }
+
+    /// The guest writes to its console in a block. Returns how many bytes there was room for.
+    pub fn say(&self, bytes: &[u8]) -> usize {
+        let mut uart = self.uart.lock();
+        let (count, line) = uart.send_block(bytes);
+        self.apply(VIRT.uart.intid(), line);
+        drop(uart);
+        if count > 0 {
+            console::wake();
+        }
+        count
+    }
+
+    /// The guest reads from its console in a block. Returns how many bytes came.
+    pub fn hear(&self, bytes: &mut [u8]) -> usize {
+        let mut uart = self.uart.lock();
+        let (count, line) = uart.receive_block(bytes);
+        self.apply(VIRT.uart.intid(), line);
+        drop(uart);
+        if self.input_waits.swap(false, Ordering::Relaxed) {
+            console::wake();
+        }
+        count
     }
 
     /// Offers a byte to its console. False: there is no room; [`console::wake`] is called when there is.
@@ -420,20 +334,30 @@ impl Vm {
         self.apply(VIRT.rtc.intid(), line);
         let has_deadline = rtc.next_deadline().is_some();
         drop(rtc);
-        match self.first_cpu() {
-            Some(cpu) if core::ptr::eq(cpu, this_cpu()) => interrupts::see_to_alarms(),
-            Some(cpu) if has_deadline => cpu.request(request::TIMER),
-            _ => {}
+        // A deadline that is gone is noticed when it comes.
+        if has_deadline {
+            self.see_to_deadlines();
         }
     }
 
-    /// EL2's timer has come, or a deadline may have changed: sees to the alarm. Returns when the next one is due, in
-    /// ticks. On the CPU of vCPU 0.
+    /// EL2's timer has come, or a deadline may have changed: sees to the clock's alarm and to what its life waits for.
+    /// Returns when the next one is due, in ticks. On the CPU of vCPU 0.
     pub fn tick(&self, now: u64) -> Option<u64> {
         let mut rtc = self.rtc.lock();
         let line = rtc.tick(now);
         self.apply(VIRT.rtc.intid(), line);
-        rtc.next_deadline()
+        let alarm = rtc.next_deadline();
+        drop(rtc);
+        alarm.into_iter().chain(self.see_to_life(now)).min()
+    }
+
+    /// Has [`tick`](Self::tick) called soon, on the CPU of vCPU 0.
+    fn see_to_deadlines(&self) {
+        match self.first_cpu() {
+            Some(cpu) if core::ptr::eq(cpu, this_cpu()) => interrupts::see_to_alarms(),
+            Some(cpu) => cpu.request(request::TIMER),
+            None => {}
+        }
     }
 
     /// Whether a message that this VM provokes may be made now.

@@ -215,6 +215,24 @@ impl Pl011 {
         (count, Line::change(before, self.irq_level()))
     }
 
+    /// Sends a block, as a driver would byte by byte that waits for nobody: whatever the registers say, as far as there is
+    /// room. Returns how many bytes.
+    pub fn send_block(&mut self, bytes: &[u8]) -> (usize, Line) {
+        let before = self.irq_level();
+        let count = bytes.iter().take_while(|byte| self.output.push(**byte)).count();
+        self.settle_transmit();
+        (count, Line::change(before, self.irq_level()))
+    }
+
+    /// Takes what has come in, as far as `out` has room; marks of errors are left out. Returns how many bytes.
+    pub fn receive_block(&mut self, out: &mut [u8]) -> (usize, Line) {
+        let before = self.irq_level();
+        let characters = core::iter::from_fn(|| self.input.pop());
+        let count = out.iter_mut().zip(characters).map(|(slot, character)| *slot = character as u8).count();
+        self.settle_receive();
+        (count, Line::change(before, self.irq_level()))
+    }
+
     /// FR. The transmit FIFO is the last 16 places of the ring: what lies before them is on the wire, and no business
     /// of the guest's any more. So it waits for nobody (BUSY, TXFE) while there is that much room.
     fn flags(&self) -> u32 {

@@ -1,0 +1,116 @@
+//! What a vCPU was at: its exits counted by reason, the last of them, and where its time went.
+//!
+//! Only the vCPU's own CPU writes here, as cheaply as it can be; other CPUs read it for reports and statistics, and may see one number newer
+//! than the next.
+
+use core::sync::atomic::{AtomicU64, Ordering};
+
+use abi::record::{CrashRecord, EXITS, VcpuRecord};
+
+/// Why a vCPU came to EL2: its place in [`EXITS`].
+#[derive(Clone, Copy, Debug)]
+pub enum Reason {
+    /// An interrupt.
+    Interrupt,
+    /// HVC.
+    Hvc,
+    /// SMC.
+    Smc,
+    /// A system register.
+    Sysreg,
+    /// A register of an emulated device.
+    Mmio,
+    /// Another access to memory that stage 2 has to see to.
+    Abort,
+    /// WFI or WFE.
+    Wfx,
+    /// Anything else.
+    Other,
+}
+
+/// How many of the last exits are kept: a power of two.
+const KEPT: usize = 16;
+
+/// See the module.
+#[derive(Debug)]
+pub struct Trace {
+    counts: [AtomicU64; EXITS.len()],
+    /// How many exits there have been.
+    next: AtomicU64,
+    /// ESR_EL2 (0 for an interrupt) and PC of each.
+    last: [[AtomicU64; 2]; KEPT],
+    /// Ticks for which it had its CPU, up to `since`.
+    ran: AtomicU64,
+    /// Since when it has it, in ticks; 0: it hasn't.
+    since: AtomicU64,
+    waited: AtomicU64,
+}
+
+/// One more. Only its own CPU writes it, so this needs no atomic addition.
+fn count(counter: &AtomicU64) -> u64 {
+    let before = counter.load(Ordering::Relaxed);
+    counter.store(before.wrapping_add(1), Ordering::Relaxed);
+    before
+}
+
+impl Trace {
+    /// Nothing yet.
+    pub fn new() -> Self {
+        Self {
+            counts: Default::default(),
+            next: AtomicU64::new(0),
+            last: Default::default(),
+            ran: AtomicU64::new(0),
+            since: AtomicU64::new(0),
+            waited: AtomicU64::new(0),
+        }
+    }
+
+    /// An exit, for the last ones.
+    #[inline]
+    pub fn exit(&self, esr: u64, pc: u64) {
+        let number = count(&self.next);
+        if let Some([slot_esr, slot_pc]) = self.last.get(number as usize % KEPT) {
+            slot_esr.store(esr, Ordering::Relaxed);
+            slot_pc.store(pc, Ordering::Relaxed);
+        }
+    }
+
+    /// An exit for this reason.
+    #[inline]
+    pub fn count(&self, reason: Reason) {
+        if let Some(counter) = self.counts.get(reason as usize) {
+            count(counter);
+        }
+    }
+
+    /// It has its CPU from `now` on, or has it no more. What it ran and waited by now, in ticks, in all.
+    pub fn times(&self, now: u64, runs: bool, ran: u64, waited: u64) {
+        self.ran.store(ran, Ordering::Relaxed);
+        self.waited.store(waited, Ordering::Relaxed);
+        self.since.store(if runs { now.max(1) } else { 0 }, Ordering::Relaxed);
+    }
+
+    /// Puts what it knows into a record, by the time `now`.
+    pub fn put(&self, record: &mut VcpuRecord, now: u64) {
+        let since = self.since.load(Ordering::Relaxed);
+        let runs_for = if since == 0 { 0 } else { now.saturating_sub(since) };
+        record.ran = self.ran.load(Ordering::Relaxed).saturating_add(runs_for);
+        record.waited = self.waited.load(Ordering::Relaxed);
+        for (slot, counter) in record.exits.iter_mut().zip(&self.counts) {
+            *slot = counter.load(Ordering::Relaxed);
+        }
+    }
+
+    /// Puts the last exits into a report, the latest first.
+    pub fn put_last(&self, report: &mut CrashRecord) {
+        let next = self.next.load(Ordering::Relaxed);
+        report.exits = next.min(KEPT as u64);
+        let places = (1..=report.exits).map(|back| next.wrapping_sub(back) as usize % KEPT);
+        for (slots, place) in report.exit.chunks_exact_mut(2).zip(places) {
+            for (slot, value) in slots.iter_mut().zip(self.last.get(place).into_iter().flatten()) {
+                *slot = value.load(Ordering::Relaxed);
+            }
+        }
+    }
+}
