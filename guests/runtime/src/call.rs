@@ -1,9 +1,10 @@
 //! HVC and SMC with all registers in view, for those who check what a call does to them. Ordinary calls are in
-//! [`power`](crate::power) and [`smp`](crate::smp). And a long stretch with all registers in view and no call in it.
+//! [`power`](crate::power) and [`smp`](crate::smp), Hanok's own in [`hanok`](crate::hanok). And a long stretch with all
+//! registers in view and no call in it.
 
 use core::arch::global_asm;
 
-use abi::{FunctionId, Owner, psci};
+use abi::{FunctionId, Owner, hanok, psci};
 
 use crate::machine::{Conduit, machine};
 
@@ -17,6 +18,9 @@ unsafe extern "C" {
     fn runtime_hvc_ffff(registers: *mut u64);
     fn runtime_smc_ffff(registers: *mut u64);
     fn runtime_hold(registers: *mut u64);
+
+    /// The linker's: the first byte behind the program.
+    static __bss_end: u8;
 }
 
 /// The immediates that there are instructions for.
@@ -46,11 +50,24 @@ fn jumps(registers: &[u64; 31]) -> bool {
     }
 }
 
+/// Whether the call, if it succeeds, writes to memory of this program, past Rust's rules. The rest of RAM is nobody's.
+fn writes(registers: &[u64; 31]) -> bool {
+    let buffer = match FunctionId::from_x0(registers[0]) {
+        hanok::CONSOLE_READ => registers[1],
+        hanok::VM_INFO | hanok::VM_CRASH => registers[2],
+        hanok::VCPU_INFO | hanok::HISTORY => registers[3],
+        _ => return false,
+    };
+    buffer < &raw const __bss_end as u64 && machine().ram.iter().any(|bank| bank.contains(buffer))
+}
+
 /// Calls with x0 to x30 as given and returns x0 to x30 as found afterwards; whether SMC is UNDEFINED the caller
 /// learns through [`exceptions::catch`](crate::exceptions::catch). Panics for a function that would start code at
-/// an address in RAM: [`smp`](crate::smp) has those.
+/// an address in RAM, which [`smp`](crate::smp) has, and for one that would write to this program's memory, which
+/// [`hanok`](crate::hanok) has.
 pub fn call(conduit: Conduit, immediate: Immediate, registers: [u64; 31]) -> [u64; 31] {
     assert!(!jumps(&registers), "a call that starts code elsewhere");
+    assert!(!writes(&registers), "a call that writes to the program's memory");
     let mut registers = registers;
     let call = match (conduit, immediate) {
         (Conduit::Hvc, Immediate::Zero) => runtime_hvc_0,
@@ -61,7 +78,7 @@ pub fn call(conduit: Conduit, immediate: Immediate, registers: [u64; 31]) -> [u6
         (Conduit::Smc, Immediate::Largest) => runtime_smc_ffff,
     };
     // SAFETY: the function saves what the procedure call standard asks for and touches the array alone; no call
-    // that comes back changes memory of ours.
+    // that comes back changes memory of ours, see above.
     unsafe { call(registers.as_mut_ptr()) };
     registers
 }

@@ -13,6 +13,7 @@ pub mod cpu;
 pub mod exceptions;
 pub mod features;
 pub mod gic;
+pub mod hanok;
 pub mod hypervisor;
 pub mod interrupts;
 pub mod machine;

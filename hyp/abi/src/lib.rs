@@ -5,6 +5,7 @@
 #![no_std]
 #![forbid(unsafe_code)]
 
+mod error;
 mod function_id;
 pub mod hanok;
 pub mod psci;
@@ -13,4 +14,5 @@ pub mod record;
 pub mod smccc;
 pub mod trng;
 
+pub use error::Error;
 pub use function_id::{FunctionId, Owner};
