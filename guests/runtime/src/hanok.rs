@@ -9,7 +9,7 @@ use spin::Once;
 
 use crate::hypervisor;
 
-pub use abi::{Error, FunctionId};
+pub use abi::{Control, Error, FunctionId, Identity, Speaker};
 
 /// Bytes that go through a buffer of the runtime's own at a time: whoever calls needn't align theirs.
 const BLOCK: usize = 512;
@@ -108,17 +108,6 @@ pub fn offers(function: FunctionId) -> bool {
     plain(hanok::FEATURES, &[u64::from(function.as_u32())]).is_ok()
 }
 
-/// Who calls.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Identity {
-    /// The VM's number.
-    pub vm: u32,
-    /// The vCPU's number.
-    pub vcpu: u32,
-    /// What the VM may ask of others: bits of [`hanok::right`].
-    pub rights: u32,
-}
-
 /// Who this is.
 pub fn identity() -> Result<Identity, Error> {
     let (_, [vm, vcpu, rights]) = plain(hanok::IDENTITY, &[])?;
@@ -149,31 +138,9 @@ pub fn doorbell(channel: u32) -> Result<(), Error> {
     plain(hanok::DOORBELL, &[u64::from(channel)]).map(drop)
 }
 
-/// What can be done to a VM.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Control {
-    /// It isn't running, and starts.
-    Start,
-    /// Its power is cut.
-    Stop,
-    /// It stands still.
-    Pause,
-    /// It goes on.
-    Resume,
-    /// It starts afresh.
-    Restart,
-}
-
 /// Does it to the VM with this number. That it succeeds says that it was begun, not that it is done.
 pub fn control(what: Control, vm: u32) -> Result<(), Error> {
-    let function = match what {
-        Control::Start => hanok::VM_START,
-        Control::Stop => hanok::VM_STOP,
-        Control::Pause => hanok::VM_PAUSE,
-        Control::Resume => hanok::VM_RESUME,
-        Control::Restart => hanok::VM_RESTART,
-    };
-    plain(function, &[u64::from(vm)]).map(drop)
+    plain(what.function(), &[u64::from(vm)]).map(drop)
 }
 
 /// What a VM is and does.
@@ -197,23 +164,10 @@ pub fn vm_crash(vm: u32) -> Result<Option<CrashRecord>, Error> {
     Ok((count > 0).then(|| CrashRecord::from_words(&words)))
 }
 
-/// Whose words [`history`] tells.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Speaker {
-    /// Hanok itself.
-    Hanok,
-    /// The VM with this number.
-    Vm(u32),
-}
-
 /// What was said last, from this position on, 0 being the oldest that is kept: how many bytes there are in `buffer` now,
 /// 0 at the end, and the position to go on at. It may be less than there is room for.
 pub fn history(whose: Speaker, position: u64, buffer: &mut [u8]) -> Result<(usize, u64), Error> {
-    let whose = match whose {
-        Speaker::Hanok => hanok::LOG,
-        Speaker::Vm(vm) => u64::from(vm),
-    };
-    read_bytes(hanok::HISTORY, &[whose, position], buffer)
+    read_bytes(hanok::HISTORY, &[whose.argument(), position], buffer)
 }
 
 /// Gives a VM the board's console.

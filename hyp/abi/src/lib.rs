@@ -5,7 +5,7 @@
 #![no_std]
 #![forbid(unsafe_code)]
 
-mod error;
+mod caller;
 mod function_id;
 pub mod hanok;
 pub mod psci;
@@ -14,5 +14,5 @@ pub mod record;
 pub mod smccc;
 pub mod trng;
 
-pub use error::Error;
+pub use caller::{Control, Error, Identity, Speaker};
 pub use function_id::{FunctionId, Owner};

@@ -1,10 +1,68 @@
-//! Why a call of Hanok's own was refused, as a type: the status codes of [`hanok`](crate::hanok).
+//! What callers of Hanok's own calls ([`hanok`](crate::hanok)) say and are told, as types.
 
 use core::fmt;
 
-use crate::hanok;
+use crate::{FunctionId, hanok};
 
-/// A status other than success.
+/// Who calls ([`hanok::IDENTITY`]).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// The VM's number.
+    pub vm: u32,
+    /// The vCPU's number.
+    pub vcpu: u32,
+    /// What the VM may ask of others: bits of [`hanok::right`].
+    pub rights: u32,
+}
+
+/// What can be done to a VM.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Control {
+    /// It isn't running, and starts.
+    Start,
+    /// Its power is cut.
+    Stop,
+    /// It stands still.
+    Pause,
+    /// It goes on.
+    Resume,
+    /// It starts afresh.
+    Restart,
+}
+
+impl Control {
+    /// The call that does it.
+    pub const fn function(self) -> FunctionId {
+        match self {
+            Self::Start => hanok::VM_START,
+            Self::Stop => hanok::VM_STOP,
+            Self::Pause => hanok::VM_PAUSE,
+            Self::Resume => hanok::VM_RESUME,
+            Self::Restart => hanok::VM_RESTART,
+        }
+    }
+}
+
+/// Whose words [`hanok::HISTORY`] tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Speaker {
+    /// Hanok itself.
+    Hanok,
+    /// The VM with this number.
+    Vm(u32),
+}
+
+impl Speaker {
+    /// The call's argument for it.
+    pub const fn argument(self) -> u64 {
+        match self {
+            Self::Hanok => hanok::LOG,
+            Self::Vm(vm) => vm as u64,
+        }
+    }
+}
+
+/// Why a call was refused: a status other than success.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Error {
     /// [`hanok::NOT_SUPPORTED`]: the call isn't offered, or the hypervisor isn't Hanok.
