@@ -35,7 +35,6 @@ pub mod affinity;
 pub mod calls;
 pub mod console;
 pub mod devices;
-pub mod esr;
 pub mod guest_tree;
 pub mod idregs;
 pub mod inject;
@@ -50,3 +49,5 @@ pub mod smccc;
 pub mod step;
 pub mod stolen_time;
 pub mod sysreg;
+
+pub use abi::esr;

@@ -1,6 +1,18 @@
 //! ESR_EL2 decoded: what a guest did that brought it to EL2 (Arm ARM D24.2.40, "ESR_EL2").
 //!
 //! Only the fields that a decision needs are taken out; what to do about an exit is decided by the caller.
+//! Hypervisor and guests show syndromes in the same words, so it is here.
+
+// Every exit is decoded here.
+#![deny(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::unreachable,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects
+)]
+#![cfg_attr(test, allow(clippy::unwrap_used))]
 
 use core::fmt;
 
