@@ -8,6 +8,7 @@ mod case;
 mod console;
 mod el2_crash;
 mod firmware;
+mod life;
 mod linux;
 mod neighbours;
 mod shared_cpus;
@@ -38,6 +39,7 @@ fn main() -> ExitCode {
         neighbours::cases(),
         small_guests::cases(),
         shared_cpus::cases(),
+        life::cases(),
         workloads::cases(),
         stage2_hardware::cases(),
         u_boot::cases(),

@@ -1,12 +1,18 @@
 //! Virtual machines side by side: each has its own CPUs, memory, interrupts and end.
 
+use std::time::Duration;
+
 use tests::{Board, Machine, Outcome, Scenario, Vm, ensure, ensure_equal};
 
 use crate::case::{Case, Named, on_both_gics};
 
 pub fn cases() -> Vec<Case> {
-    let all: [Named; 3] =
-        [("selftest", beside_selftest), ("restarts", beside_restarts), ("hello", beside_hello)];
+    let all: [Named; 4] = [
+        ("selftest", beside_selftest),
+        ("restarts", beside_restarts),
+        ("killings", beside_killings),
+        ("hello", beside_hello),
+    ];
     on_both_gics("linux-beside-", &all).map(Case::needs_linux).collect()
 }
 
@@ -50,6 +56,19 @@ fn beside_restarts(scenario: &Scenario, gic: u8) -> Outcome {
         board.expect_log("selftest starts afresh")?;
     }
     linux_goes_on(&mut board)
+}
+
+/// The neighbour is restarted 500 times from outside, wherever it is.
+fn beside_killings(scenario: &Scenario, gic: u8) -> Outcome {
+    let keeper = Vm::keeper("victim=selftest what=restart times=500 most=30000");
+    let bundle = scenario.bundle(&[keeper, busy_linux(), Vm::selftest(2, "")])?;
+    let mut board = scenario.boot(&Machine::new(gic, 5).bundle(bundle))?;
+    board.expect(LINE)?;
+    board.expect_within(r"(?m)^keeper: done\n", Duration::from_secs(200))?;
+    linux_goes_on(&mut board)?;
+    board.expect(r"(?m)^\[selftest\] \d+ passed, 0 failed\n")?;
+    let restarts = board.text().matches("selftest starts afresh").count();
+    ensure(restarts > 0, || "nobody said that it started afresh".to_owned())
 }
 
 /// The guest that has the console goes off while Linux boots; Linux gets to its shell all the same.

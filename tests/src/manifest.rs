@@ -60,6 +60,14 @@ impl Vm {
             .property("bootargs", &format!("\"{arguments}\""))
     }
 
+    /// The guest that does something to another one. `arguments` is its command line, see its `main.rs`.
+    pub fn keeper(arguments: &str) -> Self {
+        Self::sized("keeper", 1, 16)
+            .payload("elf", "keeper.elf")
+            .property("bootargs", &format!("\"{arguments}\""))
+            .property("rights", "\"control\", \"statistics\"")
+    }
+
     /// Shares CPUs with others, in proportion to the weights.
     pub fn weight(self, weight: u32) -> Self {
         self.property("weight", &format!("<{weight}>"))
@@ -100,9 +108,9 @@ impl Vm {
     }
 }
 
-/// The source of a manifest with these virtual machines.
-pub(crate) fn source(vms: &[Vm]) -> String {
-    let mut text = "/dts-v1/;\n\n/ {\n\tcompatible = \"hanok,bundle\";\n".to_owned();
+/// The source of a manifest with these virtual machines, and with these properties of its root.
+pub(crate) fn source(root: &str, vms: &[Vm]) -> String {
+    let mut text = format!("/dts-v1/;\n\n/ {{\n\tcompatible = \"hanok,bundle\";\n{root}");
     for vm in vms {
         // Writing to a string can't fail.
         let _ = writeln!(text, "\n\t{} {{", vm.name);
@@ -122,7 +130,7 @@ mod tests {
     #[test]
     fn a_later_value_replaces_an_earlier_one() {
         let vm = Vm::hello("a").property("cpus", "<9>").without("memory");
-        let text = source(&[vm]);
+        let text = source("", &[vm]);
         assert!(text.contains("\ta {\n\t\tcompatible = \"hanok,vm\";\n"), "{text}");
         assert!(text.contains("cpus = <9>;") && !text.contains("<1>") && !text.contains("memory"), "{text}");
         assert!(text.contains("elf = /incbin/(\"hello.elf\");"), "{text}");

@@ -98,7 +98,15 @@ impl Scenario {
     /// # Errors
     /// When `dtc` refuses.
     pub fn bundle(&self, vms: &[Vm]) -> Outcome<PathBuf> {
-        let source = self.write("bundle.dts", manifest::source(vms))?;
+        self.bundle_with("", vms)
+    }
+
+    /// The same, with properties of the root in device-tree source.
+    ///
+    /// # Errors
+    /// When `dtc` refuses.
+    pub fn bundle_with(&self, root: &str, vms: &[Vm]) -> Outcome<PathBuf> {
+        let source = self.write("bundle.dts", manifest::source(root, vms))?;
         let bundle = self.file("bundle.dtb");
         let arguments: [&OsStr; 9] = [
             "-q".as_ref(),

@@ -4,7 +4,7 @@
 use core::arch::asm;
 
 use abi::hanok;
-use abi::record::{CrashRecord, VcpuRecord, VmRecord};
+use abi::record::{BoardRecord, CrashRecord, VcpuRecord, VmRecord};
 use spin::Once;
 
 use crate::hypervisor;
@@ -141,6 +141,18 @@ pub fn doorbell(channel: u32) -> Result<(), Error> {
 /// Does it to the VM with this number. That it succeeds says that it was begun, not that it is done.
 pub fn control(what: Control, vm: u32) -> Result<(), Error> {
     plain(what.function(), &[u64::from(vm)]).map(drop)
+}
+
+/// Says that this VM has crashed. Where that is heard, it doesn't return.
+pub fn crash() -> Result<(), Error> {
+    plain(hanok::CRASH, &[]).map(drop)
+}
+
+/// What the board has.
+pub fn board_info() -> Result<BoardRecord, Error> {
+    let mut words = [0; BoardRecord::WORDS];
+    read_words(hanok::BOARD_INFO, &[], &mut words)?;
+    Ok(BoardRecord::from_words(&words))
 }
 
 /// What a VM is and does.

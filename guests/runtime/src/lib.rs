@@ -21,6 +21,7 @@ pub mod mmio;
 pub mod mmu;
 pub mod power;
 pub mod probe;
+pub mod random;
 pub mod registers;
 pub mod rtc;
 pub mod smp;

@@ -22,6 +22,8 @@ fn main() -> ! {
     match machine().argument("selftest") {
         Some("echo") => modes::echo(),
         Some("reboot") => modes::reboot(),
+        Some("spin") => modes::spin(),
+        Some("crash") => modes::crash(),
         prefix => framework::run_all(prefix.unwrap_or("")),
     }
     power::off()

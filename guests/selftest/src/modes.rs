@@ -1,11 +1,12 @@
-//! Programs for tests from outside the machine: an echo driven by receive interrupts, and a machine that restarts.
+//! Programs for tests from outside the machine: an echo driven by receive interrupts, a machine that restarts, one that
+//! computes for ever, and one that says that it has crashed.
 
 use core::sync::atomic::{AtomicBool, Ordering};
 
 use arrayvec::ArrayVec;
 use runtime::console::{self, RECEIVE_TIMEOUT, RX, register};
 use runtime::gic::{self, Interrupt};
-use runtime::{cpu, interrupts, machine, power, println};
+use runtime::{cpu, hanok, interrupts, machine, power, println};
 use spin::Mutex;
 
 static INPUT: Mutex<ArrayVec<u8, 256>> = Mutex::new(ArrayVec::new_const());
@@ -62,4 +63,19 @@ fn receive(interrupt: Interrupt) {
 pub fn reboot() -> ! {
     println!("reboot: SYSTEM_RESET");
     power::reset()
+}
+
+/// Computes for ever, and does nothing that a hypervisor would hear of.
+pub fn spin() -> ! {
+    println!("spin: computing");
+    loop {
+        cpu::count_down(u64::from(u32::MAX));
+    }
+}
+
+/// Says that it has crashed.
+pub fn crash() {
+    println!("crash: it is over");
+    let heard = hanok::crash();
+    println!("crash: Hanok says {heard:?}");
 }

@@ -56,7 +56,7 @@ impl Speaker {
     /// The call's argument for it.
     pub const fn argument(self) -> u64 {
         match self {
-            Self::Hanok => hanok::LOG,
+            Self::Hanok => hanok::LOG as u64,
             Self::Vm(vm) => vm as u64,
         }
     }

@@ -54,6 +54,9 @@ pub const HISTORY: FunctionId = call64(0x18);
 /// Gives a VM (its number) the board's console: its input, and its output as it comes.
 pub const FOCUS: FunctionId = call32(0x19);
 
+/// What the board has (buffer, bytes): bytes written of a [`BoardRecord`](crate::record::BoardRecord).
+pub const BOARD_INFO: FunctionId = call64(0x1a);
+
 /// The VM's watchdog, by the protocol of Linux's `arm,smc-wdt` (what is wanted, argument).
 pub const WATCHDOG: FunctionId = call32(0x20);
 

@@ -81,6 +81,24 @@ macro_rules! record {
 }
 
 record! {
+    /// The board.
+    BoardRecord {
+        /// Its physical CPUs that run.
+        cpus: u64,
+        /// The VMs, whatever they do: their numbers are less than this.
+        vms: u64,
+        /// Bytes of memory that VMs have or could have.
+        memory: u64,
+        /// Bytes of these that nobody has.
+        free: u64,
+        /// The counter when this was written.
+        now: u64,
+        /// Ticks in a second.
+        frequency: u64,
+    }
+}
+
+record! {
     /// A VM.
     VmRecord {
         /// Its name, in 32 bytes, the rest of them 0: [`name`](Self::name).
@@ -184,6 +202,8 @@ pub mod state {
     pub const STOPPED: u64 = 5;
     /// It crashed.
     pub const CRASHED: u64 = 6;
+    /// It is paused, and some of its vCPUs are still on their way off their CPUs.
+    pub const PAUSING: u64 = 7;
 
     /// In words.
     pub const fn name(state: u64) -> &'static str {
@@ -195,6 +215,7 @@ pub mod state {
             STOPPING => "stopping",
             STOPPED => "stopped",
             CRASHED => "crashed",
+            PAUSING => "pausing",
             _ => "?",
         }
     }

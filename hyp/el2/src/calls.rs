@@ -4,7 +4,7 @@
 //! copying; however large it is, a call moves no more than [`BLOCK`] bytes.
 
 use abi::hanok::{BUSY, DENIED, INVALID_PARAMETERS, SUCCESS, WRONG_STATE};
-use abi::record;
+use abi::record::{self, BoardRecord};
 use vmm::calls::{Buffer, Request, WatchdogRequest};
 use vmm::layout::{Ipa, VIRT};
 use vmm::life::{Event, LONGEST_TIMEOUT};
@@ -13,7 +13,7 @@ use crate::exit::Frame;
 use crate::guest_memory::{self, Source};
 use crate::vcpu::Vcpu;
 use crate::vm::{self, Vm};
-use crate::{console, run};
+use crate::{console, memory, percpu, run, timer};
 
 /// The most bytes of text that one call moves.
 pub const BLOCK: usize = 256;
@@ -66,6 +66,7 @@ pub fn answer(vcpu: &'static Vcpu, frame: &mut Frame, request: Request) {
         Request::ConsoleRead(buffer) => finish(frame, console_read(vcpu.vm, buffer)),
         // No VM has a channel yet.
         Request::Doorbell(_) => finish(frame, Err(INVALID_PARAMETERS)),
+        Request::BoardInfo(buffer) => finish(frame, board_info(vcpu.vm, buffer)),
         Request::VmInfo(number, buffer) => finish(frame, vm_info(vcpu.vm, number, buffer)),
         Request::VcpuInfo(number, other, buffer) => {
             finish(frame, vcpu_info(vcpu.vm, (number, other), buffer))
@@ -155,6 +156,19 @@ fn history(vm: &Vm, by: Option<u32>, position: u64, buffer: Buffer) -> Result<(u
 fn focus(number: u32) -> Result<u64, i64> {
     other(number)?;
     if console::try_focus(number as usize) { Ok(SUCCESS as u64) } else { Err(BUSY) }
+}
+
+fn board_info(caller: &Vm, buffer: Buffer) -> Result<u64, i64> {
+    let (memory, free) = memory::try_count().ok_or(BUSY)?;
+    let record = BoardRecord {
+        cpus: percpu::all().filter(|cpu| cpu.is_online()).count() as u64,
+        vms: vm::all().count() as u64,
+        memory,
+        free,
+        now: timer::now(),
+        frequency: timer::frequency(),
+    };
+    put_words(caller, buffer, &record.to_words())
 }
 
 fn vm_info(caller: &Vm, number: u32, buffer: Buffer) -> Result<u64, i64> {

@@ -287,11 +287,7 @@ impl Console {
             Command::List => {
                 for (number, vm) in (1..).zip(vm::all()) {
                     let focus = if number == self.focus.saturating_add(1) { ", in focus" } else { "" };
-                    logging::say(format_args!(
-                        "{number} {}: {}{focus}",
-                        vm.name,
-                        state::name(vm.phase().state())
-                    ));
+                    logging::say(format_args!("{number} {}: {}{focus}", vm.name, state::name(vm.state())));
                 }
             }
             Command::Replay => {

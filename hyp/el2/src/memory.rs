@@ -33,9 +33,14 @@ pub struct Frames {
     allocator: FrameAllocator<33>,
     /// How many are free.
     free: u64,
+    /// How many are EL2's own.
+    own: u64,
+    /// How many there are.
+    all: u64,
 }
 
-static FRAMES: Mutex<Frames> = Mutex::new(Frames { allocator: FrameAllocator::new(), free: 0 });
+static FRAMES: Mutex<Frames> =
+    Mutex::new(Frames { allocator: FrameAllocator::new(), free: 0, own: 0, all: 0 });
 
 impl Frames {
     fn take(&mut self, pages: u64) -> Option<Pa> {
@@ -239,12 +244,20 @@ fn add_free(
     inventory.declare(PaRange::new(Pa::new(start), end - start)?, Kind::Unscrubbed)?;
     frames.allocator.add_frame((start / PAGE_SIZE) as usize, (end / PAGE_SIZE) as usize);
     frames.free += (end - start) / PAGE_SIZE;
+    frames.all += (end - start) / PAGE_SIZE;
     Ok(end - start)
 }
 
 /// The free frames, unless another CPU has them just now. Not on an exit.
 pub fn try_frames() -> Option<impl DerefMut<Target = Frames>> {
     FRAMES.try_lock()
+}
+
+/// Bytes of memory that VMs have or could have, and bytes of these that are free, unless another CPU works on it.
+pub fn try_count() -> Option<(u64, u64)> {
+    let frames = FRAMES.try_lock()?;
+    let bytes = |pages: u64| pages.saturating_mul(PAGE_SIZE);
+    Some((bytes(frames.all.saturating_sub(frames.own)), bytes(frames.free)))
 }
 
 /// The ledger, unless another CPU has it just now. Not on an exit.
@@ -265,6 +278,7 @@ pub fn with_ledger<T>(work: impl FnOnce(&mut Ledger) -> T) -> Option<T> {
 pub fn claim(pages: usize) -> Result<Pa, FrameError> {
     let mut frames = FRAMES.lock();
     let pa = frames.take(pages as u64).ok_or(frames.short(pages as u64))?;
+    frames.own += pages as u64;
     drop(frames);
     let range = PaRange::new(pa, pages as u64 * PAGE_SIZE)?;
     with_ledger(|ledger| ledger.transfer(range, Transfer::Claim)).unwrap_or(Ok(()))?;
@@ -275,7 +289,9 @@ pub fn claim(pages: usize) -> Result<Pa, FrameError> {
 pub fn yield_back(pa: Pa, pages: usize) {
     let Ok(range) = PaRange::new(pa, pages as u64 * PAGE_SIZE) else { return };
     if with_ledger(|ledger| ledger.transfer(range, Transfer::Yield)) == Some(Ok(())) {
-        FRAMES.lock().give_back(range);
+        let mut frames = FRAMES.lock();
+        frames.own -= pages as u64;
+        frames.give_back(range);
     }
 }
 

@@ -73,7 +73,7 @@ fn schedule(frame: &mut Frame) {
         let turn = with_queue(|queue| queue.pick(now)).unwrap_or(Turn { member: None, until: None });
         let next = turn.member.and_then(|member| this_cpu().member(member));
         for vcpu in own().vcpu.get().into_iter().chain(next) {
-            publish_times(vcpu, turn, now);
+            publish_times(vcpu, turn.member == Some(vcpu.member), now);
         }
         let runs = next.is_some_and(|vcpu| take_on(vcpu, frame));
         let wakes_at = this_cpu().members().iter().map(|vcpu| vcpu.wakes_at()).min();
@@ -90,9 +90,9 @@ fn schedule(frame: &mut Frame) {
 }
 
 /// Lets other CPUs see where a vCPU's time went.
-fn publish_times(vcpu: &Vcpu, turn: Turn, now: u64) {
+fn publish_times(vcpu: &Vcpu, runs: bool, now: u64) {
     let Times { ran, waited } = with_queue(|queue| queue.times(vcpu.member)).unwrap_or_default();
-    vcpu.trace.times(now, turn.member == Some(vcpu.member), ran, waited);
+    vcpu.trace.times(now, runs, ran, waited);
 }
 
 /// Makes those ready that sleep, and whose interrupt has come.
@@ -123,7 +123,9 @@ fn wake(vcpu: &Vcpu, now: u64) {
 }
 
 fn block(vcpu: &Vcpu) {
-    with_queue(|queue| queue.block(vcpu.member, timer::now()));
+    let now = timer::now();
+    with_queue(|queue| queue.block(vcpu.member, now));
+    publish_times(vcpu, false, now);
     vcpu.set_waits(false);
 }
 

@@ -42,6 +42,8 @@ pub enum Request {
     Crash,
     /// Something is to happen to this VM.
     Control(u32, Event),
+    /// What the board has.
+    BoardInfo(Buffer),
     /// What this VM is.
     VmInfo(u32, Buffer),
     /// What this VM's vCPU, by its number, does.
@@ -108,7 +110,9 @@ impl Request {
             | Self::Crash
             | Self::Watchdog(_) => 0,
             Self::Control(..) => right::CONTROL,
-            Self::VmInfo(..) | Self::VcpuInfo(..) | Self::CrashReport(..) => right::STATISTICS,
+            Self::BoardInfo(_) | Self::VmInfo(..) | Self::VcpuInfo(..) | Self::CrashReport(..) => {
+                right::STATISTICS
+            }
             Self::History { by: None, .. } => right::STATISTICS,
             Self::History { by: Some(_), .. } | Self::Focus(_) => right::CONSOLE,
         }

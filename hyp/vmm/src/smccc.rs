@@ -209,6 +209,8 @@ calls! {
         "INVALID_PARAMETERS (-2); DENIED (-3); BUSY (-5)";
     HanokFocus, "Hanok: focus", [hanok::FOCUS],
         "VM", "0: it has the board's console", "INVALID_PARAMETERS (-2); DENIED (-3); BUSY (-5)";
+    HanokBoardInfo, "Hanok: board info", [hanok::BOARD_INFO],
+        "buffer; bytes", "bytes written of a `BoardRecord`", "INVALID_PARAMETERS (-2); DENIED (-3); BUSY (-5)";
     HanokWatchdog, "Hanok: watchdog", [hanok::WATCHDOG],
         "what (0: limits, 1: set timeout, 2: turn on or off, 3: feed, 4: time left); seconds, or 1 and 0 for on and off",
         "0; the least and the most in W1 and W2, or the seconds left in W1", "INVALID_PARAMETERS (-2)";
@@ -291,6 +293,7 @@ fn own_call(call: Call, x: &[u64; 5]) -> Result<Request, i64> {
             Request::History { by, position: x2, buffer: Buffer::new(x3, x4)? }
         }
         Call::HanokFocus => Request::Focus(vm),
+        Call::HanokBoardInfo => Request::BoardInfo(Buffer::new(x1, x2)?),
         Call::HanokWatchdog => Request::Watchdog(WatchdogRequest::decode(x1 as u32, x2 as u32)?),
         _ => return Err(NOT_SUPPORTED),
     })

@@ -197,6 +197,7 @@ fn hanok_s_calls_are_decoded() {
     let log = u64::from(hanok::LOG);
     own(hanok::HISTORY, [log, 6, 8, 9], Request::History { by: None, position: 6, buffer: buffer(8, 9) });
     own(hanok::FOCUS, [7, 0, 0, 0], Request::Focus(7));
+    own(hanok::BOARD_INFO, [8, 9, 0, 0], Request::BoardInfo(buffer(8, 9)));
     for (x, request) in [
         ([0, 9], WatchdogRequest::Limits),
         ([1, 9], WatchdogRequest::SetTimeout(9)),
@@ -241,6 +242,7 @@ fn what_concerns_others_takes_a_right() {
         (hanok::VM_PAUSE, CONTROL),
         (hanok::VM_RESUME, CONTROL),
         (hanok::VM_RESTART, CONTROL),
+        (hanok::BOARD_INFO, STATISTICS),
         (hanok::VM_INFO, STATISTICS),
         (hanok::VCPU_INFO, STATISTICS),
         (hanok::VM_CRASH, STATISTICS),

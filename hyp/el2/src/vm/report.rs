@@ -4,8 +4,9 @@
 
 use core::sync::atomic::Ordering;
 
-use abi::record::{CrashRecord, VmRecord, crash};
+use abi::record::{CrashRecord, VmRecord, crash, state};
 use vmm::calls::Request;
+use vmm::life::Phase;
 use vmm::sched::Share;
 
 use super::Vm;
@@ -21,7 +22,7 @@ impl Vm {
         };
         Some(VmRecord {
             name: VmRecord::words_of_name(&self.name),
-            state: self.phase().state(),
+            state: self.state(),
             vcpus: self.vcpus().len() as u64,
             memory: self.ram,
             held: self.memory.try_lock()?.held(),
@@ -34,6 +35,14 @@ impl Vm {
             now: timer::now(),
             frequency: timer::frequency(),
         })
+    }
+
+    /// Where it is in its life, for guests and people: a number of [`abi::record::state`].
+    pub fn state(&self) -> u64 {
+        match self.phase() {
+            Phase::Paused if self.loaded.load(Ordering::SeqCst) != 0 => state::PAUSING,
+            phase => phase.state(),
+        }
     }
 
     /// The report of its last crash: `Some(None)` where it has not crashed, `None` where that is in use just now.
