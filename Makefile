@@ -67,7 +67,7 @@ help:
 	@echo 'make test       everything: host tests, then the scenarios in QEMU'
 	@echo 'make image      the boot image, $(IMAGE), and its debug ELF beside it'
 	@echo 'make test-host  host tests alone; they need nothing but a stable Rust'
-	@echo 'make loom       stage 2 under running CPUs, in every interleaving (part of make test)'
+	@echo 'make loom       stage 2 under running CPUs, and the ring of channels, in every interleaving (part of make test)'
 	@echo 'make fuzz       random operations on stage 2, steered by coverage, for FUZZ_SECONDS=$(FUZZ_SECONDS); needs a nightly Rust'
 	@echo 'make miri       host tests of the pure crates in an interpreter that finds undefined behaviour; needs a nightly Rust'
 	@echo 'make mutants    do the tests of stage 2 notice when it is wrong? Hours; MUTANTS="--file hyp/stage2/src/bbm.rs" minutes'
@@ -103,7 +103,7 @@ test-host:
 # With a target folder of its own, so that nothing else is built again. To optimise across crates takes longer than the test.
 LOOM := RUSTFLAGS='--cfg loom' CARGO_PROFILE_RELEASE_LTO=off $(HOST_CARGO)
 loom:
-	$(LOOM) test $(LOCKED) --target-dir target/loom --release -p stage2 --test loom
+	$(LOOM) test $(LOCKED) --target-dir target/loom --release -p stage2 -p ring --test loom
 
 fuzz:
 	@scripts/fuzz
@@ -144,7 +144,7 @@ fmt-check:
 clippy:
 	$(HOST_CARGO) clippy $(LOCKED) --all-targets -- -D warnings
 	$(HOST_CARGO) clippy $(LOCKED) -p tests --all-targets -- -D warnings
-	$(LOOM) clippy $(LOCKED) --target-dir target/loom -p stage2 --test loom -- -D warnings
+	$(LOOM) clippy $(LOCKED) --target-dir target/loom -p stage2 -p ring --test loom -- -D warnings
 	for crate in $(TARGET_CRATES); do $(TARGET_CARGO) clippy $(FOR_TARGET) -p $$crate -- -D warnings || exit; done
 	$(TARGET_CARGO) clippy $(FOR_TARGET) -p el2 --features stage2-check -- -D warnings
 
