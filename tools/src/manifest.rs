@@ -6,13 +6,13 @@ use std::fmt::Write;
 use vmm::affinity::vcpu_mpidr;
 use vmm::guest_tree::{self, GicVersion, GuestTree, Seeds};
 use vmm::layout::VIRT;
-use vmm::manifest::{Bundle, Payload, Sharing, VmConfig};
+use vmm::manifest::{Bundle, ChannelConfig, Payload, Sharing, VmConfig};
 use vmm::payload;
 
 /// What was found in a bundle.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Report {
-    /// A line for each VM that is in order.
+    /// A line for each VM that is in order, and then for each channel.
     pub sound: Vec<String>,
     /// A line for each mistake.
     pub wrong: Vec<String>,
@@ -29,6 +29,16 @@ pub fn check(bundle: &[u8]) -> Report {
                 match checked {
                     Ok(line) => report.sound.push(line),
                     Err(line) => report.wrong.push(line),
+                }
+            }
+            for channel in bundle.channels {
+                match channel {
+                    Ok(ChannelConfig { name, vms: [a, b], size }) => {
+                        report
+                            .sound
+                            .push(format!("/{name}: channel between {a} and {b}, {} KiB", size >> 10));
+                    }
+                    Err(error) => report.wrong.push(error.to_string()),
                 }
             }
         }

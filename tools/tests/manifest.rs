@@ -66,6 +66,20 @@ fn each_mistake_is_told_with_its_node_and_property_and_the_others_are_checked_al
 }
 
 #[test]
+fn channels_are_told_behind_the_vms() {
+    let channel = |name, vms: &[&str]| {
+        let node = with(DeviceTreeNode::new(name).unwrap(), "compatible", "hanok,channel");
+        with(node, "vms", vms)
+    };
+    let nodes =
+        [channel("link", &["one", "two"]), binary("one"), binary("two"), channel("lost", &["one", "three"])];
+    let Report { sound, wrong } = check(&bundle(nodes));
+    assert_eq!(sound.len(), 3);
+    assert_eq!(sound[2], "/link: channel between one and two, 64 KiB");
+    assert_eq!(wrong, ["/lost: vms: there is no VM \"three\""]);
+}
+
+#[test]
 fn what_is_no_bundle_is_said_to_be_none() {
     for bytes in
         [&b"\x7fELF, this is, and quite long enough for a header"[..], b"", &bundle([binary("one")])[..60]]

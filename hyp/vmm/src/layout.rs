@@ -58,6 +58,41 @@ pub struct DeviceWindow {
     pub first_spi: u32,
 }
 
+/// A row of equal places for memory that VMs share, each with an interrupt, which are consecutive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ChannelWindow {
+    /// The whole window.
+    pub memory: Region,
+    /// Bytes from one place to the next, the most that the memory of one can have; a power of two, and the window is aligned to it.
+    pub slot_size: u64,
+    /// The first place's interrupt: the number of a shared peripheral interrupt, edge-triggered.
+    pub first_spi: u32,
+}
+
+impl ChannelWindow {
+    /// How many places there are.
+    pub const fn slots(&self) -> u32 {
+        // A window of more than 2^32 places makes no sense.
+        match self.memory.size.checked_div(self.slot_size) {
+            Some(slots) => slots as u32,
+            None => 0,
+        }
+    }
+
+    /// Where memory of `size` bytes, a slot's at most, lies in the place `number`, which is below [`slots`](Self::slots).
+    pub const fn region(&self, number: u32, size: u64) -> Region {
+        Region::new(
+            self.memory.base.as_u64().saturating_add((number as u64).saturating_mul(self.slot_size)),
+            size,
+        )
+    }
+
+    /// The interrupt of the place `number`, as in [`DeviceSlot::spi`].
+    pub const fn spi(&self, number: u32) -> u32 {
+        self.first_spi.saturating_add(number)
+    }
+}
+
 /// Where everything is in a VM's intermediate physical address space.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Layout {
@@ -79,9 +114,13 @@ pub struct Layout {
     pub virtio: DeviceWindow,
     /// The two flash banks.
     pub flash: [Region; 2],
+    /// The VM's ends of channels: the one with number n has the place n.
+    pub channels: ChannelWindow,
 }
 
-/// The memory map of QEMU's `virt` machine.
+/// The memory map of QEMU's `virt` machine. What Hanok adds to it lies where that machine has nothing, whatever it is given: channels
+/// between the end of its high PCIe configuration space (0x40_2000_0000) and its high PCIe window (0x80_0000_0000), their SPIs behind those of
+/// its platform bus (112 to 175).
 pub const VIRT: Layout = Layout {
     ram: Region::new(0x4000_0000, 255 << 30),
     gicd: Region::new(0x0800_0000, 0x1_0000),
@@ -92,4 +131,9 @@ pub const VIRT: Layout = Layout {
     stolen_time: Region::new(0x090a_0000, 0x1000),
     virtio: DeviceWindow { registers: Region::new(0x0a00_0000, 0x4000), slot_size: 0x200, first_spi: 16 },
     flash: [Region::new(0, 64 * MIB), Region::new(64 * MIB, 64 * MIB)],
+    channels: ChannelWindow {
+        memory: Region::new(0x50_0000_0000, 256 * MIB),
+        slot_size: 16 * MIB,
+        first_spi: 192,
+    },
 };

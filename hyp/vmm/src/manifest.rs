@@ -1,15 +1,16 @@
 //! The VM bundle: the device-tree blob that configures the machine and holds every payload.
 //!
-//! Parses the blob into one [`VmConfig`] for each VM. What is wrong becomes an error that names node, property and reason; a wrong
-//! VM leaves out only itself. Whether the board can provide what a VM asks for, and what its payload is like inside, is
+//! Parses the blob into one [`VmConfig`] for each VM and one [`ChannelConfig`] for each channel. What is wrong becomes an error that
+//! names node, property and reason; a wrong VM leaves out only itself and its channels. Whether the board can provide what a VM asks for, and what its payload is like inside, is
 //! checked later. `docs/manifest.md` describes every property.
 
+mod channel;
 mod error;
 mod value;
 mod vm;
 
 use alloc::borrow::ToOwned;
-use alloc::collections::BTreeSet;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::format;
 use alloc::vec::Vec;
 
@@ -18,13 +19,15 @@ use dtoolkit::{Node, Property};
 
 pub use error::{BundleError, ManifestError, Reason};
 
-use crate::layout::Ipa;
+use crate::layout::{Ipa, VIRT};
 use crate::life::OnCrash;
 
 /// What `compatible` of a bundle's root says.
 pub const BUNDLE_COMPATIBLE: &str = "hanok,bundle";
 /// What `compatible` of a VM's node says.
 pub const VM_COMPATIBLE: &str = "hanok,vm";
+/// What `compatible` of a channel's node says.
+pub const CHANNEL_COMPATIBLE: &str = "hanok,channel";
 /// The most VMs in a bundle.
 pub const MAX_VMS: usize = 64;
 /// The most vCPUs of a VM.
@@ -49,7 +52,15 @@ pub const RESTART_LIMIT: u32 = 5;
 pub const MAX_RESTART_LIMIT: u32 = 1_000_000;
 /// How long it waits for that the first time, if the manifest says nothing, in milliseconds.
 pub const RESTART_DELAY: u32 = 100;
-/// The longest name of a VM in bytes.
+/// The least memory of a channel in bytes: a page.
+pub const MIN_CHANNEL: u64 = 4 << 10;
+/// The most memory of a channel in bytes.
+pub const MAX_CHANNEL: u64 = VIRT.channels.slot_size;
+/// A channel's memory when the manifest says nothing, in bytes.
+pub const DEFAULT_CHANNEL: u64 = 64 << 10;
+/// The most channels of a VM.
+pub const MAX_CHANNELS: usize = VIRT.channels.slots() as usize;
+/// The longest name of a VM or a channel in bytes.
 pub const MAX_NAME: usize = 31;
 
 /// A whole bundle.
@@ -58,6 +69,9 @@ pub struct Bundle<'a> {
     /// Each VM in the order of the blob, or why it is left out. What is wrong at the root without concerning any VM stands here too,
     /// as an error whose node is `/`.
     pub vms: Vec<Result<VmConfig<'a>, ManifestError>>,
+    /// Each channel in the order of the blob, or why it is left out. The VMs of those that aren't are in [`Bundle::vms`], and have
+    /// [`MAX_CHANNELS`] at most.
+    pub channels: Vec<Result<ChannelConfig<'a>, ManifestError>>,
     /// What becomes of the board when no VM runs any more.
     pub when_all_off: WhenAllOff,
 }
@@ -100,6 +114,34 @@ pub struct VmConfig<'a> {
     pub watchdog: Option<u32>,
     /// What it may ask of other VMs: bits of [`abi::hanok::right`].
     pub rights: u32,
+}
+
+/// What the manifest says of a channel: memory that two VMs share, and a doorbell each way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ChannelConfig<'a> {
+    /// The node's name, as in [`VmConfig::name`]; no VM and no other channel has it.
+    pub name: &'a str,
+    /// The names of its VMs, which are two different ones; the order says which is side 0 and which side 1.
+    pub vms: [&'a str; 2],
+    /// Its memory in bytes: a power of two from [`MIN_CHANNEL`] to [`MAX_CHANNEL`].
+    pub size: u64,
+}
+
+impl ChannelConfig<'_> {
+    /// The message that the channel is left out, where one of its VMs is.
+    ///
+    /// # Errors
+    /// That message, for the first VM that `is_there` says isn't.
+    pub fn needs(&self, is_there: impl Fn(&str) -> bool) -> Result<(), ManifestError> {
+        match self.vms.into_iter().find(|vm| !is_there(vm)) {
+            Some(vm) => Err(self.wrong_vm(Reason::VmLeftOut { name: vm.to_owned() })),
+            None => Ok(()),
+        }
+    }
+
+    fn wrong_vm(&self, reason: Reason) -> ManifestError {
+        ManifestError { node: format!("/{}", self.name), property: Some("vms".to_owned()), reason }
+    }
 }
 
 /// How a VM's vCPUs come by their time on a CPU.
@@ -164,7 +206,7 @@ impl<'a> Bundle<'a> {
             property: Some(property.to_owned()),
             reason,
         };
-        vm::compatible_is(&root, BUNDLE_COMPATIBLE)
+        vm::compatible_is(&root, &[BUNDLE_COMPATIBLE])
             .map_err(|reason| BundleError::Root(root_error("compatible", reason)))?;
         let mut vms = Vec::new();
         let mut when_all_off = WhenAllOff::default();
@@ -180,22 +222,88 @@ impl<'a> Bundle<'a> {
                 _ => vms.push(Err(root_error(name, Reason::UnknownProperty { known: KNOWN_AT_ROOT }))),
             }
         }
-        let count = vm_nodes(root).count();
+        let (vm_nodes, channel_nodes): (Vec<_>, Vec<_>) = nodes(root).partition(|node| !is_channel(node));
+        let count = vm_nodes.len();
         if count == 0 {
             return Err(BundleError::NoVm);
         }
         let mut names = BTreeSet::new();
-        for (index, node) in vm_nodes(root).enumerate() {
-            let wrong = |reason| ManifestError { node: format!("/{}", node.name()), property: None, reason };
+        let mut new_name = |node: &FdtNode<'a>| {
+            let wrong = wrong_node(node, Reason::DuplicateName);
+            if names.insert(node.name()) { Ok(()) } else { Err(wrong) }
+        };
+        for (index, node) in vm_nodes.iter().enumerate() {
             if index >= MAX_VMS {
-                vms.push(Err(wrong(Reason::TooManyVms { count, most: MAX_VMS })));
+                vms.push(Err(wrong_node(node, Reason::TooManyVms { count, most: MAX_VMS })));
                 break;
             }
-            let new = names.insert(node.name());
-            vms.push(if new { vm::parse(&node) } else { Err(wrong(Reason::DuplicateName)) });
+            vms.push(new_name(node).and_then(|()| vm::parse(node)));
         }
-        Ok(Self { vms, when_all_off })
+        let mut channels = Channels::new(&vm_nodes, &vms);
+        for node in &channel_nodes {
+            channels.add(new_name(node).and_then(|()| channel::parse(node)));
+        }
+        let channels = channels.list;
+        Ok(Self { vms, channels, when_all_off })
     }
+}
+
+/// The channels of a bundle, as far as they have been read.
+struct Channels<'a> {
+    list: Vec<Result<ChannelConfig<'a>, ManifestError>>,
+    /// How many each VM has; of those that are left out, nothing.
+    counts: BTreeMap<&'a str, Option<usize>>,
+}
+
+impl<'a> Channels<'a> {
+    /// None so far, between the VMs of these nodes.
+    fn new(nodes: &[FdtNode<'a>], vms: &[Result<VmConfig<'a>, ManifestError>]) -> Self {
+        let mut counts: BTreeMap<_, _> = nodes.iter().map(|node| (node.name(), None)).collect();
+        counts.extend(vms.iter().flatten().map(|vm| (vm.name, Some(0))));
+        Self { list: Vec::new(), counts }
+    }
+
+    fn add(&mut self, channel: Result<ChannelConfig<'a>, ManifestError>) {
+        let checked = channel.and_then(|channel| self.check(channel));
+        for vm in checked.iter().flat_map(|channel| channel.vms) {
+            if let Some(Some(count)) = self.counts.get_mut(vm) {
+                *count = count.saturating_add(1);
+            }
+        }
+        self.list.push(checked);
+    }
+
+    fn check(&self, channel: ChannelConfig<'a>) -> Result<ChannelConfig<'a>, ManifestError> {
+        for vm in channel.vms {
+            if !self.counts.contains_key(vm) {
+                return Err(channel.wrong_vm(Reason::NoSuchVm { name: vm.to_owned() }));
+            }
+        }
+        let count = |vm: &str| self.counts.get(vm).copied().flatten();
+        channel.needs(|vm| count(vm).is_some())?;
+        match channel.vms.into_iter().find(|vm| count(vm) >= Some(MAX_CHANNELS)) {
+            Some(vm) => {
+                let reason = Reason::TooManyChannels { name: vm.to_owned(), most: MAX_CHANNELS };
+                Err(channel.wrong_vm(reason))
+            }
+            None => Ok(channel),
+        }
+    }
+}
+
+/// What is wrong with a child of the root as a whole.
+fn wrong_node(node: &FdtNode<'_>, reason: Reason) -> ManifestError {
+    ManifestError { node: format!("/{}", node.name()), property: None, reason }
+}
+
+/// Checks that a name is one without a unit address; `what` has it, as "a VM".
+fn no_unit_address(name: &str, what: &'static str) -> Result<(), Reason> {
+    if name.contains('@') { Err(Reason::UnitAddress { what }) } else { Ok(()) }
+}
+
+/// What says of itself that it is a channel; anything else is meant to be a VM.
+fn is_channel(node: &FdtNode<'_>) -> bool {
+    vm::compatible_is(node, &[CHANNEL_COMPATIBLE]).is_ok()
 }
 
 fn read_when_all_off(value: &[u8]) -> Result<WhenAllOff, Reason> {
@@ -223,6 +331,6 @@ fn blob(bytes: &[u8]) -> Result<&[u8], BundleError> {
 }
 
 /// The root's children, less those that dtc's option `-@` adds.
-fn vm_nodes<'a>(root: FdtNode<'a>) -> impl Iterator<Item = FdtNode<'a>> {
+fn nodes<'a>(root: FdtNode<'a>) -> impl Iterator<Item = FdtNode<'a>> {
     root.children().filter(|node| !matches!(node.name(), "__symbols__" | "__fixups__" | "__local_fixups__"))
 }

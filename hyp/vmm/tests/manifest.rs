@@ -1,51 +1,13 @@
-//! The manifest: what a good one says, and the message that each mistake gets.
+//! The manifest: what a good one says of its VMs, and the message that each mistake gets.
+
+mod node;
 
 use abi::hanok::right;
 use dtoolkit::ToPropertyValue;
-use dtoolkit::model::{DeviceTree, DeviceTreeNode, DeviceTreeProperty};
+use node::{Node, blob, bundle, root};
 use vmm::layout::Ipa;
 use vmm::life::OnCrash;
 use vmm::manifest::{Bundle, BundleError, MAX_VMS, ManifestError, Payload, Sharing, VmConfig, WhenAllOff};
-
-/// A node under construction.
-struct Node(DeviceTreeNode);
-
-impl Node {
-    fn new(name: &str) -> Self {
-        Self(DeviceTreeNode::new(name).unwrap())
-    }
-
-    /// A VM's node, so far without payload.
-    fn vm(name: &str) -> Self {
-        Self::new(name).with("compatible", "hanok,vm")
-    }
-
-    fn with(mut self, name: &str, value: impl ToPropertyValue) -> Self {
-        self.0.add_property(DeviceTreeProperty::new(name, value).unwrap());
-        self
-    }
-
-    fn child(mut self, node: Node) -> Self {
-        self.0.add_child(node.0);
-        self
-    }
-}
-
-/// The root of a bundle.
-fn root() -> Node {
-    Node(DeviceTree::new().root).with("compatible", "hanok,bundle")
-}
-
-fn blob(root: Node) -> Vec<u8> {
-    let mut tree = DeviceTree::new();
-    tree.root = root.0;
-    tree.to_dtb()
-}
-
-/// The blob of a bundle with these VMs.
-fn bundle(vms: impl IntoIterator<Item = Node>) -> Vec<u8> {
-    blob(vms.into_iter().fold(root(), Node::child))
-}
 
 /// What is said about the only VM of a bundle.
 fn message(vm: Node) -> String {
@@ -429,9 +391,9 @@ fn typos_do_not_pass() {
 #[test]
 fn node_mistakes() {
     let none = message(Node::new("linux").with("elf", [1_u8]));
-    assert_eq!(none, "/linux: compatible: missing, must be \"hanok,vm\"");
+    assert_eq!(none, "/linux: compatible: missing, must be \"hanok,vm\" or \"hanok,channel\"");
     let other = message(Node::new("linux").with("compatible", "xen,domain").with("elf", [1_u8]));
-    assert_eq!(other, "/linux: compatible: is \"xen,domain\", must be \"hanok,vm\"");
+    assert_eq!(other, "/linux: compatible: is \"xen,domain\", must be \"hanok,vm\" or \"hanok,channel\"");
     let unterminated = message(Node::new("linux").with("compatible", *b"hanok,vm"));
     assert_eq!(unterminated, "/linux: compatible: must be one string");
     let address = message(Node::vm("linux@1").with("elf", [1_u8]));
@@ -500,9 +462,9 @@ fn what_makes_a_whole_bundle_useless() {
         "the bundle has no VM: give the root a child node with compatible = \"hanok,vm\""
     );
     let vm = || Node::vm("a").with("elf", [1_u8]);
-    let bare = blob(Node(DeviceTree::new().root).child(vm()));
+    let bare = blob(Node::bare_root().child(vm()));
     assert_eq!(say(&bare), "/: compatible: missing, must be \"hanok,bundle\"");
-    let board = Node(DeviceTree::new().root).with("compatible", "linux,dummy-virt").child(vm());
+    let board = Node::bare_root().with("compatible", "linux,dummy-virt").child(vm());
     assert_eq!(say(&blob(board)), "/: compatible: is \"linux,dummy-virt\", must be \"hanok,bundle\"");
 }
 

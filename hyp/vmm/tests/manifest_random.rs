@@ -6,8 +6,8 @@ use dtoolkit::model::{DeviceTree, DeviceTreeNode, DeviceTreeProperty};
 use proptest::prelude::*;
 use vmm::life::{LONGEST_DELAY_MS, LONGEST_TIMEOUT, OnCrash};
 use vmm::manifest::{
-    Bundle, BundleError, MAX_BOOTARGS, MAX_CPUS, MAX_NAME, MAX_PERIOD, MAX_RESTART_LIMIT, MAX_WEIGHT,
-    MEMORY_UNIT, MIN_BUDGET, MIN_PERIOD, ManifestError, Payload, Sharing, VmConfig,
+    Bundle, BundleError, MAX_BOOTARGS, MAX_CHANNEL, MAX_CPUS, MAX_NAME, MAX_PERIOD, MAX_RESTART_LIMIT,
+    MAX_WEIGHT, MEMORY_UNIT, MIN_BUDGET, MIN_CHANNEL, MIN_PERIOD, ManifestError, Payload, Sharing, VmConfig,
 };
 
 fn property(name: &str, value: impl dtoolkit::ToPropertyValue) -> DeviceTreeProperty {
@@ -52,6 +52,13 @@ fn valid() -> Vec<u8> {
     let reserved = [property("elf", [6_u8; 30]), property("budget", 200_u32), property("period", 1000_u32)];
     tree.root.add_child(vm("rt", reserved));
     tree.root.add_child(vm("u-boot", [property("firmware", [5_u8; 30])]));
+    for (name, vms) in [("link", ["linux", "rt"]), ("line", ["u-boot", "linux"])] {
+        let mut channel = DeviceTreeNode::new(name).unwrap();
+        channel.add_property(property("compatible", "hanok,channel"));
+        channel.add_property(property("vms", vms.as_slice()));
+        channel.add_property(property("size", 128_u32));
+        tree.root.add_child(channel);
+    }
     tree.to_dtb()
 }
 
@@ -99,6 +106,17 @@ fn check_config(config: &VmConfig<'_>, blob: &[u8]) {
     assert!(parts.into_iter().flatten().all(|part| !part.is_empty() && is_inside(part, blob)));
 }
 
+/// The same of [`ChannelConfig`](vmm::manifest::ChannelConfig), in a bundle with these VMs.
+fn check_channels(bundle: &Bundle<'_>, vms: &BTreeSet<&str>) {
+    let mut names = vms.clone();
+    for channel in bundle.channels.iter().flatten() {
+        assert!(names.insert(channel.name));
+        assert!(channel.vms[0] != channel.vms[1] && channel.vms.iter().all(|vm| vms.contains(vm)));
+        assert!(channel.size.is_power_of_two() && (MIN_CHANNEL..=MAX_CHANNEL).contains(&channel.size));
+    }
+    bundle.channels.iter().filter_map(|channel| channel.as_ref().err()).for_each(check_message);
+}
+
 fn check_message(error: &ManifestError) {
     let text = error.to_string();
     assert!(text.starts_with('/') && text.contains(": "), "{text:?}");
@@ -114,6 +132,7 @@ fn check(blob: &[u8]) {
                 assert!(names.insert(config.name));
             }
             bundle.vms.iter().filter_map(|vm| vm.as_ref().err()).for_each(check_message);
+            check_channels(&bundle, &names);
             assert!(!bundle.vms.is_empty());
         }
         Err(BundleError::Root(error)) => check_message(&error),
@@ -125,7 +144,9 @@ fn check(blob: &[u8]) {
 fn the_undamaged_bundle_is_good() {
     let blob = valid();
     check(&blob);
-    assert!(Bundle::parse(&blob).unwrap().vms.iter().all(Result::is_ok));
+    let bundle = Bundle::parse(&blob).unwrap();
+    assert!(bundle.vms.iter().all(Result::is_ok) && bundle.channels.iter().all(Result::is_ok));
+    assert_eq!((bundle.vms.len(), bundle.channels.len()), (5, 2));
 }
 
 /// A byte's new value: any, or one of those that the format gives a meaning to.

@@ -1,6 +1,8 @@
 //! What can be wrong with a bundle, in words for the person who wrote it.
 
+use alloc::format;
 use alloc::string::String;
+use alloc::vec::Vec;
 
 use dtoolkit::error::{FdtErrorKind, FdtParseError};
 use thiserror::Error;
@@ -61,6 +63,11 @@ fn name_rule(kind: &FdtErrorKind) -> &'static str {
     }
 }
 
+/// What may be, in quotes.
+fn or(wanted: &[&str]) -> String {
+    wanted.iter().map(|wanted| format!("{wanted:?}")).collect::<Vec<_>>().join(" or ")
+}
+
 /// What is wrong in a manifest, and where. Prints as `/linux: memory: 0 KiB is less than 2048 KiB`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ManifestError {
@@ -87,18 +94,18 @@ impl core::fmt::Display for ManifestError {
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum Reason {
     /// `compatible` is not there.
-    #[error("missing, must be {wanted:?}")]
+    #[error("missing, must be {}", or(.wanted))]
     NotCompatible {
-        /// What it should say.
-        wanted: &'static str,
+        /// What it could say.
+        wanted: &'static [&'static str],
     },
     /// `compatible` says something else.
-    #[error("is {found:?}, must be {wanted:?}")]
+    #[error("is {found:?}, must be {}", or(.wanted))]
     Incompatible {
         /// What it says first.
         found: String,
-        /// What it should say.
-        wanted: &'static str,
+        /// What it could say.
+        wanted: &'static [&'static str],
     },
     /// No property of that name exists here.
     #[error("unknown property; known here: {known}")]
@@ -106,18 +113,24 @@ pub enum Reason {
         /// The names that would do.
         known: &'static str,
     },
-    /// A VM has no child nodes.
-    #[error("unknown node: a VM has no child nodes")]
-    UnknownNode,
+    /// Neither a VM nor a channel has child nodes.
+    #[error("unknown node: {parent} has no child nodes")]
+    UnknownNode {
+        /// What it is the child of: "a VM", "a channel".
+        parent: &'static str,
+    },
     /// The blob has the property more than once.
     #[error("given twice")]
     Twice,
-    /// Two VMs of the same name.
+    /// Two VMs or channels of the same name.
     #[error("an earlier node has the same name")]
     DuplicateName,
     /// The node's name has a unit address.
-    #[error("a VM's name has no unit address (@...)")]
-    UnitAddress,
+    #[error("{what}'s name has no unit address (@...)")]
+    UnitAddress {
+        /// "a VM", "a channel".
+        what: &'static str,
+    },
     /// More VMs than there can be.
     #[error("the bundle has {count} VMs, {most} at most: this one and those after it are left out")]
     TooManyVms {
@@ -185,6 +198,46 @@ pub enum Reason {
         of: u64,
         /// What is counted, with a space before it, or nothing.
         unit: &'static str,
+    },
+    /// A number that must be a power of two.
+    #[error("{value}{unit} is not a power of two")]
+    NotPowerOfTwo {
+        /// The value.
+        value: u64,
+        /// What is counted, with a space before it.
+        unit: &'static str,
+    },
+    /// A channel with more or fewer VMs than two.
+    #[error("names {count} VM{}: a channel is between two", if *.count == 1 { "" } else { "s" })]
+    VmCount {
+        /// How many it names.
+        count: usize,
+    },
+    /// A channel with the same VM at both ends.
+    #[error("names {name:?} twice: a channel is between two VMs")]
+    SameVm {
+        /// The VM.
+        name: String,
+    },
+    /// A channel with a VM that isn't in the bundle.
+    #[error("there is no VM {name:?}")]
+    NoSuchVm {
+        /// What it names.
+        name: String,
+    },
+    /// A channel with a VM that is left out.
+    #[error("the VM {name:?} is left out")]
+    VmLeftOut {
+        /// The VM.
+        name: String,
+    },
+    /// One channel more than a VM can have.
+    #[error("the VM {name:?} has {most} channels already, and can have no more")]
+    TooManyChannels {
+        /// The VM.
+        name: String,
+        /// [`MAX_CHANNELS`](super::MAX_CHANNELS).
+        most: usize,
     },
     /// Not one physical CPU for each vCPU.
     #[error("lists {listed} CPUs for {cpus} vCPUs: one for each is needed")]

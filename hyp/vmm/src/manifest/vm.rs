@@ -12,15 +12,18 @@ use dtoolkit::{Node, Property};
 
 use super::value::{first_string, has_string, read_cells, read_string, read_strings, read_u32, read_u64};
 use super::{
-    DEFAULT_MEMORY, MAX_BOOTARGS, MAX_CPUS, MAX_PERIOD, MAX_RESTART_LIMIT, MAX_WEIGHT, MEMORY_UNIT,
-    MIN_BUDGET, MIN_PERIOD, ManifestError, Payload, RESTART_DELAY, RESTART_LIMIT, Reason, Sharing,
-    VM_COMPATIBLE, VmConfig,
+    CHANNEL_COMPATIBLE, DEFAULT_MEMORY, MAX_BOOTARGS, MAX_CPUS, MAX_PERIOD, MAX_RESTART_LIMIT, MAX_WEIGHT,
+    MEMORY_UNIT, MIN_BUDGET, MIN_PERIOD, ManifestError, Payload, RESTART_DELAY, RESTART_LIMIT, Reason,
+    Sharing, VM_COMPATIBLE, VmConfig, no_unit_address,
 };
 use crate::layout::{Ipa, VIRT};
 use crate::life::{LONGEST_DELAY_MS, LONGEST_TIMEOUT, OnCrash};
 
 /// The properties that a VM's node may have, for the message about one that it may not.
 pub(super) const KNOWN: &str = "compatible, cpus, cpu-affinity, weight, budget, period, memory, bootargs, kernel, initrd, elf, binary, load-address, entry-address, firmware, start, on-crash, restart-limit, restart-delay, watchdog, rights";
+
+/// What a node is called in messages.
+const WHAT: &str = "a VM";
 
 /// Bytes in the unit in which `memory` counts.
 const KIB: u64 = 1024;
@@ -88,10 +91,10 @@ pub(super) fn is_structural(name: &str) -> bool {
 }
 
 /// What is wrong, and with which property if it is about one.
-type Wrong = (Option<String>, Reason);
+pub(super) type Wrong = (Option<String>, Reason);
 
 /// Marks an error as being about a property.
-fn of(property: &'static str) -> impl Fn(Reason) -> Wrong {
+pub(super) fn of(property: &'static str) -> impl Fn(Reason) -> Wrong {
     move |reason| (Some(property.to_owned()), reason)
 }
 
@@ -107,7 +110,7 @@ pub(super) fn parse<'a>(node: &FdtNode<'a>) -> Result<VmConfig<'a>, ManifestErro
         Some(child) => Err(ManifestError {
             node: format!("/{name}/{}", child.name()),
             property: None,
-            reason: Reason::UnknownNode,
+            reason: Reason::UnknownNode { parent: WHAT },
         }),
         None => Ok(config),
     }
@@ -115,9 +118,7 @@ pub(super) fn parse<'a>(node: &FdtNode<'a>) -> Result<VmConfig<'a>, ManifestErro
 
 fn read<'a>(name: &'a str, node: &FdtNode<'a>) -> Result<VmConfig<'a>, Wrong> {
     check_compatible(node)?;
-    if name.contains('@') {
-        return Err((None, Reason::UnitAddress));
-    }
+    no_unit_address(name, WHAT).map_err(|reason| (None, reason))?;
     let properties = collect(node)?;
     let cpus = cpus(&properties)?;
     let sharing = sharing(&properties)?;
@@ -138,18 +139,18 @@ fn read<'a>(name: &'a str, node: &FdtNode<'a>) -> Result<VmConfig<'a>, Wrong> {
 
 /// Comes before everything else: without it the node isn't meant to be a VM, and its other properties mean nothing.
 fn check_compatible(node: &FdtNode<'_>) -> Result<(), Wrong> {
-    compatible_is(node, VM_COMPATIBLE).map_err(of("compatible"))
+    compatible_is(node, &[VM_COMPATIBLE, CHANNEL_COMPATIBLE]).map_err(of("compatible"))
 }
 
-/// Checks that `compatible` of a node names `wanted`.
-pub(super) fn compatible_is(node: &FdtNode<'_>, wanted: &'static str) -> Result<(), Reason> {
+/// Checks that `compatible` of a node names one of those in `wanted`.
+pub(super) fn compatible_is(node: &FdtNode<'_>, wanted: &'static [&'static str]) -> Result<(), Reason> {
     let Some(property) = node.property("compatible") else {
         return Err(Reason::NotCompatible { wanted });
     };
     if !property.value().ends_with(&[0]) {
         return Err(Reason::NotAString);
     }
-    if !has_string(property.value(), wanted) {
+    if !wanted.iter().any(|wanted| has_string(property.value(), wanted)) {
         return Err(Reason::Incompatible { found: first_string(property.value()), wanted });
     }
     Ok(())
@@ -194,7 +195,8 @@ fn memory_size(value: &[u8]) -> Result<u64, Reason> {
     Ok(kib.saturating_mul(KIB))
 }
 
-fn in_range(value: u64, least: u64, most: u64, unit: &'static str) -> Result<(), Reason> {
+/// Checks that a number is from `least` to `most`.
+pub(super) fn in_range(value: u64, least: u64, most: u64, unit: &'static str) -> Result<(), Reason> {
     if value < least {
         return Err(Reason::Below { value, least, unit });
     }
