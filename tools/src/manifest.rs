@@ -4,6 +4,7 @@
 use std::fmt::Write;
 
 use vmm::affinity::vcpu_mpidr;
+use vmm::channel::{ChannelEnd, ends};
 use vmm::guest_tree::{self, GicVersion, GuestTree, Seeds};
 use vmm::layout::VIRT;
 use vmm::manifest::{Bundle, ChannelConfig, Payload, Sharing, VmConfig};
@@ -24,8 +25,10 @@ pub fn check(bundle: &[u8]) -> Report {
     match Bundle::parse(bundle) {
         Err(error) => report.wrong.push(error.to_string()),
         Ok(bundle) => {
+            let channels: Vec<_> = bundle.channels.iter().flatten().copied().collect();
             for config in bundle.vms {
-                let checked = config.map_err(|error| error.to_string()).and_then(|config| describe(&config));
+                let describe = |config: VmConfig<'_>| describe(&config, &ends(&channels, config.name));
+                let checked = config.map_err(|error| error.to_string()).and_then(describe);
                 match checked {
                     Ok(line) => report.sound.push(line),
                     Err(line) => report.wrong.push(line),
@@ -47,7 +50,7 @@ pub fn check(bundle: &[u8]) -> Report {
 }
 
 /// What a VM is, in a line, if its payload can be loaded.
-fn describe(config: &VmConfig<'_>) -> Result<String, String> {
+fn describe(config: &VmConfig<'_>, channels: &[ChannelEnd<'_>]) -> Result<String, String> {
     let affinities: Vec<u64> = (0..config.cpus as u8).map(|vcpu| vcpu_mpidr(vgic::VcpuId(vcpu))).collect();
     // The largest tree that the VM can get: what fits beside it fits always.
     let tree = GuestTree {
@@ -57,6 +60,7 @@ fn describe(config: &VmConfig<'_>) -> Result<String, String> {
         gic: GicVersion::V3,
         bootargs: config.bootargs,
         initrd: None,
+        channels,
         seeds: Some(Seeds { rng: [0; 64], kaslr: 0 }),
         watchdog: config.watchdog,
     };

@@ -1,4 +1,4 @@
-//! The device tree that a VM is given: names and values as on QEMU's `virt`, less what Hanok doesn't offer.
+//! The device tree that a VM is given: names and values as on QEMU's `virt`, less what Hanok doesn't offer; and its channels.
 //!
 //! Equal input gives equal bytes. Nothing is read from the board's tree.
 
@@ -9,7 +9,9 @@ use core::ops::Range;
 use dtoolkit::ToPropertyValue;
 use dtoolkit::model::{DeviceTree, DeviceTreeNode, DeviceTreeProperty};
 
+use crate::channel::ChannelEnd;
 use crate::layout::{DeviceSlot, Ipa, Layout, Region};
+use crate::manifest::CHANNEL_COMPATIBLE;
 
 /// What a VM's tree is made from.
 #[derive(Clone, Debug)]
@@ -26,6 +28,8 @@ pub struct GuestTree<'a> {
     pub bootargs: Option<&'a str>,
     /// Where the initial RAM disk lies.
     pub initrd: Option<Range<Ipa>>,
+    /// Its ends of channels, as [`ends`](crate::channel::ends) counts them.
+    pub channels: &'a [ChannelEnd<'a>],
     /// Fresh random numbers, if the board has a source of them.
     pub seeds: Option<Seeds>,
     /// The seconds within which it must feed its watchdog, if it has one.
@@ -61,11 +65,15 @@ impl core::fmt::Debug for Seeds {
 const GIC: u32 = 1;
 /// Phandle of the devices' clock.
 const CLOCK: u32 = 2;
+/// Phandle of the memory of the channel with number 0; those of the others follow.
+const CHANNEL_MEMORY: u32 = 3;
 /// First cell of an interrupt: shared or private (Linux, bindings/interrupt-controller/arm,gic.yaml).
 const SPI: u32 = 0;
 const PPI: u32 = 1;
 /// Last cell of an interrupt: level-sensitive, active high.
 const LEVEL: u32 = 4;
+/// Last cell of an interrupt: a rising edge.
+const EDGE: u32 = 1;
 /// The generic timer's PPIs in the order of its binding: secure and non-secure EL1 physical, virtual, EL2. A guest can use the second and
 /// the third.
 const TIMER_PPIS: [u32; 4] = [13, 14, 11, 10];
@@ -103,6 +111,12 @@ pub fn build(tree: &GuestTree<'_>) -> Vec<u8> {
     root.add_child(clock());
     if let Some(seconds) = tree.watchdog {
         root.add_child(watchdog(seconds));
+    }
+    if !tree.channels.is_empty() {
+        root.add_child(reserved_memory(tree));
+    }
+    for end in tree.channels {
+        root.add_child(channel(end, tree.layout));
     }
     let console = format!("/{}", uart_name(&tree.layout.uart));
     let mut aliases = node("aliases");
@@ -253,6 +267,41 @@ fn clock() -> DeviceTreeNode {
     set(&mut clock, "#clock-cells", 0_u32);
     set(&mut clock, "compatible", "fixed-clock");
     clock
+}
+
+/// The memory of channels. It lies outside of RAM and is named here so that a system keeps off it that would put something there.
+///
+/// Without `no-map`: that forbids a mapping by any but a driver, and systems take it as a reason to map the memory uncached. Both
+/// ends have to map it as what it is, Normal write-back.
+fn reserved_memory(tree: &GuestTree<'_>) -> DeviceTreeNode {
+    let mut memory = node("reserved-memory");
+    set(&mut memory, "ranges", [0_u8; 0]);
+    set(&mut memory, "#size-cells", 2_u32);
+    set(&mut memory, "#address-cells", 2_u32);
+    for end in tree.channels {
+        let region = end.region(tree.layout);
+        let mut child = node(&format!("channel@{:x}", region.base.as_u64()));
+        set(&mut child, "phandle", channel_memory(end));
+        set_reg(&mut child, [region]);
+        memory.add_child(child);
+    }
+    memory
+}
+
+fn channel_memory(end: &ChannelEnd<'_>) -> u32 {
+    CHANNEL_MEMORY.saturating_add(end.number)
+}
+
+fn channel(end: &ChannelEnd<'_>, layout: &Layout) -> DeviceTreeNode {
+    let mut channel = node(&format!("channel-{}", end.number));
+    set(&mut channel, "hanok,number", end.number);
+    set(&mut channel, "hanok,side", end.side);
+    set(&mut channel, "hanok,peer", end.peer);
+    set(&mut channel, "label", end.name);
+    set(&mut channel, "interrupts", [SPI, end.spi(layout), EDGE]);
+    set(&mut channel, "memory-region", channel_memory(end));
+    set(&mut channel, "compatible", CHANNEL_COMPATIBLE);
+    channel
 }
 
 fn chosen(tree: &GuestTree<'_>, console: &str) -> DeviceTreeNode {

@@ -33,6 +33,7 @@ extern crate std;
 
 pub mod affinity;
 pub mod calls;
+pub mod channel;
 pub mod console;
 pub mod devices;
 pub mod guest_tree;

@@ -2,8 +2,10 @@
 
 use dtoolkit::fdt::{Fdt, FdtNode};
 use dtoolkit::{Node, Property};
+use vmm::channel::ends;
 use vmm::guest_tree::{GicVersion, GuestTree, Seeds, build, size};
 use vmm::layout::{Ipa, VIRT};
+use vmm::manifest::ChannelConfig;
 
 fn tree(gic: GicVersion) -> GuestTree<'static> {
     GuestTree {
@@ -13,6 +15,7 @@ fn tree(gic: GicVersion) -> GuestTree<'static> {
         gic,
         bootargs: None,
         initrd: None,
+        channels: &[],
         seeds: None,
         watchdog: None,
     }
@@ -184,6 +187,55 @@ fn cpus_have_their_affinities() {
 fn more_memory_than_a_cell_holds() {
     let blob = build(&GuestTree { memory: 255 << 30, ..tree(GicVersion::V3) });
     assert_eq!(properties_of(&blob, "/memory@40000000")[0], "reg=[0, 40000000, 3f, c0000000]");
+}
+
+#[test]
+fn channels_have_their_memory_and_a_node() {
+    let channels = [
+        ChannelConfig { name: "link", vms: ["linux", "control"], size: 64 << 10 },
+        ChannelConfig { name: "elsewhere", vms: ["control", "third"], size: 4 << 10 },
+        ChannelConfig { name: "line", vms: ["third", "linux"], size: 16 << 20 },
+    ];
+    let ends = ends(&channels, "linux");
+    for gic in [GicVersion::V2, GicVersion::V3] {
+        let given = GuestTree { channels: &ends, ..tree(gic) };
+        let blob = build(&given);
+        let without = text(&build(&tree(gic)));
+        let added: Vec<String> = text(&blob).into_iter().filter(|line| !without.contains(line)).collect();
+        let expected = "\
+/reserved-memory
+/reserved-memory:ranges=[]
+/reserved-memory:#size-cells=[2]
+/reserved-memory:#address-cells=[2]
+/reserved-memory/channel@5000000000
+/reserved-memory/channel@5000000000:phandle=[3]
+/reserved-memory/channel@5000000000:reg=[50, 0, 0, 10000]
+/reserved-memory/channel@5001000000
+/reserved-memory/channel@5001000000:phandle=[4]
+/reserved-memory/channel@5001000000:reg=[50, 1000000, 0, 1000000]
+/channel-0
+/channel-0:hanok,number=[0]
+/channel-0:hanok,side=[0]
+/channel-0:hanok,peer=control|
+/channel-0:label=link|
+/channel-0:interrupts=[0, c0, 1]
+/channel-0:memory-region=[3]
+/channel-0:compatible=hanok,channel|
+/channel-1
+/channel-1:hanok,number=[1]
+/channel-1:hanok,side=[1]
+/channel-1:hanok,peer=third|
+/channel-1:label=line|
+/channel-1:interrupts=[0, c1, 1]
+/channel-1:memory-region=[4]
+/channel-1:compatible=hanok,channel|";
+        assert_eq!(added.join("\n"), expected);
+        assert_eq!(text(&blob).len(), without.len() + added.len(), "nothing else changes");
+        assert_eq!(
+            size(&given),
+            build(&GuestTree { initrd: Some(Ipa::new(1)..Ipa::new(2)), ..given }).len() as u64
+        );
+    }
 }
 
 #[test]

@@ -197,6 +197,7 @@ impl<'a> Builder<'a> {
             gic: if gic::model() == Model::V3 { GicVersion::V3 } else { GicVersion::V2 },
             bootargs: config.bootargs,
             initrd: None,
+            channels: &[],
             seeds: crate::random::seeds(),
             watchdog: config.watchdog,
         };
