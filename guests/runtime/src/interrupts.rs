@@ -27,6 +27,11 @@ pub(crate) fn dispatch() {
         SPURIOUS.fetch_add(1, Ordering::Relaxed);
         return;
     };
+    handle(interrupt);
+}
+
+/// Lets the handler see an interrupt that has been acknowledged, and ends it.
+pub(crate) fn handle(interrupt: Interrupt) {
     let handler = HANDLER.load(Ordering::Acquire);
     assert!(!handler.is_null(), "interrupt {} and no handler", interrupt.intid());
     // SAFETY: the only non-null values ever stored are of this type (`set_handler`).

@@ -2,12 +2,15 @@
 //! further CPUs. A guest is a static ELF, entered at EL1 with the device tree in x0 (or, as QEMU does with an ELF,
 //! with the tree at the base of RAM); it runs the same under Hanok and natively on QEMU's `virt`.
 //!
+//! Further, channels to other VMs, where there are any.
+//!
 //! It has no heap, no tasks and no drivers beyond the machine's own devices. All `unsafe` of the guests is in here.
 #![no_std]
 
 pub mod boot;
 pub mod cache;
 pub mod call;
+pub mod channel;
 pub mod console;
 pub mod cpu;
 pub mod exceptions;
@@ -30,6 +33,7 @@ pub mod sysreg;
 pub mod timer;
 
 pub use machine::machine;
+pub use ring;
 
 /// Makes `fn main() -> !` the guest's program: `runtime::entry!(main);`. It runs on the boot CPU with MMU, console
 /// and interrupt controller ready and IRQs masked.

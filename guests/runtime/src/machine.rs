@@ -100,6 +100,7 @@ pub struct Machine {
 }
 
 static MACHINE: Once<Machine> = Once::new();
+static TREE: Once<Fdt<'static>> = Once::new();
 
 /// The machine. Panics before the runtime has read the tree, which is before a guest's `main`.
 pub fn machine() -> &'static Machine {
@@ -119,7 +120,13 @@ pub enum TreeError {
 pub(crate) fn read(blob: &'static [u8]) -> Result<&'static Machine, TreeError> {
     let tree = Fdt::new(blob).map_err(|_| TreeError::NotATree)?;
     let machine = parse(tree, blob)?;
+    TREE.call_once(|| tree);
     Ok(MACHINE.call_once(|| machine))
+}
+
+/// The tree, for what only some guests want to know. Panics as [`machine`] does.
+pub(crate) fn tree() -> Fdt<'static> {
+    *TREE.get().expect("the device tree has been read")
 }
 
 impl Machine {
@@ -172,8 +179,14 @@ fn parse(tree: Fdt<'static>, blob: &'static [u8]) -> Result<Machine, TreeError> 
     })
 }
 
-fn string(node: FdtNode<'static>, name: &str) -> Option<&'static str> {
+/// A property that is one string.
+pub(crate) fn string(node: FdtNode<'static>, name: &str) -> Option<&'static str> {
     node.properties().find(|property| property.name() == name)?.value_as::<&'static str>().ok()
+}
+
+/// A property that is one cell.
+pub(crate) fn cell(node: FdtNode<'static>, name: &str) -> Option<u32> {
+    node.properties().find(|property| property.name() == name)?.value_as::<u32>().ok()
 }
 
 fn compatible(root: FdtNode<'static>, name: &str) -> Option<FdtNode<'static>> {
@@ -181,13 +194,13 @@ fn compatible(root: FdtNode<'static>, name: &str) -> Option<FdtNode<'static>> {
 }
 
 /// The `n`th entry of the node's `reg`.
-fn region(node: FdtNode<'static>, n: usize) -> Option<Region> {
+pub(crate) fn region(node: FdtNode<'static>, n: usize) -> Option<Region> {
     let reg = node.reg().ok()??.nth(n)?;
     Some(Region { base: reg.address().ok()?, size: reg.size().ok()? })
 }
 
 /// The `n`th interrupt of a node whose interrupt parent is the GIC: kind, number, flags.
-fn interrupt(node: FdtNode<'static>, n: usize) -> Option<u32> {
+pub(crate) fn interrupt(node: FdtNode<'static>, n: usize) -> Option<u32> {
     let interrupts = node.properties().find(|property| property.name() == "interrupts")?;
     let [kind, number, _flags] = interrupts.as_prop_encoded_array([1, 1, 1]).ok()?.nth(n)?;
     let (kind, number): (u32, u32) = (kind.to_int().ok()?, number.to_int().ok()?);
