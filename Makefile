@@ -21,8 +21,8 @@ FUZZ_SANITIZER ?= none
 MUTANTS ?=
 
 TARGET := aarch64-unknown-none-softfloat
-TARGET_CRATES := el2 runtime hello selftest pulse busy keeper
-GUESTS := hello selftest pulse busy keeper
+TARGET_CRATES := el2 runtime hello selftest pulse busy keeper courier
+GUESTS := hello selftest pulse busy keeper courier
 
 OUT := $(or $(CARGO_TARGET_DIR),target)
 TOOLS := $(OUT)/debug/tools
