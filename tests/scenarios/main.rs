@@ -5,6 +5,7 @@ mod bad_board;
 mod bad_bundle;
 mod board_u_boot;
 mod case;
+mod channels;
 mod console;
 mod el2_crash;
 mod firmware;
@@ -40,6 +41,7 @@ fn main() -> ExitCode {
         small_guests::cases(),
         shared_cpus::cases(),
         life::cases(),
+        channels::cases(),
         workloads::cases(),
         stage2_hardware::cases(),
         u_boot::cases(),

@@ -60,6 +60,22 @@ impl Vm {
             .property("bootargs", &format!("\"{arguments}\""))
     }
 
+    /// The guest that sends messages through a channel. `arguments` is its command line, see its `main.rs`.
+    pub fn courier(name: &str, arguments: &str) -> Self {
+        Self::sized(name, 1, 16)
+            .payload("elf", "courier.elf")
+            .property("bootargs", &format!("\"{arguments}\""))
+    }
+
+    /// A channel between two virtual machines, which stands beside them in the manifest. `size` in KiB.
+    pub fn channel(name: &str, [first, second]: [&str; 2], size: u32) -> Self {
+        let channel = Self { name: name.to_owned(), properties: Vec::new() };
+        channel
+            .property("compatible", "\"hanok,channel\"")
+            .property("vms", &format!("\"{first}\", \"{second}\""))
+            .property("size", &format!("<{size}>"))
+    }
+
     /// The guest that does something to another one. `arguments` is its command line, see its `main.rs`.
     pub fn keeper(arguments: &str) -> Self {
         Self::sized("keeper", 1, 16)

@@ -64,8 +64,10 @@ pub fn answer(vcpu: &'static Vcpu, frame: &mut Frame, request: Request) {
         },
         Request::ConsoleWrite(buffer) => finish(frame, console_write(vcpu.vm, buffer)),
         Request::ConsoleRead(buffer) => finish(frame, console_read(vcpu.vm, buffer)),
-        // No VM has a channel yet.
-        Request::Doorbell(_) => finish(frame, Err(INVALID_PARAMETERS)),
+        Request::Doorbell(channel) => {
+            let rung = vcpu.vm.ring(channel);
+            finish(frame, if rung { Ok(SUCCESS as u64) } else { Err(INVALID_PARAMETERS) });
+        }
         Request::BoardInfo(buffer) => finish(frame, board_info(vcpu.vm, buffer)),
         Request::VmInfo(number, buffer) => finish(frame, vm_info(vcpu.vm, number, buffer)),
         Request::VcpuInfo(number, other, buffer) => {

@@ -91,6 +91,7 @@ pub fn serve_requests() {
     }
     if requests & request::SYNC != 0 {
         for vcpu in this_cpu().take_called() {
+            vcpu.vm.take_bells();
             if vcpu.is_loaded() {
                 vm::sync(vcpu);
             } else {

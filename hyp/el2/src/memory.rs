@@ -10,7 +10,7 @@ use core::ops::DerefMut;
 use buddy_system_allocator::{FrameAllocator, LockedHeap};
 use platform::tree::{Board, Range};
 use spin::Once;
-use stage2::{Inventory, Kind, LedgerError, PAGE_SIZE, Pa, PaRange, Run, Transfer};
+use stage2::{Inventory, Kind, LedgerError, PAGE_SIZE, Pa, PaRange, Progress, Run, Transfer, VmSet};
 
 use crate::image;
 use crate::lock::Mutex;
@@ -283,6 +283,27 @@ pub fn claim(pages: usize) -> Result<Pa, FrameError> {
     let range = PaRange::new(pa, pages as u64 * PAGE_SIZE)?;
     with_ledger(|ledger| ledger.transfer(range, Transfer::Claim)).unwrap_or(Ok(()))?;
     Ok(pa)
+}
+
+/// Memory that these VMs share and may all write to, zeroed: `bytes`, a power of two, in one run. At boot, and for ever.
+///
+/// # Errors
+/// There isn't so much in one piece.
+pub fn share(bytes: u64, members: VmSet) -> Result<PaRange, FrameError> {
+    let mut frames = FRAMES.lock();
+    let run = frames.take_run(bytes, bytes).ok_or_else(|| frames.refusal(bytes, 0, bytes))?;
+    drop(frames);
+    let shared = with_ledger(|ledger| {
+        ledger.transfer(run, Transfer::Claim)?;
+        ledger.transfer(run, Transfer::Yield)?;
+        let mut scrub = ledger.begin_scrub(run)?;
+        // Nobody runs yet who would wait for it.
+        while scrub.step(run.pages(), crate::cache::scrub) == Progress::More {}
+        ledger.finish_scrub(scrub).map_err(|(error, _)| error)?;
+        ledger.transfer(run, Transfer::Open { members, writers: members })
+    });
+    shared.unwrap_or(Ok(()))?;
+    Ok(run)
 }
 
 /// Gives back frames that `claim` gave.

@@ -179,6 +179,7 @@ impl Vcpu {
         });
         context.load_timers();
         drop(context);
+        self.vm.take_bells();
         self.vm.kick(kicks.unwrap_or(Kicks::NONE).without(self.id));
     }
 

@@ -64,7 +64,7 @@ pub const MAX_CHANNELS: usize = VIRT.channels.slots() as usize;
 pub const MAX_NAME: usize = 31;
 
 /// A whole bundle.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Bundle<'a> {
     /// Each VM in the order of the blob, or why it is left out. What is wrong at the root without concerning any VM stands here too,
     /// as an error whose node is `/`.

@@ -5,24 +5,26 @@ use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::num::NonZeroU32;
-use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU64};
+use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64};
 
 use platform::tree::{Board, Gic};
 use spin::Once;
 use stage2::{CopyReserve, Format, Geometry, PaRange, Progress, Stage2, VmId};
 use vgic::{Config, IntId, Model, PhysicalIntId, VcpuId, Vgic};
 use vmm::affinity::{vcpu_affinity, vcpu_mpidr};
+use vmm::channel::ChannelEnd;
 use vmm::devices::{Device, MmioMap, Pl011, Pl031};
 use vmm::guest_tree::{self, GicVersion, GuestTree};
 use vmm::idregs::{GicInterface, IdRegisters};
 use vmm::layout::{Region, VIRT};
 use vmm::life::{Clock, Phase, Watchdog};
-use vmm::manifest::{Bundle, Sharing, VmConfig};
+use vmm::manifest::{Bundle, ManifestError, Sharing, VmConfig};
 use vmm::payload::{self, LoadPlan};
 use vmm::placement::{self, Demand, PlacementError};
 use vmm::psci::PowerStates;
 use vmm::sched::Share;
 
+use super::channel;
 use super::holdings::{Holdings, TakeError, Wants};
 use super::load::Reload;
 use super::{Crashed, Policy, VMS, Vm, WHEN_ALL_OFF};
@@ -67,19 +69,23 @@ enum BuildError {
 
 /// Builds every VM of the bundle that can be; says of the others why not.
 pub fn build_all(board: &Board<'_>, bundle: Option<Bundle<'static>>) {
-    let mut configs = Vec::new();
-    WHEN_ALL_OFF.call_once(|| bundle.as_ref().map_or_else(Default::default, |bundle| bundle.when_all_off));
-    for config in bundle.into_iter().flat_map(|bundle| bundle.vms) {
-        match config {
-            Ok(config) => configs.push(config),
-            Err(error) => log::error!("left out: {error}"),
-        }
-    }
+    let bundle = bundle.unwrap_or_default();
+    WHEN_ALL_OFF.call_once(|| bundle.when_all_off);
+    let configs: Vec<_> = well_formed(bundle.vms).collect();
+    let placed = place(&configs);
+    let slot = |name: &str| {
+        let mut names = configs.iter().zip(&placed);
+        let slot = names.position(|(config, cpus)| config.name == name && cpus.is_ok())?;
+        VmId::new(u8::try_from(slot).ok()?)
+    };
+    let (channels, shared) = channel::share(well_formed(bundle.channels), slot);
     let builder = Builder::new(board);
     let mut built = Vec::new();
     // Slots are not used again: what a VM that failed could not give back stays written down as its own.
-    for (slot, (config, cpus)) in configs.iter().zip(place(&configs)).enumerate() {
-        match cpus.map_err(BuildError::from).and_then(|_| builder.build(config, slot)) {
+    for (slot, (config, cpus)) in configs.iter().zip(placed).enumerate() {
+        let ends = vmm::channel::ends(&channels, config.name);
+        let build = |_| builder.build(config, slot, (&ends, &shared));
+        match cpus.map_err(BuildError::from).and_then(build) {
             Ok(vm) => built.push((config.clone(), vm)),
             Err(error) => log::error!("left out: /{}: {error}", config.name),
         }
@@ -101,11 +107,20 @@ pub fn build_all(board: &Board<'_>, bundle: Option<Bundle<'static>>) {
             Err(error) => log::error!("left out: /{}: {error}", config.name),
         }
     }
+    for vm in &vms {
+        let find = |name: &str| vms.iter().copied().find(|vm| vm.name == name);
+        vm.link(&vmm::channel::ends(&channels, &vm.name), find);
+    }
     VMS.call_once(|| vms);
     for (cpu, members) in percpu::all().zip(members) {
         cpu.members.call_once(|| members);
     }
     log::debug!("{} KiB of EL2's heap are in use", memory::heap_used() >> 10);
+}
+
+/// What the manifest has right; of the rest it is said what is wrong.
+fn well_formed<T>(items: Vec<Result<T, ManifestError>>) -> impl Iterator<Item = T> {
+    items.into_iter().filter_map(|item| item.inspect_err(|error| log::error!("left out: {error}")).ok())
 }
 
 /// The CPUs of each VM's vCPUs.
@@ -183,7 +198,12 @@ impl<'a> Builder<'a> {
     }
 
     /// Builds a VM in `slot`, but for its vCPUs, or gives back all that it took.
-    fn build(&self, config: &VmConfig<'static>, slot: usize) -> Result<&'static Vm, BuildError> {
+    fn build(
+        &self,
+        config: &VmConfig<'static>,
+        slot: usize,
+        (ends, shared): (&[ChannelEnd<'_>], &[PaRange]),
+    ) -> Result<&'static Vm, BuildError> {
         let vcpus = config.cpus as usize;
         let id = VmId::new(slot as u8).ok_or(BuildError::TooMany)?;
         memory::grow_heap_for_vm(vcpus).map_err(BuildError::Heap)?;
@@ -197,7 +217,7 @@ impl<'a> Builder<'a> {
             gic: if gic::model() == Model::V3 { GicVersion::V3 } else { GicVersion::V2 },
             bootargs: config.bootargs,
             initrd: None,
-            channels: &[],
+            channels: ends,
             seeds: crate::random::seeds(),
             watchdog: config.watchdog,
         };
@@ -205,7 +225,9 @@ impl<'a> Builder<'a> {
         plan.check_granule(self.ids.get(vmm::idregs::MMFR0))?;
         tree.initrd = plan.initrd.clone();
         let machine = self.machine(config, vcpus)?;
-        let wants = self.wants(config, &plan);
+        let memory_of = |end: &ChannelEnd<'_>| Some((end.region(&VIRT).base, *shared.get(end.channel)?));
+        let channels = ends.iter().filter_map(memory_of).collect();
+        let wants = Wants { channels, ..self.wants(config, &plan) };
         let mut tables = Tables::new(self.geometry(config)?.start_tables(), wants.frames_for_tables())
             .map_err(BuildError::Tables)?;
         let stage2 = match self.stage2(id, config, &mut tables) {
@@ -240,6 +262,8 @@ impl<'a> Builder<'a> {
             rtc: Mutex::new(Pl031::new(self.wall_clock, timer::now(), frequency())),
             input_waits: AtomicBool::new(false),
             loaded: AtomicU64::new(0),
+            links: Once::new(),
+            bells: AtomicU32::new(0),
             ram: config.memory,
             rights: config.rights,
             denied: AtomicU64::new(0),
@@ -271,6 +295,7 @@ impl<'a> Builder<'a> {
             stolen_time: config.sharing != Sharing::Pinned,
             flash: plan.flash.as_ref().map_or_else(Vec::new, |flash| Wants::flash_of(&flash.banks)),
             gicv,
+            channels: Vec::new(),
         }
     }
 

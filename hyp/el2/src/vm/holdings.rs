@@ -28,6 +28,7 @@ const RAM_PIECES: usize = 64;
 const RAM: Permissions = Permissions { read: true, write: true, execute: true };
 const FLASH: Permissions = Permissions { read: true, write: false, execute: true };
 const RECORDS: Permissions = Permissions { read: true, write: false, execute: false };
+const SHARED: Permissions = Permissions { read: true, write: true, execute: false };
 const DEVICE: Permissions = Permissions { read: true, write: true, execute: false };
 
 /// Why a VM can't have its memory.
@@ -58,6 +59,8 @@ pub struct Wants {
     pub flash: Vec<(Ipa, u64, u64)>,
     /// GICv2's virtual CPU interface.
     pub gicv: Option<PaRange>,
+    /// Memory that it shares with others, and where that goes. It isn't taken or given back, but mapped and unmapped.
+    pub channels: Vec<(Ipa, PaRange)>,
 }
 
 impl Wants {
@@ -73,10 +76,10 @@ impl Wants {
         self.flash.iter().map(units).fold(0, usize::saturating_add)
     }
 
-    /// Frames for the tables that map all of it: some for the levels above, one for each GiB of RAM. RAM and flash come in
-    /// pieces of whole blocks of 2 MiB, so they need no other tables.
+    /// Frames for the tables that map all of it: some for the levels above, one for each GiB of RAM, one for each channel. RAM
+    /// and flash come in pieces of whole blocks of 2 MiB, so they need no other tables.
     pub fn frames_for_tables(&self) -> usize {
-        ((self.ram >> 30) as usize).saturating_add(16)
+        ((self.ram >> 30) as usize).saturating_add(self.channels.len()).saturating_add(16)
     }
 }
 
@@ -152,7 +155,10 @@ impl Holdings {
     pub fn new(vm: VmId, wants: Wants) -> Self {
         let pieces =
             RAM_PIECES.saturating_add(1).saturating_add(wants.flash.len().saturating_mul(2 * RAM_PIECES));
-        let places = RAM_PIECES.saturating_add(2).saturating_add(wants.flash_mappings());
+        let places = RAM_PIECES
+            .saturating_add(2)
+            .saturating_add(wants.channels.len())
+            .saturating_add(wants.flash_mappings());
         Self {
             vm,
             wants,
@@ -305,6 +311,9 @@ impl Holdings {
         }
         if let Some(run) = wants.gicv {
             add(Place { at: VIRT.gicc.base, run, usage: Use::Banked, permissions: DEVICE });
+        }
+        for (at, run) in wants.channels.iter().copied() {
+            add(Place { at, run, usage: Use::Shared, permissions: SHARED });
         }
         for (bank, (base, held, erased)) in wants.flash.iter().enumerate() {
             let end = base.as_u64().saturating_add(*held).saturating_add(*erased);

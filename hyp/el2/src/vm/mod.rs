@@ -12,6 +12,7 @@
     reason = "runs at boot alone, before any guest"
 )]
 mod build;
+mod channel;
 mod crash;
 mod holdings;
 mod life;
@@ -21,7 +22,7 @@ mod report;
 use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
-use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 
 use spin::Once;
 use stage2::{Access, Ipa, VmId};
@@ -78,6 +79,10 @@ pub struct Vm {
     input_waits: AtomicBool,
     /// Which of its vCPUs are loaded on their CPUs, one bit each.
     pub loaded: AtomicU64,
+    /// Its ends of channels, once all VMs are there.
+    links: Once<Box<[channel::Link]>>,
+    /// Which bells of its channels have rung, one bit each.
+    bells: AtomicU32,
     /// Bytes of RAM that it has while it runs.
     pub ram: u64,
     /// What it may ask of other VMs: bits of [`abi::hanok::right`].

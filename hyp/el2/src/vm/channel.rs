@@ -1,0 +1,112 @@
+//! Channels between two VMs: whom a doorbell is for, and how it gets there without waiting for that VM.
+//!
+//! [`vmm::channel`] says where an end's memory and interrupt are; docs/channels.md is what guests know. The memory is shared at
+//! boot and stays shared, whatever becomes of the two.
+
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+use core::sync::atomic::Ordering;
+
+use stage2::{PaRange, VmId, VmSet};
+use vgic::{IntId, VcpuId};
+use vmm::channel::ChannelEnd;
+use vmm::layout::VIRT;
+use vmm::manifest::ChannelConfig;
+
+use super::Vm;
+use crate::memory;
+
+/// A VM's end of a channel, when it rings.
+pub struct Link {
+    /// Who hears it, if that VM could be built.
+    peer: Option<&'static Vm>,
+    /// By which number the channel is known there.
+    peer_number: u32,
+}
+
+/// The channels whose memory could be had, and the memory of each. Of the others it is said why not. `slot` tells the slot of
+/// a VM by its name, if it is there.
+pub fn share<'a>(
+    configs: impl Iterator<Item = ChannelConfig<'a>>,
+    slot: impl Fn(&str) -> Option<VmId>,
+) -> (Vec<ChannelConfig<'a>>, Vec<PaRange>) {
+    let share = |config: ChannelConfig<'a>| {
+        if let Err(error) = config.needs(|vm| slot(vm).is_some()) {
+            log::error!("left out: {error}");
+            return None;
+        }
+        let members = config.vms.iter().filter_map(|vm| slot(vm)).fold(VmSet::from_bits(0), VmSet::with);
+        match memory::share(config.size, members) {
+            Ok(memory) => Some((config, memory)),
+            Err(error) => {
+                log::error!("left out: /{}: memory: {error}", config.name);
+                None
+            }
+        }
+    };
+    configs.filter_map(share).unzip()
+}
+
+impl Vm {
+    /// Tells it who is at the other ends of its channels.
+    pub fn link(&self, ends: &[ChannelEnd<'_>], find: impl Fn(&str) -> Option<&'static Self>) {
+        let link = |end: &ChannelEnd<'_>| {
+            let peer = find(end.peer);
+            if peer.is_none() {
+                log::warn!("{}: nobody is at the other end of channel {}", self.name, end.name);
+            }
+            Link { peer, peer_number: end.peer_number }
+        };
+        let links: Box<[Link]> = ends.iter().map(link).collect();
+        self.links.call_once(|| links);
+    }
+
+    /// Rings the bell at the other end of its channel of this number. Whether there is such a channel.
+    pub fn ring(&self, number: u32) -> bool {
+        let Some(link) = self.links.get().and_then(|links| links.get(number as usize)) else { return false };
+        if let Some(peer) = link.peer {
+            peer.hear_bell(link.peer_number);
+        }
+        true
+    }
+
+    /// The bell of its channel of this number rings. Called for another VM: nothing is waited for, and as long as nobody has
+    /// seen to the first ring ([`take_bells`](Self::take_bells)), further ones cost nobody anything.
+    fn hear_bell(&self, number: u32) {
+        let bell = 1u32.wrapping_shl(number);
+        if self.bells.fetch_or(bell, Ordering::SeqCst) & bell != 0 {
+            return;
+        }
+        // One of its vCPUs that has a CPU anyway; so that others' CPUs are disturbed only where all sleep.
+        let loaded = self.loaded.load(Ordering::SeqCst);
+        let vcpu = if loaded == 0 { 0 } else { loaded.trailing_zeros() as u8 };
+        self.wake(VcpuId(vcpu));
+    }
+
+    /// Makes the interrupts of the bells that have rung pending. On a CPU of its own.
+    ///
+    /// Where none of its vCPUs is loaded, the bells count as rung until one is: so a VM that doesn't listen can't have its CPU
+    /// disturbed again and again, and once it is loaded each rings once more, for nothing at the worst.
+    pub fn take_bells(&self) {
+        if self.bells.load(Ordering::Relaxed) == 0 {
+            return;
+        }
+        // Between a ring that isn't taken here and a vCPU that is being loaded: either that one is seen to be loaded, or
+        // it sees the bell (`Vcpu::load` comes behind `Vcpu::enter`).
+        let mut bells = match self.loaded.load(Ordering::SeqCst) {
+            0 => self.bells.load(Ordering::SeqCst),
+            _ => self.bells.swap(0, Ordering::SeqCst),
+        };
+        let mut vgic = self.vgic.lock();
+        let mut kicks = vgic::Kicks::NONE;
+        while bells != 0 {
+            let spi = VIRT.channels.spi(bells.trailing_zeros());
+            bells &= bells.wrapping_sub(1);
+            for level in [true, false] {
+                kicks |= vgic.set_level(VcpuId(0), IntId::spi(spi as u16), level);
+            }
+        }
+        drop(vgic);
+        self.kick(kicks);
+    }
+}

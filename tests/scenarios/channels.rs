@@ -1,0 +1,67 @@
+//! Channels between VMs: messages through shared memory, doorbells, and what becomes of them when one end is gone.
+
+use std::time::Duration;
+
+use tests::{Machine, Outcome, Scenario, Vm};
+
+use crate::case::{Case, Named, on_both_gics};
+
+pub fn cases() -> Vec<Case> {
+    let all: [Named; 3] = [("messages", messages), ("one-cpu", one_cpu), ("left-out", left_out)];
+    on_both_gics("channels/", &all).collect()
+}
+
+/// Two channels of different sizes from one VM to two others, on CPUs of their own: each message comes back as it was.
+fn messages(scenario: &Scenario, gic: u8) -> Outcome {
+    let vms = [
+        Vm::courier("answers", "channel=small messages=2000"),
+        Vm::courier("asks", "channel=small messages=2000"),
+        Vm::courier("large-asks", "channel=large messages=500"),
+        Vm::courier("large-answers", "channel=large"),
+        Vm::channel("small", ["asks", "answers"], 4),
+        Vm::channel("large", ["large-asks", "large-answers"], 4096),
+        // These two see one channel each that they don't use.
+        Vm::channel("other", ["answers", "large-asks"], 64),
+    ];
+    let mut board = scenario.boot(&Machine::new(gic, 4).bundle(scenario.bundle(&vms)?))?;
+    for (asks, answers, count) in [("asks", "answers", 2000), ("large-asks", "large-answers", 500)] {
+        let said = format!(
+            r"(?m)^\[{asks}\] courier: {count} messages to {answers} and back, \d+ bytes each way, each as it was\n"
+        );
+        board.expect_ever_within(&said, Duration::from_secs(100))?;
+    }
+    board.expect_off()?;
+    Ok(())
+}
+
+/// The same where the two ends share one CPU: who waits sleeps, and a bell wakes it.
+fn one_cpu(scenario: &Scenario, gic: u8) -> Outcome {
+    let vms = [
+        Vm::courier("answers", "").weight(256),
+        Vm::courier("asks", "messages=300").weight(256),
+        Vm::channel("link", ["asks", "answers"], 16),
+    ];
+    let mut board = scenario.boot(&Machine::new(gic, 1).bundle(scenario.bundle(&vms)?))?;
+    board.expect_ever_within(
+        r"(?m)^\[asks\] courier: 300 messages to answers and back, \d+ bytes each way, each as it was\n",
+        Duration::from_secs(100),
+    )?;
+    board.expect_off()?;
+    Ok(())
+}
+
+/// One of the two VMs can't be placed: the channel is left out, the other VM goes without.
+fn left_out(scenario: &Scenario, gic: u8) -> Outcome {
+    let vms = [
+        Vm::hello("here"),
+        Vm::hello("gone").property("cpu-affinity", "<7>"),
+        Vm::channel("link", ["here", "gone"], 64),
+    ];
+    let mut board = scenario.boot(&Machine::new(gic, 2).bundle(scenario.bundle(&vms)?))?;
+    board.expect_ever("hanok: error: left out: /link: vms: the VM \"gone\" is left out\n")?;
+    board.expect_ever(r"hanok: error: left out: /gone: cpu-affinity: CPU 7 is not there\n")?;
+    board.expect(r"(?m)^hello: tick 1 of 10\n")?;
+    board.send_line("off")?;
+    board.expect_off()?;
+    Ok(())
+}
