@@ -79,5 +79,5 @@ fn panic(info: &PanicInfo) -> ! {
     cpu::mask_irqs();
     console::break_lock();
     println!("guest: {info}");
-    power::off()
+    power::give_up()
 }

@@ -37,6 +37,8 @@ pub mod register {
 pub const RXFE: u32 = 1 << 4;
 /// FR: the transmit FIFO is full.
 pub const TXFF: u32 = 1 << 5;
+/// FR: the transmit FIFO is empty.
+pub const TXFE: u32 = 1 << 7;
 /// Interrupt bit: receive FIFO at its level.
 pub const RX: u32 = 1 << 4;
 /// Interrupt bit: transmit FIFO at its level.

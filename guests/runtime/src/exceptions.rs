@@ -216,5 +216,5 @@ fn die(index: u64, frame: &Frame) -> ! {
         }
         println!();
     }
-    power::off()
+    power::give_up()
 }

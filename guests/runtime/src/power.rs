@@ -1,9 +1,9 @@
-//! The end: power off and reset by PSCI.
+//! The end: power off and reset by PSCI, and what becomes of a guest that can't go on.
 
 use smccc::{Hvc, Smc, psci};
 
 use crate::machine::Conduit;
-use crate::{cpu, machine};
+use crate::{cpu, hanok, machine};
 
 /// Turns the machine off (PSCI SYSTEM_OFF).
 pub fn off() -> ! {
@@ -21,6 +21,14 @@ pub fn reset() -> ! {
         Conduit::Smc => psci::system_reset::<Smc>(),
     };
     stop()
+}
+
+/// The end of a guest that can't go on, and has said why: under Hanok it has crashed, with all that follows by its
+/// manifest; elsewhere the machine is turned off.
+pub(crate) fn give_up() -> ! {
+    // It only returns where nobody hears it.
+    let _ = hanok::crash();
+    off()
 }
 
 /// For a machine that refuses both.
