@@ -11,6 +11,7 @@ mod el2_crash;
 mod firmware;
 mod life;
 mod linux;
+mod monitor;
 mod neighbours;
 mod shared_cpus;
 mod small_guests;
@@ -47,6 +48,7 @@ fn main() -> ExitCode {
         u_boot::cases(),
         board_u_boot::cases(),
         firmware::cases(),
+        monitor::cases(),
         console::cases(),
         el2_crash::cases(),
         bad_board::cases(),
