@@ -76,7 +76,7 @@ help:
 	@echo 'make check-manifest M=x.dts  read it as the hypervisor will: what is in it, or what is wrong'
 	@echo 'make fmt | clippy | doc | clean | distclean (clean keeps the downloads)'
 	@echo
-	@echo 'MANIFEST=x.dts  the virtual machines to run (guests/linux.dts)   KERNEL=, INITRD=  in place of Debian'"'"'s'
+	@echo 'MANIFEST=x.dts  the virtual machines to run (guests/default.dts) KERNEL=, INITRD=  in place of Debian'"'"'s'
 	@echo 'GIC=2|3         interrupt controller ($(GIC))                        CPUS=n, MEM=size  of the board ($(CPUS), $(MEM))'
 	@echo 'CPU=model       cortex-a53, cortex-a72, neoverse-n1, max ($(CPU))'
 	@echo 'DEBUG=1         wait for gdb at port 1234                        ARGS="hanok.log=debug" Hanok'"'"'s own command line'
