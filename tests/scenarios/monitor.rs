@@ -37,6 +37,9 @@ fn busy(name: &str, weight: u32) -> Vm {
     Vm::busy(1, "every=1000000000").named(name).weight(weight)
 }
 
+/// The prompt, which may have been read already.
+const PROMPT: &str = "(?:monitor> )?";
+
 /// The monitor's shell. Between its own lines, there may be those of others: they begin with `[`.
 struct Shell {
     board: Board,
@@ -53,10 +56,9 @@ impl Shell {
     /// Runs a command; what it says.
     fn run(&mut self, command: &str) -> Outcome<String> {
         self.board.send_line(command)?;
-        self.board.expect(&format!(r"(?m)^monitor> {command}\n"))?;
+        self.board.expect(&format!(r"(?m)^{PROMPT}{command}\n"))?;
         let end = self.board.expect(r"(?m)^monitor> $")?;
-        let own = end.before.lines().filter(|line| !line.starts_with('['));
-        Ok(own.map(|line| format!("{line}\n")).collect())
+        Ok(own_lines(&end.before))
     }
 
     /// Runs a command that must say just this.
@@ -97,6 +99,23 @@ impl Shell {
         };
         Ok(Picture(last.lines().filter_map(row).collect()))
     }
+}
+
+/// What one VM said, the one in focus: without others' lines. A line that one of those broke into was begun again behind it.
+fn own_lines(text: &str) -> String {
+    let mut own: Vec<&str> = Vec::new();
+    let mut broken = false;
+    for line in text.lines() {
+        let is_own = !line.starts_with('[');
+        if is_own {
+            if broken && own.last().is_some_and(|last| line.starts_with(last)) {
+                own.pop();
+            }
+            own.push(line);
+        }
+        broken = !is_own;
+    }
+    own.iter().map(|line| format!("{line}\n")).collect()
 }
 
 /// The words of a row of `vms`.
@@ -186,7 +205,7 @@ fn manifest(scenario: &Scenario, gic: u8) -> Outcome {
         ["hello: a small guest under Hanok", "hello: tick 10 of 10\n"].map(|part| said.contains(part));
     ensure(whole == [true; 2], || said.clone())?;
     shell.board.send_line("log")?;
-    shell.board.expect(r"(?m)^monitor> log\n")?;
+    shell.board.expect(&format!(r"(?m)^{PROMPT}log\n"))?;
     shell.board.expect_log("spare is started by monitor")?;
     shell.board.expect(r"(?m)^monitor> $")?;
     let said = shell.run("help")?;
@@ -218,7 +237,9 @@ fn life(scenario: &Scenario, gic: u8) -> Outcome {
     ensure_equal("what is held", row.held(), before.as_str())?;
 
     shell.run("restart hello")?;
-    shell.board.expect_ever(r"(?s)hello: tick 10 of 10\n.*\[hello\] hello: a small guest under Hanok")?;
+    shell
+        .board
+        .expect_ever(r"(?s)hello: tick 10 of 10\n.*\[hello\] (?:> )?hello: a small guest under Hanok")?;
     let row = shell.wait_for("hello", "running")?;
     ensure_equal("starts and crashes", [row.starts(), row.crashes()], ["2", "0"])?;
 
@@ -327,7 +348,7 @@ fn crash(scenario: &Scenario, gic: u8) -> Outcome {
     let hung = busy("hung", 64).property("watchdog", "<1>").property("on-crash", "\"preserve\"");
     let vms = [monitor(), hung, Vm::pulse("ticks=500").reserved(200, 1000)];
     let mut shell = Shell::boot(scenario, &Machine::new(gic, 1), &vms)?;
-    shell.board.expect_ever(r"(?m)hanok: hung crashed: its watchdog was not fed\n")?;
+    shell.board.expect_ever(r"(?m)hanok: error: hung crashed: its watchdog was not fed\n")?;
     let row = shell.wait_for("hung", "crashed")?;
     ensure_equal("crashes", row.crashes(), "1")?;
     ensure(row.held() != "0", || "its memory was to be preserved".to_owned())?;
@@ -360,7 +381,7 @@ fn crashes_itself(scenario: &Scenario, gic: u8) -> Outcome {
     // It sleeps: a key wakes it, where it isn't any more.
     board.send("x")?;
     board.expect(r"(?m)^guest: unexpected synchronous exception from EL1h on CPU 0\n")?;
-    board.expect_log("monitor crashed: it says so itself")?;
+    board.expect_log("error: monitor crashed: it says so itself")?;
     board.expect_log("monitor starts afresh in <n> ms")?;
     greeted(&mut board)?;
     let mut shell = Shell { board };

@@ -42,7 +42,7 @@ pub(crate) fn print(
     }
     write!(host, "  pc              {pc:#x}")?;
     match instruction >> 32 & 1 {
-        0 => writeln!(host, ", where nothing could be read")?,
+        0 => writeln!(host, ", instruction not known")?,
         _ => writeln!(host, ", instruction {:08x}", *instruction as u32)?,
     }
     writeln!(host, "  pstate          {pstate:#x}: {}", level(*pstate))?;
