@@ -2,7 +2,7 @@
 
 use core::fmt;
 
-use abi::record::{CrashRecord, VcpuRecord, VmRecord};
+use abi::record::{BoardRecord, CrashRecord, VcpuRecord, VmRecord};
 use abi::{Control, Error, Identity, Speaker};
 
 /// The machine: Hanok's calls (`abi::hanok`), a clock and a terminal, which is written to as UTF-8, `\n` being the start of
@@ -12,6 +12,8 @@ pub trait Host: fmt::Write {
     fn revision(&mut self) -> Result<(u32, u32), Error>;
     /// Who this is.
     fn identity(&mut self) -> Result<Identity, Error>;
+    /// What the board has.
+    fn board(&mut self) -> Result<BoardRecord, Error>;
     /// What a VM is and does.
     fn vm(&mut self, vm: u32) -> Result<VmRecord, Error>;
     /// What a VM's vCPU does.
@@ -37,7 +39,7 @@ pub trait Host: fmt::Write {
 pub(crate) const VMS: u32 = 64;
 pub(crate) const VCPUS: u32 = 8;
 
-/// Every VM with its number, as long as nothing is refused. A number that no VM has is passed over.
+/// Every VM with its number, from 0 up to the first one that no VM has, as long as nothing is refused.
 pub(crate) fn for_each_vm<H: Host>(
     host: &mut H,
     mut body: impl FnMut(&mut H, u32, &VmRecord) -> Result<(), Stop>,
@@ -45,7 +47,7 @@ pub(crate) fn for_each_vm<H: Host>(
     for vm in 0..VMS {
         match host.vm(vm) {
             Ok(record) => body(host, vm, &record)?,
-            Err(Error::InvalidParameters) => {}
+            Err(Error::InvalidParameters) => break,
             Err(error) => return Err(error.into()),
         }
     }

@@ -68,6 +68,7 @@ struct Totals {
     running: u32,
     vcpus: u32,
     held: u64,
+    free: u64,
 }
 
 /// The last look at every vCPU.
@@ -105,7 +106,7 @@ impl Top {
     /// Looks at all vCPUs: what they did since the last time.
     fn look(&mut self, host: &mut impl Host) -> Result<(ArrayVec<Row, ROWS>, Totals), Stop> {
         let mut rows = ArrayVec::new();
-        let mut totals = Totals::default();
+        let mut totals = Totals { free: host.board()?.free, ..Totals::default() };
         for_each_vm(host, |host, vm, record| {
             totals.vms += 1;
             totals.running += u32::from(record.state == state::RUNNING);
@@ -162,11 +163,12 @@ fn keep(rows: &mut ArrayVec<Row, ROWS>, row: Row) {
 /// Every line replaces what was there.
 fn draw(out: &mut impl Write, rows: &[Row], totals: &Totals) -> Result<(), Stop> {
     const END: &str = "\x1b[K\n";
-    let Totals { vms, running, vcpus, held } = totals;
+    let Totals { vms, running, vcpus, held, free } = totals;
     write!(
         out,
-        "{running} of {vms} VMs run, {vcpus} vCPUs on, memory held {}; a key ends this{END}",
-        Size(*held)
+        "{running} of {vms} VMs run, {vcpus} vCPUs on; memory: {} held, {} free; a key ends this{END}",
+        Size(*held),
+        Size(*free)
     )?;
     write!(out, "{END}{:12} {:>3} {:>5} {:>5} {:>5} {:>4}", "vm.vcpu", "cpu", "run%", "wait%", "mem", "int")?;
     for reason in REASONS {
@@ -261,7 +263,7 @@ mod tests {
             exits: [999_999_999; 8],
         };
         let rows = [const { None::<Row> }; ROWS].map(|_| widest.clone());
-        let totals = Totals { vms: 64, running: 64, vcpus: 512, held: 255 << 30 };
+        let totals = Totals { vms: 64, running: 64, vcpus: 512, held: 255 << 30, free: 255 << 30 };
         let mut out = String::new();
         draw(&mut out, &rows, &totals).expect("strings have room");
         let lines: Vec<String> = out.lines().map(|line| line.replace("\x1b[K", "").to_string()).collect();

@@ -5,7 +5,7 @@
 
 use core::fmt;
 
-use abi::record::{CrashRecord, VcpuRecord, VmRecord};
+use abi::record::{BoardRecord, CrashRecord, VcpuRecord, VmRecord};
 use abi::{Control, Error, Identity, Speaker};
 use monitor_shell::Host;
 use runtime::console::{self, RECEIVE_TIMEOUT, RX, TXFE, register};
@@ -107,6 +107,10 @@ impl Host for Machine {
 
     fn identity(&mut self) -> Result<Identity, Error> {
         hanok::identity()
+    }
+
+    fn board(&mut self) -> Result<BoardRecord, Error> {
+        patiently(hanok::board_info)
     }
 
     fn vm(&mut self, vm: u32) -> Result<VmRecord, Error> {

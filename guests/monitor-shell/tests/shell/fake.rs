@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::fmt;
 
 use abi::hanok::right;
-use abi::record::{CrashRecord, VcpuRecord, VmRecord, crash, state};
+use abi::record::{BoardRecord, CrashRecord, VcpuRecord, VmRecord, crash, state};
 use abi::{Control, Error, Identity, Speaker};
 use monitor_shell::{Host, Shell};
 
@@ -36,6 +36,8 @@ pub struct FakeVm {
     pub record: VmRecord,
     /// Of its vCPUs.
     pub power: u64,
+    /// Seconds after which they are on.
+    pub on_after: u64,
     pub crash: Option<CrashRecord>,
     pub said: Vec<u8>,
 }
@@ -53,7 +55,7 @@ impl FakeVm {
             frequency: FREQUENCY,
             ..VmRecord::from_words(&[])
         };
-        Self { record, power: 2, crash: None, said: Vec::new() }
+        Self { record, power: 2, on_after: 0, crash: None, said: Vec::new() }
     }
 
     /// As [`VmRecord`] has it; times in microseconds, which are ticks here.
@@ -183,6 +185,11 @@ impl Host for Fake {
         Ok(Identity { vm: self.own, vcpu: 0, rights: self.rights })
     }
 
+    fn board(&mut self) -> Result<BoardRecord, Error> {
+        self.allowed(right::STATISTICS)?;
+        Ok(BoardRecord { free: 1800 << 20, now: self.now, ..BoardRecord::from_words(&[]) })
+    }
+
     fn vm(&mut self, vm: u32) -> Result<VmRecord, Error> {
         self.allowed(right::STATISTICS)?;
         Ok(VmRecord { now: self.now, ..self.find(vm)?.record })
@@ -191,14 +198,14 @@ impl Host for Fake {
     /// In each second of a VM that runs: half of it, a quarter of it, 100 interrupts, and 10, 20 and so on exits.
     fn vcpu(&mut self, vm: u32, vcpu: u32) -> Result<VcpuRecord, Error> {
         self.allowed(right::STATISTICS)?;
-        let FakeVm { record, power, .. } = self.find(vm)?;
+        let FakeVm { record, power, on_after, .. } = self.find(vm)?;
         if u64::from(vcpu) >= record.vcpus {
             return Err(Error::InvalidParameters);
         }
         let ticks = if record.state == state::RUNNING { self.now } else { START };
         Ok(VcpuRecord {
             cpu: vcpu.into(),
-            power: *power,
+            power: if self.seconds() < *on_after { 0 } else { *power },
             ran: ticks / 2,
             waited: ticks / 4,
             exits: std::array::from_fn(|n| (n as u64 + 1) * 10 * ticks / FREQUENCY),

@@ -232,7 +232,7 @@ fn top_shows_what_happened_in_each_second() {
     assert_eq!(
         picture(&said)[..6],
         [
-            "2 of 3 VMs run, 4 vCPUs on, memory held 195M; a key ends this",
+            "2 of 3 VMs run, 4 vCPUs on; memory: 195M held, 1800M free; a key ends this",
             "",
             "vm.vcpu      cpu  run% wait%   mem  int  irq  hvc  smc  sys mmio abrt  wfx  oth",
             "linux.0        0  50.0  25.0   65M  100   10   20   30   40   50   60   70   80",
@@ -261,4 +261,18 @@ fn a_vm_that_is_off_has_no_row() {
     keys.push(Typed::Silence);
     let (_, said) = fake.run(keys);
     assert_eq!(picture(&said).len(), 5, "{said}");
+}
+
+#[test]
+fn a_vcpu_has_a_row_when_it_has_been_looked_at_twice() {
+    for (seconds, rows) in [(1, 2), (2, 2), (3, 4)] {
+        let mut fake = house();
+        fake.vms[0].on_after = 2;
+        let mut keys = typed(&format!("top {seconds}\r"));
+        keys.extend(vec![Typed::Silence; seconds]);
+        let (_, said) = fake.run(keys);
+        let picture = picture(&said);
+        let vcpus = picture.iter().filter(|line| line.contains(".0 ") || line.contains(".1 "));
+        assert_eq!(vcpus.count(), rows, "{picture:#?}");
+    }
 }
