@@ -118,7 +118,6 @@ fn is_reported(board: &mut Board, why: &str) -> Outcome {
     board.expect(
         r"hanok: error: selftest:   vCPU 0: pc 0x4[0-9a-f]{7} pstate 0x[0-9a-f]+ sp_el0 0x[0-9a-f]+",
     )?;
-    board.expect(r"hanok: error: selftest:   the instruction at pc is [0-9a-f]{8}\n")?;
     board.expect(r"hanok: error: selftest:   x28\.\. \[")?;
     board.expect(r"hanok: error: selftest:   exit -1: ")?;
     Ok(())
