@@ -53,7 +53,7 @@ fn jumps(registers: &[u64; 31]) -> bool {
 /// Whether the call, if it succeeds, writes to memory of this program, past Rust's rules. The rest of RAM is nobody's.
 fn writes(registers: &[u64; 31]) -> bool {
     let buffer = match FunctionId::from_x0(registers[0]) {
-        hanok::CONSOLE_READ => registers[1],
+        hanok::CONSOLE_READ | hanok::BOARD_INFO => registers[1],
         hanok::VM_INFO | hanok::VM_CRASH => registers[2],
         hanok::VCPU_INFO | hanok::HISTORY => registers[3],
         _ => return false,

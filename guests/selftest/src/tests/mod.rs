@@ -5,6 +5,7 @@ mod fault;
 mod feature;
 mod gic;
 mod gic_delivery;
+mod hanok;
 mod mmu;
 mod psci;
 mod psci_calls;
