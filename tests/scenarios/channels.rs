@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
-use tests::{Machine, Outcome, Scenario, Vm};
+use tests::{Machine, Outcome, Scenario, Vm, ensure};
 
 use crate::case::{Case, Named, on_both_gics};
 
 pub fn cases() -> Vec<Case> {
-    let all: [Named; 3] = [("messages", messages), ("one-cpu", one_cpu), ("left-out", left_out)];
+    let all: [Named; 4] =
+        [("messages", messages), ("one-cpu", one_cpu), ("restarts", restarts), ("left-out", left_out)];
     on_both_gics("channels/", &all).collect()
 }
 
@@ -34,20 +35,38 @@ fn messages(scenario: &Scenario, gic: u8) -> Outcome {
     Ok(())
 }
 
-/// The same where the two ends share one CPU: who waits sleeps, and a bell wakes it.
+/// The same where the two ends share one CPU: who waits sleeps, and a bell wakes it. The ring is small and soon full, so
+/// that each waits thousands of times, also while it still waits for its turn.
 fn one_cpu(scenario: &Scenario, gic: u8) -> Outcome {
     let vms = [
-        Vm::courier("answers", "").weight(256),
-        Vm::courier("asks", "messages=300").weight(256),
-        Vm::channel("link", ["asks", "answers"], 16),
+        Vm::courier("answers", "").weight(64),
+        Vm::courier("asks", "messages=5000").weight(256),
+        Vm::channel("link", ["asks", "answers"], 4),
     ];
     let mut board = scenario.boot(&Machine::new(gic, 1).bundle(scenario.bundle(&vms)?))?;
     board.expect_ever_within(
-        r"(?m)^\[asks\] courier: 300 messages to answers and back, \d+ bytes each way, each as it was\n",
+        r"(?m)^\[asks\] courier: 5000 messages to answers and back, \d+ bytes each way, each as it was\n",
         Duration::from_secs(100),
     )?;
     board.expect_off()?;
     Ok(())
+}
+
+/// Whoever answers is restarted, wherever it is. Who asks is told, begins again, and gets every message back in the end.
+fn restarts(scenario: &Scenario, gic: u8) -> Outcome {
+    let vms = [
+        Vm::courier("asks", "messages=50000"),
+        Vm::courier("answers", ""),
+        Vm::keeper("victim=answers what=restart times=20 most=20000"),
+        Vm::channel("link", ["asks", "answers"], 64),
+    ];
+    let mut board = scenario.boot(&Machine::new(gic, 3).bundle(scenario.bundle(&vms)?))?;
+    let all = r"(?m)^courier: 50000 messages to answers and back, ";
+    board.expect_within(all, Duration::from_secs(100))?;
+    let text = board.text();
+    ensure(text.contains("keeper: done"), || "the messages were there before the restarts".to_owned())?;
+    let told = text.matches("courier: link: the peer has started afresh").count();
+    ensure(told > 0, || "nobody was told of a restart".to_owned())
 }
 
 /// One of the two VMs can't be placed: the channel is left out, the other VM goes without.

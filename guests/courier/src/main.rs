@@ -12,6 +12,7 @@
 use core::sync::atomic::Ordering;
 
 use runtime::channel::{self, Bell, Channel};
+use runtime::random::mix;
 use runtime::ring::{Error, Receiver, Sender, Side};
 use runtime::{machine, power, println};
 
@@ -181,12 +182,5 @@ fn length(number: u64, longest: usize) -> usize {
 
 /// A word of a message.
 fn content(number: u64, index: usize) -> u64 {
-    mix(number << 32 | index as u64)
-}
-
-/// Scatters a number over all 64 bits (the finalizer of MurmurHash3).
-fn mix(number: u64) -> u64 {
-    let number = (number ^ number >> 33).wrapping_mul(0xff51_afd7_ed55_8ccd);
-    let number = (number ^ number >> 33).wrapping_mul(0xc4ce_b9fe_1a85_ec53);
-    number ^ number >> 33
+    mix((number + 1) << 32 | index as u64)
 }

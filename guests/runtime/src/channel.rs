@@ -12,11 +12,10 @@ use dtoolkit::standard::NodeStandard;
 use ring::{Doorbell, Receiver, Sender, Side, TooSmall, attach};
 use spin::Once;
 
-use crate::call::call3;
 use crate::gic::{self, Trigger};
-use crate::machine::{self, Region, machine};
+use crate::machine::{self, Region};
 use crate::mmu::{self, Kind};
-use crate::{cpu, interrupts};
+use crate::{cpu, hanok, interrupts};
 
 /// Bytes that the MMU maps at once.
 const BLOCK: u64 = 2 << 20;
@@ -49,7 +48,7 @@ impl Doorbell for Bell {
         // What was written before is to be seen before the interrupt is.
         cpu::synchronize();
         // The channel is there, for the tree says so; and whoever isn't there to hear it looks when it comes up.
-        let _ = call3(machine().conduit, abi::hanok::DOORBELL, [self.number.into(), 0, 0]);
+        let _ = hanok::doorbell(self.number);
     }
 }
 
