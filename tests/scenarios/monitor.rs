@@ -21,7 +21,9 @@ pub fn cases() -> Vec<Case> {
         ("crash", crash),
         ("crashes-itself", crashes_itself),
     ];
-    on_both_gics("monitor/", &all).collect()
+    let with_linux: [Named; 1] = [("make-run", make_run)];
+    let with_linux = on_both_gics("monitor/", &with_linux).map(Case::needs_linux);
+    with_linux.chain(on_both_gics("monitor/", &all)).collect()
 }
 
 fn monitor() -> Vm {
@@ -210,6 +212,36 @@ fn manifest(scenario: &Scenario, gic: u8) -> Outcome {
     shell.board.expect(r"(?m)^monitor> $")?;
     let said = shell.run("help")?;
     ensure(said.lines().count() == 11, || said.clone())
+}
+
+/// What `make run` starts: Linux, which has the console, the monitor, and a real-time guest. Linux is paused for a while, which
+/// its shell doesn't notice, and restarted.
+fn make_run(scenario: &Scenario, gic: u8) -> Outcome {
+    let bundle = scenario.built_bundle("default")?;
+    let mut board = scenario.boot(&Machine::new(gic, 2).bundle(bundle))?;
+    let mut linux = tests::Shell::login(&mut board)?;
+    linux.check("nproc", "2")?;
+    linux.type_line("sleep 1; echo awake $((6 * 7))")?;
+    board.expect(r"echo awake [^\n]*\n")?;
+    board.send(&format!("{ESCAPE}2"))?;
+    board.expect_log("console of monitor (2 of 3)")?;
+    // Its prompt, which it has said before.
+    board.expect(r"(?m)^monitor> $")?;
+    let mut shell = Shell { board };
+    for name in ["linux", "monitor", "pulse"] {
+        ensure_equal(name, shell.row(name)?.state(), "running")?;
+    }
+    shell.run("pause linux")?;
+    shell.wait_for("linux", "paused")?;
+    shell.run("resume linux")?;
+    shell.board.expect_ever(r"(?m)^\[linux\] awake 42\n")?;
+    shell.run("restart linux")?;
+    let mut board = shell.board;
+    board.send(&format!("{ESCAPE}1"))?;
+    // Not the prompt of its last life, which may still stand there.
+    board.expect(r"Hanok's Linux guest: \S+, 2 CPUs, \d+ MiB\.\n")?;
+    let mut linux = tests::Shell::login(&mut board)?;
+    linux.check("echo $((6 * 9))", "54")
 }
 
 /// Paused, resumed, stopped, started, restarted: one VM, while another notices nothing.

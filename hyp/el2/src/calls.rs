@@ -7,7 +7,7 @@ use abi::hanok::{BUSY, DENIED, INVALID_PARAMETERS, SUCCESS, WRONG_STATE};
 use abi::record::{self, BoardRecord};
 use vmm::calls::{Buffer, Request, WatchdogRequest};
 use vmm::layout::{Ipa, VIRT};
-use vmm::life::{Event, LONGEST_TIMEOUT};
+use vmm::life::{Event, LONGEST_TIMEOUT, Phase};
 
 use crate::exit::Frame;
 use crate::guest_memory::{self, Source};
@@ -97,7 +97,9 @@ fn control(caller: &Vm, number: u32, event: Event) -> Result<(), i64> {
         _ => (vm.change(event), "restarted"),
     };
     if !done {
-        return Err(WRONG_STATE);
+        // A crash is being told of or cleared up: it will be possible.
+        let passes = matches!(vm.phase(), Phase::Crashing | Phase::Discarding);
+        return Err(if passes { BUSY } else { WRONG_STATE });
     }
     if caller.may_log() {
         log::info!("{} is {what} by {}", vm.name, caller.name);

@@ -186,15 +186,15 @@ calls! {
     HanokCrash, "Hanok: crash", [hanok::CRASH],
         "", "doesn't return; this VM has crashed", "";
     HanokVmStart, "Hanok: VM start", [hanok::VM_START],
-        "VM", "0: it will", "INVALID_PARAMETERS (-2); DENIED (-3); WRONG_STATE (-4): it runs, or is stopping";
+        "VM", "0: it will", "INVALID_PARAMETERS (-2); DENIED (-3); WRONG_STATE (-4): it runs, or is stopping; BUSY (-5)";
     HanokVmStop, "Hanok: VM stop", [hanok::VM_STOP],
-        "VM", "0: it will", "INVALID_PARAMETERS (-2); DENIED (-3); WRONG_STATE (-4): it is off, or stopping";
+        "VM", "0: it will", "INVALID_PARAMETERS (-2); DENIED (-3); WRONG_STATE (-4): it is off, or stopping; BUSY (-5)";
     HanokVmPause, "Hanok: VM pause", [hanok::VM_PAUSE],
-        "VM", "0: it will", "INVALID_PARAMETERS (-2); DENIED (-3); WRONG_STATE (-4): it doesn't run";
+        "VM", "0: it will", "INVALID_PARAMETERS (-2); DENIED (-3); WRONG_STATE (-4): it doesn't run; BUSY (-5)";
     HanokVmResume, "Hanok: VM resume", [hanok::VM_RESUME],
-        "VM", "0: it will", "INVALID_PARAMETERS (-2); DENIED (-3); WRONG_STATE (-4): it isn't paused";
+        "VM", "0: it will", "INVALID_PARAMETERS (-2); DENIED (-3); WRONG_STATE (-4): it isn't paused; BUSY (-5)";
     HanokVmRestart, "Hanok: VM restart", [hanok::VM_RESTART],
-        "VM", "0: it will", "INVALID_PARAMETERS (-2); DENIED (-3); WRONG_STATE (-4): it is starting, or stopping";
+        "VM", "0: it will", "INVALID_PARAMETERS (-2); DENIED (-3); WRONG_STATE (-4): it is starting, or stopping; BUSY (-5)";
     HanokVmInfo, "Hanok: VM info", [hanok::VM_INFO],
         "VM; buffer; bytes", "bytes written of a `VmRecord`", "INVALID_PARAMETERS (-2); DENIED (-3); BUSY (-5)";
     HanokVcpuInfo, "Hanok: vCPU info", [hanok::VCPU_INFO],

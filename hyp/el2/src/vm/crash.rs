@@ -19,6 +19,8 @@ pub struct Crashed {
     pub crashes: Crashes,
     /// Of the last one: why, which vCPU, when, and what brought it to EL2. The rest is added when all vCPUs have left.
     pub report: CrashRecord,
+    /// What was decided then.
+    verdict: Verdict,
     /// Lines of it that were told.
     told: usize,
 }
@@ -26,7 +28,12 @@ pub struct Crashed {
 impl Crashed {
     /// None yet.
     pub fn new() -> Self {
-        Self { crashes: Crashes::default(), report: CrashRecord::from_words(&[]), told: 0 }
+        Self {
+            crashes: Crashes::default(),
+            report: CrashRecord::from_words(&[]),
+            verdict: Verdict::Stop,
+            told: 0,
+        }
     }
 }
 
@@ -54,20 +61,21 @@ impl Vm {
     /// All vCPUs have left: tells what they were at, a line at each call, and then decides what becomes of the VM.
     pub fn judge(&self) {
         let mut crashed = self.crashed.lock();
-        let Crashed { crashes, report, told } = &mut *crashed;
-        if *told == 0
-            && let Some(vcpu) = self.vcpus().get(report.vcpu as usize)
-        {
-            vcpu.describe(report);
+        let Crashed { crashes, report, verdict, told } = &mut *crashed;
+        if *told == 0 {
+            if let Some(vcpu) = self.vcpus().get(report.vcpu as usize) {
+                vcpu.describe(report);
+            }
+            let ticks = report.at.saturating_sub(self.loaded_at.load(Ordering::Relaxed));
+            let ran_ms = ticks.saturating_mul(1000).checked_div(timer::frequency()).unwrap_or(0);
+            *verdict = crashes.crashed(self.policy.on_crash, ran_ms);
         }
         if self.tell(report, *told) {
             *told = told.saturating_add(1);
             return;
         }
         *told = 0;
-        let ticks = report.at.saturating_sub(self.loaded_at.load(Ordering::Relaxed));
-        let ran_ms = ticks.saturating_mul(1000).checked_div(timer::frequency()).unwrap_or(0);
-        match crashes.crashed(self.policy.on_crash, ran_ms) {
+        match *verdict {
             Verdict::Stop => self.change(Event::Discard),
             Verdict::GiveUp(times) => {
                 log::error!("{} has been restarted {times} times in a row: it stays off", self.name);
