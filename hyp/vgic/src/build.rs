@@ -1,7 +1,7 @@
 //! Building a virtual interrupt controller, and bringing it back to its state at power-up.
 
 use crate::bank::Bank;
-use crate::ids::{Affinity, IntId, Kicks, PhysicalIntId, VcpuId};
+use crate::ids::{Affinity, IntId, PhysicalIntId, VcpuId};
 use crate::state::{MAX_LIST_REGISTERS, NOBODY, Place, Shared, Spi, Vcpu, Vgic, WORDS};
 use crate::{BuildError, Config, ListRegister, Maintenance, MapError, Model, Physical};
 use alloc::vec::Vec;
@@ -194,14 +194,20 @@ impl Vgic {
     /// SPIs after power-up: affinity 0.0.0.0 on GICv3, and on GICv2 nowhere, but with one CPU, which has no
     /// `ITARGETSR`, there.
     fn reset_routes(&mut self) {
-        for n in 0..self.shared.spis.len() as u16 {
-            if let Some(spi) = self.shared.spi_mut(IntId::spi(n)) {
-                spi.targets = 0;
-                spi.route = Affinity(0);
+        for spi in &mut self.shared.spis {
+            spi.targets = 0;
+            spi.route = Affinity(0);
+        }
+        // They are all routed alike, so this needs no look at each one, of which there may be a thousand.
+        let target = self.routed_to(IntId::spi(0));
+        for spi in &mut self.shared.spis {
+            spi.target = target;
+        }
+        for (index, vcpu) in self.vcpus.iter_mut().enumerate() {
+            let all = index == usize::from(target);
+            for (word, bank) in vcpu.targets.iter_mut().skip(1).zip(&self.shared.banks) {
+                *word = if all { bank.valid } else { 0 };
             }
-            let target = self.routed_to(IntId::spi(n));
-            // Nothing is pending yet: there is nobody to kick.
-            let _: Kicks = self.set_target(IntId::spi(n), target);
         }
     }
 }

@@ -13,8 +13,8 @@ use vmm::psci::Start;
 use crate::guest_memory::{self, NoMemory, Source, Space};
 use crate::{cache, random};
 
-/// Bytes that are copied at a time, or filled: some 16,000 instructions with cleaning.
-const PIECE: u64 = 32 << 10;
+/// Bytes that are copied at a time, or filled: some 8,000 instructions with cleaning.
+const PIECE: u64 = 16 << 10;
 
 /// What a VM is loaded from, and how far that has come.
 pub struct Reload {
