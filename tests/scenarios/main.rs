@@ -9,6 +9,7 @@ mod channels;
 mod console;
 mod el2_crash;
 mod firmware;
+mod isolation;
 mod life;
 mod linux;
 mod monitor;
@@ -43,6 +44,7 @@ fn main() -> ExitCode {
         shared_cpus::cases(),
         life::cases(),
         channels::cases(),
+        isolation::cases(),
         workloads::cases(),
         stage2_hardware::cases(),
         u_boot::cases(),

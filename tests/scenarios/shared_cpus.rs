@@ -24,7 +24,7 @@ pub fn cases() -> Vec<Case> {
 }
 
 /// Time is what instructions take: with one CPU, who gets how much of it doesn't depend on the host.
-fn one_cpu(gic: u8) -> Machine {
+pub fn one_cpu(gic: u8) -> Machine {
     Machine::new(gic, 1).option("-icount", "shift=0,sleep=off")
 }
 
@@ -167,7 +167,7 @@ fn pulse_beside_linux(scenario: &Scenario, gic: u8) -> Outcome {
 
 /// How late a tick may be: a change of vCPUs, and what of EL2's work it may have to wait for, at one instruction in a
 /// nanosecond.
-const LATEST_US: u64 = 20;
+pub const LATEST_US: u64 = 20;
 
 /// The next two reports tell of no tick missed, and of none later than that.
 fn keeps_its_period(board: &mut Board, ticks: u64) -> Outcome {

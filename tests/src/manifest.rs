@@ -84,6 +84,13 @@ impl Vm {
             .property("rights", "\"control\", \"statistics\"")
     }
 
+    /// The guest that tries to reach what isn't its own. `arguments` is its command line, see its `main.rs`.
+    pub fn attacker(cpus: u8, arguments: &str) -> Self {
+        Self::sized("attacker", cpus, 8)
+            .payload("elf", "attacker.elf")
+            .property("bootargs", &format!("\"{arguments}\""))
+    }
+
     /// Shares CPUs with others, in proportion to the weights.
     pub fn weight(self, weight: u32) -> Self {
         self.property("weight", &format!("<{weight}>"))

@@ -31,9 +31,12 @@ static COUNTS: [Counts; MAX_CPUS] = [const {
     }
 }; MAX_CPUS];
 
-/// Lets this CPU's timers' interrupts come; SGIs always do.
-pub fn enable() {
+/// Lets this CPU's timers' interrupts come; SGIs always do. With `all`, those of nobody too, for the handler to see them.
+pub fn enable(all: bool) {
     Timer::ALL.iter().for_each(|timer| gic::enable(timer.intid()));
+    if all {
+        (16..gic::interrupt_count()).for_each(gic::enable);
+    }
 }
 
 /// The handler.

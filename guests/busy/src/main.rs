@@ -11,6 +11,8 @@
 //! - `every=E`: every CPU says how far it is every E rounds (10000).
 //! - `sleep=1`: sleep after each round, by the virtual timer, for some 200 microseconds.
 //! - `times=1`: every CPU says as well how much of the time it ran, on a machine that tells of stolen time.
+//! - `memory=1`: fill all free memory with a pattern first, and look at a part of it in every round of CPU 0.
+//! - `interrupts=1`: enable every interrupt that the machine has, none of which may come.
 //! - `spoil=NAME`: write something else to this register in round 3, to see that it is noticed; `checksum` likewise.
 #![no_std]
 #![no_main]
@@ -24,7 +26,7 @@ use core::fmt::Display;
 use core::str::FromStr;
 use core::sync::atomic::{AtomicU64, Ordering};
 
-use runtime::{features, interrupts, machine, power, println, registers, smp};
+use runtime::{features, interrupts, machine, memory, power, println, registers, smp};
 use state::{Pattern, State};
 use times::Times;
 
@@ -32,6 +34,9 @@ runtime::entry!(main);
 
 /// The round that `spoil=` is about.
 const SPOILT: u64 = 3;
+
+/// How many words of memory are looked at in a round.
+const LOOKED_AT: usize = 8192;
 
 /// How many CPUs have set up their interrupts: what comes to one before that is lost.
 static READY: AtomicU64 = AtomicU64::new(0);
@@ -45,6 +50,8 @@ struct Arguments {
     every: u64,
     sleep: u64,
     times: u64,
+    memory: u64,
+    interrupts: u64,
     spoil: Option<&'static str>,
 }
 
@@ -56,6 +63,8 @@ impl Arguments {
             every: argument("every", 10_000).max(1),
             sleep: argument("sleep", 0),
             times: argument("times", 0),
+            memory: argument("memory", 0),
+            interrupts: argument("interrupts", 0),
             spoil: machine().argument("spoil"),
         }
     }
@@ -69,6 +78,10 @@ fn main() -> ! {
         arguments.seed, arguments.rounds, arguments.sleep
     );
     interrupts::set_handler(interrupt::handle);
+    if arguments.memory != 0 {
+        memory::fill(arguments.seed);
+        println!("busy: {} KiB of memory are compared", memory::free().len() / 128);
+    }
     for cpu in 1..cpus {
         if let Err(error) = smp::start(cpu, |cpu| work(cpu as usize), cpu as u64) {
             println!("busy: vCPU {cpu} didn't start: CPU_ON says {error}");
@@ -86,7 +99,7 @@ fn main() -> ! {
 fn work(cpu: usize) {
     let arguments = Arguments::read();
     features::enable_simd(true);
-    interrupt::enable();
+    interrupt::enable(arguments.interrupts != 0);
     READY.fetch_add(1, Ordering::Release);
     let all = machine().cpus().len() as u64;
     interrupt::wait_until(cpu, "all vCPUs have started", || READY.load(Ordering::Acquire) == all);
@@ -99,6 +112,9 @@ fn work(cpu: usize) {
     for round in 1.. {
         let spoil = arguments.spoil.filter(|_| round == SPOILT);
         run(&state, cpu, arguments.seed, round, spoil);
+        if cpu == 0 && arguments.memory != 0 {
+            compare_memory(arguments.seed, round);
+        }
         if arguments.sleep != 0 {
             interrupt::sleep(cpu);
         }
@@ -139,6 +155,16 @@ fn run(state: &State, cpu: usize, seed: u64, round: u64, spoil: Option<&str>) {
     let wanted = state::checksum(pattern.sum_seed);
     if sum != wanted {
         fail(cpu, &format_args!("the checksum is {sum:#x}, was {wanted:#x}"));
+    }
+}
+
+/// Looks at the part of memory whose turn it is in this round.
+fn compare_memory(seed: u64, round: u64) {
+    let parts = memory::free().len().div_ceil(LOOKED_AT).max(1);
+    let part = round as usize % parts;
+    if let Err(changed) = memory::compare(seed, part * LOOKED_AT, LOOKED_AT) {
+        let memory::Changed { address, is, was } = changed;
+        fail(0, &format_args!("memory at {address:#x} is {is:#x}, was {was:#x}"));
     }
 }
 

@@ -5,6 +5,7 @@ use core::hint::black_box;
 
 use runtime::call::{self, NZCV};
 use runtime::features;
+use runtime::random::{Random, mix};
 use runtime::registers::REGISTERS;
 
 /// How often [`hold`] counts: two instructions each.
@@ -27,12 +28,12 @@ pub struct Pattern {
 impl Pattern {
     /// For this seed, CPU and round.
     pub fn new(seed: u64, cpu: usize, round: u64) -> Self {
-        let mut random = Random(mix(seed) ^ mix(!(cpu as u64)) ^ round.rotate_left(32));
+        let mut random = Random::new(mix(seed) ^ mix(!(cpu as u64)) ^ round.rotate_left(32));
         Self {
-            general: [(); 31].map(|()| random.next()),
-            vectors: [(); 32].map(|()| u128::from(random.next()) << 64 | u128::from(random.next())),
-            system: [(); REGISTERS.len()].map(|()| random.next()),
-            sum_seed: random.next(),
+            general: [(); 31].map(|()| random.word()),
+            vectors: [(); 32].map(|()| u128::from(random.word()) << 64 | u128::from(random.word())),
+            system: [(); REGISTERS.len()].map(|()| random.word()),
+            sum_seed: random.word(),
         }
     }
 
@@ -150,8 +151,8 @@ pub fn hold(pattern: &Pattern) -> [u64; 31] {
 /// A sum over memory and registers, of a fixed number of steps.
 pub fn checksum(seed: u64) -> u64 {
     let mut memory = [0u64; WORDS];
-    let mut random = Random(seed);
-    memory.fill_with(|| random.next());
+    let mut random = Random::new(seed);
+    memory.fill_with(|| random.word());
     let mut sum = seed;
     for step in 0..STEPS as usize {
         let place = &mut memory[step % WORDS];
@@ -159,21 +160,4 @@ pub fn checksum(seed: u64) -> u64 {
         *place = black_box(sum);
     }
     sum
-}
-
-/// A sequence that looks random: SplitMix64.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        mix(self.0)
-    }
-}
-
-/// SplitMix64's mixing of bits.
-fn mix(value: u64) -> u64 {
-    let value = (value ^ value >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    let value = (value ^ value >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-    value ^ value >> 31
 }

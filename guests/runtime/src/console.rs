@@ -49,10 +49,16 @@ pub const RECEIVE_TIMEOUT: u32 = 1 << 6;
 static UART: Once<Mmio> = Once::new();
 static LOCK: Mutex<()> = Mutex::new(());
 
-/// Finds the UART and sets it up: 8 bits, FIFOs on, no interrupts.
+/// Finds the UART and sets it up.
 pub(crate) fn init() {
     // SAFETY: the tree names these as the registers of a PL011, and RAM doesn't overlap them.
-    let uart = UART.call_once(|| unsafe { Mmio::new(machine().uart.registers.base as usize) });
+    UART.call_once(|| unsafe { Mmio::new(machine().uart.registers.base as usize) });
+    set_up();
+}
+
+/// Sets the UART up, whatever was done to it: 8 bits, FIFOs on, no interrupts. Panics before the console is there.
+pub fn set_up() {
+    let uart = uart();
     uart.write32(register::IMSC, 0);
     uart.write32(register::ICR, 0x7ff);
     uart.write32(register::LCR_H, 3 << 5 | 1 << 4);

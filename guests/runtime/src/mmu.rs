@@ -19,8 +19,9 @@ const ENTRIES: usize = 512;
 /// The first address behind what the tables can map: 39 bits, so that the walk starts at level 1.
 pub const ADDRESS_LIMIT: u64 = 1 << 39;
 
-/// MAIR_EL1: attribute 0 is Normal write-back, 1 Device-nGnRE, 2 Normal non-cacheable.
-pub(crate) const MAIR: u64 = 0xff | 0x04 << 8 | 0x44 << 16;
+/// MAIR_EL1: attribute 0 is Normal write-back, 1 Device-nGnRE, 2 Normal non-cacheable, 3 Device-nGnRnE, 4 Device-GRE, 5
+/// Normal write-through.
+pub(crate) const MAIR: u64 = 0xff | 0x04 << 8 | 0x44 << 16 | 0x0c << 32 | 0xbb << 40;
 
 /// TCR_EL1 without IPS: T0SZ 25, write-back inner-shareable walks, 4 KiB granule, no TTBR1.
 pub(crate) const TCR: u64 = 25 | 1 << 8 | 1 << 10 | 3 << 12 | 1 << 23 | 2 << 30;
@@ -35,8 +36,14 @@ pub enum Kind {
     Normal,
     /// Normal non-cacheable memory, executable.
     NonCacheable,
+    /// Normal write-through memory, executable.
+    WriteThrough,
     /// Device-nGnRE, never executable.
     Device,
+    /// Device-nGnRnE, never executable.
+    StrictDevice,
+    /// Device-GRE, never executable.
+    LooseDevice,
     /// Not at all.
     Unmapped,
 }
@@ -57,6 +64,9 @@ impl Kind {
             Self::Normal => BLOCK | AF | NG | INNER_SHAREABLE,
             Self::Device => BLOCK | AF | NG | 1 << 2 | NEVER_EXECUTE,
             Self::NonCacheable => BLOCK | AF | NG | INNER_SHAREABLE | 2 << 2,
+            Self::StrictDevice => BLOCK | AF | NG | 3 << 2 | NEVER_EXECUTE,
+            Self::LooseDevice => BLOCK | AF | NG | 4 << 2 | NEVER_EXECUTE,
+            Self::WriteThrough => BLOCK | AF | NG | INNER_SHAREABLE | 5 << 2,
             Self::Unmapped => 0,
         }
     }

@@ -200,3 +200,88 @@ pub fn exclusive(address: u64) -> Option<Fault> {
     });
     fault
 }
+
+/// What happened to an access of a [`Touch`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Touched {
+    /// It went through. The (first) target register afterwards.
+    Done(u64),
+    /// It faulted.
+    Faulted(Fault),
+}
+
+/// A row for each kind of access: its name, what it is, and the instruction. x10 has the address; x9 and x11 are targets and
+/// sources.
+macro_rules! touches {
+    ($($name:ident $doc:literal $instruction:literal,)*) => {
+        /// Further kinds of access, for those who try them all.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum Touch {
+            $(#[doc = $doc] $name,)*
+        }
+
+        impl Touch {
+            /// All of them.
+            pub const ALL: &[Self] = &[$(Self::$name,)*];
+        }
+
+        /// Makes one access at `address`. Panics if that is RAM, or if an access that faults changes a target register.
+        pub fn touch(kind: Touch, address: u64) -> Touched {
+            check(address);
+            let (mut first, mut second) = (UNTOUCHED, UNTOUCHED);
+            // SAFETY: the address is not in RAM (`check`), what other addresses map to RAM is read-only, and no code of the
+            // program's has anything in SIMD registers.
+            let ((), fault) = catch(|| unsafe {
+                match kind {
+                    $(Touch::$name => asm!($instruction, inout("x9") first, inout("x11") second, in("x10") address,
+                        options(nostack)),)*
+                }
+            });
+            let Some(fault) = fault else { return Touched::Done(first) };
+            let kept = first == UNTOUCHED && second == UNTOUCHED;
+            assert!(kept, "{kind:?} at {address:#x} faulted ({fault}) and changed a register");
+            Touched::Faulted(fault)
+        }
+    };
+}
+
+touches! {
+    LoadPair "`ldp`" "ldp x9, x11, [x10]",
+    StorePair "`stp`" "stp x9, x11, [x10]",
+    LoadPairNonTemporal "`ldnp`" "ldnp x9, x11, [x10]",
+    StorePairNonTemporal "`stnp`" "stnp x9, x11, [x10]",
+    LoadExclusive "`ldaxr`" "ldaxr x9, [x10]",
+    LoadExclusivePair "`ldxp`" "ldxp x9, x11, [x10]",
+    LoadVector "`ldr q0`" ".arch_extension fp\n ldr q0, [x10]\n .arch_extension nofp",
+    StoreVector "`str q0`" ".arch_extension fp\n str q0, [x10]\n .arch_extension nofp",
+    LoadVectors "`ld1` of four registers"
+        ".arch_extension simd\n ld1 {{v0.16b, v1.16b, v2.16b, v3.16b}}, [x10]\n .arch_extension nosimd\n .arch_extension nofp",
+    StoreVectors "`st1` of four registers"
+        ".arch_extension simd\n st1 {{v0.16b, v1.16b, v2.16b, v3.16b}}, [x10]\n .arch_extension nosimd\n .arch_extension nofp",
+    Add "`ldaddal`" ".arch_extension lse\n ldaddal x11, x9, [x10]\n .arch_extension nolse",
+    Swap "`swpal`" ".arch_extension lse\n swpal x11, x9, [x10]\n .arch_extension nolse",
+    CompareAndSwap "`casal`" ".arch_extension lse\n casal x9, x11, [x10]\n .arch_extension nolse",
+    ZeroBlock "`dc zva`" "dc zva, x10",
+    Invalidate "`dc ivac`" "dc ivac, x10",
+    Clean "`dc cvac`" "dc cvac, x10",
+    CleanToUnification "`dc cvau`" "dc cvau, x10",
+    CleanInvalidate "`dc civac`" "dc civac, x10",
+    InvalidateInstructions "`ic ivau`" "ic ivau, x10",
+    Prefetch "`prfm`" "prfm pstl1keep, [x10]",
+}
+
+impl Touch {
+    /// Whether only CPUs with [LSE](crate::features::has_lse) have the instruction.
+    pub fn needs_lse(self) -> bool {
+        matches!(self, Self::Add | Self::Swap | Self::CompareAndSwap)
+    }
+
+    /// Whether this maintains caches, or is a hint: then it may go through where nothing is, to no effect.
+    pub fn may_be_ignored(self) -> bool {
+        use Touch::*;
+        matches!(
+            self,
+            Invalidate | Clean | CleanToUnification | CleanInvalidate | InvalidateInstructions | Prefetch
+        )
+    }
+}

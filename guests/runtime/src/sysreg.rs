@@ -68,7 +68,7 @@ const RET: u32 = 0xd65f_03c0;
 /// # Safety
 /// The instruction changes nothing but x0 to x17, and nothing that the program rests on: no memory, no control
 /// flow, no register that controls translation or exceptions.
-unsafe fn run(instruction: u32, x0: u64) -> Result<u64, Fault> {
+pub(crate) unsafe fn run(instruction: u32, x0: u64) -> Result<u64, Fault> {
     let code = CODE.lock();
     let at = code.0.get();
     // SAFETY: the lock makes us the only ones here.

@@ -444,3 +444,23 @@ pub fn send_to_nobody(intid: u32) {
         Cpus::V3 { .. } => v3::send_to_nobody(intid),
     }
 }
+
+/// A register that sends SGIs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SgiRegister {
+    /// GICD_SGIR on GICv2, ICC_SGI1R_EL1 on GICv3.
+    Own,
+    /// ICC_ASGI1R_EL1; on GICv2 as [`Own`](Self::Own).
+    OtherState,
+    /// ICC_SGI0R_EL1; on GICv2 as [`Own`](Self::Own).
+    Group0,
+}
+
+/// Writes any value to a register that sends SGIs.
+pub fn send_raw_sgi(register: SgiRegister, value: u64) {
+    match gic().cpus {
+        Cpus::V2 { .. } => distributor().write32(self::register::SGIR, value as u32),
+        Cpus::V3 { .. } => v3::send_raw_sgi(register, value),
+    }
+    cpu::synchronize();
+}

@@ -2,7 +2,7 @@
 
 use core::arch::asm;
 
-use super::SgiTarget;
+use super::{SgiRegister, SgiTarget};
 use crate::cpu;
 use crate::machine::{MAX_CPUS, Region, machine};
 use crate::mmio::Mmio;
@@ -157,4 +157,12 @@ pub(super) fn send_to_nobody(intid: u32) {
     write!("icc_asgi1r_el1", value);
     write!("icc_sgi0r_el1", value);
     cpu::synchronize();
+}
+
+pub(super) fn send_raw_sgi(register: SgiRegister, value: u64) {
+    match register {
+        SgiRegister::Own => write!("icc_sgi1r_el1", value),
+        SgiRegister::OtherState => write!("icc_asgi1r_el1", value),
+        SgiRegister::Group0 => write!("icc_sgi0r_el1", value),
+    }
 }
