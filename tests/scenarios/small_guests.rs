@@ -22,8 +22,13 @@ pub fn cases() -> Vec<Case> {
             }
         }
     }
-    let small: [Named; 4] =
-        [("built-in", built_in), ("console-echo", echo), ("restarts", restarts), ("raw-binary", raw_binary)];
+    let small: [Named; 5] = [
+        ("built-in", built_in),
+        ("console-echo", echo),
+        ("console-blocks", blocks),
+        ("restarts", restarts),
+        ("raw-binary", raw_binary),
+    ];
     cases.extend(on_both_gics("", &small));
     cases
 }
@@ -109,7 +114,16 @@ fn raw_binary(scenario: &Scenario, gic: u8) -> Outcome {
 
 /// Input by receive interrupts alone, faster than a guest reads: nothing is lost or comes twice.
 fn echo(scenario: &Scenario, gic: u8) -> Outcome {
-    let bundle = scenario.bundle(&[Vm::selftest(1, "selftest=echo")])?;
+    echo_by(scenario, gic, "selftest=echo")
+}
+
+/// The same by calls that move blocks.
+fn blocks(scenario: &Scenario, gic: u8) -> Outcome {
+    echo_by(scenario, gic, "selftest=echo-in-blocks")
+}
+
+fn echo_by(scenario: &Scenario, gic: u8, arguments: &str) -> Outcome {
+    let bundle = scenario.bundle(&[Vm::selftest(1, arguments)])?;
     let mut board = scenario.boot(&Machine::new(gic, 2).bundle(bundle))?;
     board.expect(r"(?m)^echo: ready\n")?;
     let lines: Vec<String> = (0..40).map(|n| format!("{n} {}", "abcdefghij".repeat(n % 8))).collect();

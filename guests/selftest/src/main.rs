@@ -21,6 +21,7 @@ fn main() -> ! {
     banner();
     match machine().argument("selftest") {
         Some("echo") => modes::echo(),
+        Some("echo-in-blocks") => modes::echo_in_blocks(),
         Some("reboot") => modes::reboot(),
         Some("spin") => modes::spin(),
         Some("crash") => modes::crash(),

@@ -19,6 +19,39 @@ pub fn echo() {
     uart.write32(register::IMSC, RX | RECEIVE_TIMEOUT);
     gic::enable(machine().uart.intid);
     println!("echo: ready");
+    say_again(next_byte, |line| println!("echo: {line}"));
+}
+
+/// The same by Hanok's calls, which move blocks.
+pub fn echo_in_blocks() {
+    let mut block = ArrayVec::<u8, 64>::new();
+    let next_byte = || loop {
+        if let Some(byte) = block.pop_at(0) {
+            return byte;
+        }
+        let mut bytes = [0; 64];
+        let count = hanok::console_read(&mut bytes).unwrap_or_else(|error| panic!("Hanok says {error}"));
+        block.extend(bytes.into_iter().take(count));
+    };
+    write_block("echo: ready\n");
+    say_again(next_byte, |line| {
+        write_block("echo: ");
+        write_block(line);
+        write_block("\n");
+    });
+}
+
+/// All of it, however long that takes.
+fn write_block(text: &str) {
+    let mut left = text.as_bytes();
+    while !left.is_empty() {
+        let taken = hanok::console_write(left).unwrap_or_else(|error| panic!("Hanok says {error}"));
+        left = &left[taken..];
+    }
+}
+
+/// Says every line again, until one says `off`.
+fn say_again(mut next_byte: impl FnMut() -> u8, say: impl Fn(&str)) {
     let mut line = ArrayVec::<u8, 256>::new();
     loop {
         let byte = next_byte();
@@ -27,7 +60,7 @@ pub fn echo() {
             let _ = line.try_push(byte);
             continue;
         }
-        println!("echo: {}", core::str::from_utf8(&line).unwrap_or("(not UTF-8)"));
+        say(core::str::from_utf8(&line).unwrap_or("(not UTF-8)"));
         if line.as_slice() == b"off" {
             return;
         }

@@ -5,7 +5,7 @@ use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::num::NonZeroU32;
-use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64};
+use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU64};
 
 use platform::tree::{Board, Gic};
 use spin::Once;
@@ -263,7 +263,7 @@ impl<'a> Builder<'a> {
             input_waits: AtomicBool::new(false),
             loaded: AtomicU64::new(0),
             links: Once::new(),
-            bells: AtomicU32::new(0),
+            bells: AtomicU64::new(0),
             ram: config.memory,
             rights: config.rights,
             denied: AtomicU64::new(0),

@@ -73,7 +73,7 @@ impl Vm {
     /// The bell of its channel of this number rings. Called for another VM: nothing is waited for, and as long as nobody has
     /// seen to the first ring ([`take_bells`](Self::take_bells)), further ones cost nobody anything.
     fn hear_bell(&self, number: u32) {
-        let bell = 1u32.wrapping_shl(number);
+        let bell = 1u64.wrapping_shl(number);
         if self.bells.fetch_or(bell, Ordering::SeqCst) & bell != 0 {
             return;
         }
@@ -91,12 +91,21 @@ impl Vm {
         if self.bells.load(Ordering::Relaxed) == 0 {
             return;
         }
-        // Between a ring that isn't taken here and a vCPU that is being loaded: either that one is seen to be loaded, or
-        // it sees the bell (`Vcpu::load` comes behind `Vcpu::enter`).
-        let mut bells = match self.loaded.load(Ordering::SeqCst) {
-            0 => self.bells.load(Ordering::SeqCst),
-            _ => self.bells.swap(0, Ordering::SeqCst),
-        };
+        let is_loaded = || self.loaded.load(Ordering::SeqCst) != 0;
+        let mut bells = 0;
+        if !is_loaded() {
+            // Each is seen to once: what that leads to may come here again.
+            let seen = |bells| Some(bells & RUNG | (bells & RUNG) << SEEN);
+            let before = self.bells.fetch_update(Ordering::SeqCst, Ordering::SeqCst, seen).unwrap_or(0);
+            bells = before & !(before >> SEEN) & RUNG;
+        }
+        // A vCPU that is being loaded meanwhile is seen here, or it comes here itself (`Vcpu::load`, behind `Vcpu::enter`).
+        if is_loaded() {
+            bells |= self.bells.swap(0, Ordering::SeqCst) & RUNG;
+        }
+        if bells == 0 {
+            return;
+        }
         let mut vgic = self.vgic.lock();
         let mut kicks = vgic::Kicks::NONE;
         while bells != 0 {
@@ -110,3 +119,8 @@ impl Vm {
         self.kick(kicks);
     }
 }
+
+/// In [`Vm::bells`], the bells that have rung, one bit each.
+const RUNG: u64 = 0xffff_ffff;
+/// How far above its bit it is noted that a bell was seen to while no vCPU was loaded.
+const SEEN: u32 = 32;

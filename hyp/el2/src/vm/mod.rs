@@ -22,7 +22,7 @@ mod report;
 use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
-use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 
 use spin::Once;
 use stage2::{Access, Ipa, VmId};
@@ -81,8 +81,8 @@ pub struct Vm {
     pub loaded: AtomicU64,
     /// Its ends of channels, once all VMs are there.
     links: Once<Box<[channel::Link]>>,
-    /// Which bells of its channels have rung, one bit each.
-    bells: AtomicU32,
+    /// Which bells of its channels have rung, and were seen to ([`channel`]).
+    bells: AtomicU64,
     /// Bytes of RAM that it has while it runs.
     pub ram: u64,
     /// What it may ask of other VMs: bits of [`abi::hanok::right`].
