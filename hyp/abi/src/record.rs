@@ -109,7 +109,7 @@ record! {
         vcpus: u64,
         /// Bytes of RAM that it has while it runs.
         memory: u64,
-        /// Bytes of memory of all kinds that it has now.
+        /// Bytes of memory of all kinds that it has now, but for the frames of its tables and what it shares.
         held: u64,
         /// How its vCPUs come by their time: 0: they are pinned; 1: by weight; 2: by budget and period.
         sharing: u64,
