@@ -8,12 +8,13 @@ use tests::{Machine, Outcome, Scenario, Vm, ensure, ensure_equal};
 use crate::case::{Case, Named, on_both_gics};
 
 pub fn cases() -> Vec<Case> {
-    let all: [Named; 5] = [
+    let all: [Named; 6] = [
         ("pulse", pulse),
         ("busy/two-vms", two_vms),
         ("busy/manifest", manifest),
         ("busy/4-vcpus", four_vcpus),
         ("busy/notices", notices),
+        ("busy/notices-others", notices_others),
     ];
     on_both_gics("", &all).collect()
 }
@@ -95,4 +96,21 @@ fn notices(scenario: &Scenario, gic: u8) -> Outcome {
         .map(|(name, _)| name.trim_start_matches("the "))
         .collect();
     ensure_equal("what was noticed", noticed, HashSet::from(names))
+}
+
+/// It notices memory that has changed, and an interrupt that isn't its own; without either it notices nothing.
+fn notices_others(scenario: &Scenario, gic: u8) -> Outcome {
+    let vms = ["memory", "interrupts", "nothing"].map(|name| {
+        Vm::busy(1, &format!("memory=1 interrupts=1 rounds=100 spoil={name}")).named(&format!("busy-{name}"))
+    });
+    let mut board = scenario.boot(&Machine::new(gic, vms.len() as u8).bundle(scenario.bundle(&vms)?))?;
+    for noticed in [
+        r"(?m)^busy: vCPU 0: memory at 0x4[0-9a-f]{7} is 0x[0-9a-f]+, was 0x[0-9a-f]+\n",
+        r"(?m)^\[busy-interrupts\] busy: vCPU 0: interrupt 32 came, which nobody has asked for\n",
+        r"(?m)^\[busy-nothing\] busy: done, 100 rounds, all registers kept\n",
+    ] {
+        board.expect_ever(noticed)?;
+    }
+    board.expect_off()?;
+    Ok(())
 }

@@ -13,7 +13,8 @@
 //! - `times=1`: every CPU says as well how much of the time it ran, on a machine that tells of stolen time.
 //! - `memory=1`: fill all free memory with a pattern first, and look at a part of it in every round of CPU 0.
 //! - `interrupts=1`: enable every interrupt that the machine has, none of which may come.
-//! - `spoil=NAME`: write something else to this register in round 3, to see that it is noticed; `checksum` likewise.
+//! - `spoil=NAME`: write something else to this register in round 3, to see that it is noticed; `checksum` likewise, and
+//!   with the arguments above `memory`, and `interrupts`, of which one comes.
 #![no_std]
 #![no_main]
 #![deny(unsafe_code)]
@@ -26,7 +27,7 @@ use core::fmt::Display;
 use core::str::FromStr;
 use core::sync::atomic::{AtomicU64, Ordering};
 
-use runtime::{features, interrupts, machine, memory, power, println, registers, smp};
+use runtime::{features, gic, interrupts, machine, memory, power, println, registers, smp};
 use state::{Pattern, State};
 use times::Times;
 
@@ -34,6 +35,9 @@ runtime::entry!(main);
 
 /// The round that `spoil=` is about.
 const SPOILT: u64 = 3;
+
+/// The interrupt that comes where one is to be noticed.
+const FIRST_SPI: u32 = 32;
 
 /// How many words of memory are looked at in a round.
 const LOOKED_AT: usize = 8192;
@@ -113,7 +117,10 @@ fn work(cpu: usize) {
         let spoil = arguments.spoil.filter(|_| round == SPOILT);
         run(&state, cpu, arguments.seed, round, spoil);
         if cpu == 0 && arguments.memory != 0 {
-            compare_memory(arguments.seed, round);
+            compare_memory(arguments.seed, round, spoil == Some("memory"));
+        }
+        if spoil == Some("interrupts") {
+            gic::set_pending(FIRST_SPI);
         }
         if arguments.sleep != 0 {
             interrupt::sleep(cpu);
@@ -159,9 +166,12 @@ fn run(state: &State, cpu: usize, seed: u64, round: u64, spoil: Option<&str>) {
 }
 
 /// Looks at the part of memory whose turn it is in this round.
-fn compare_memory(seed: u64, round: u64) {
+fn compare_memory(seed: u64, round: u64, spoil: bool) {
     let parts = memory::free().len().div_ceil(LOOKED_AT).max(1);
     let part = round as usize % parts;
+    if spoil {
+        memory::free()[part * LOOKED_AT].fetch_xor(1, Ordering::Relaxed);
+    }
     if let Err(changed) = memory::compare(seed, part * LOOKED_AT, LOOKED_AT) {
         let memory::Changed { address, is, was } = changed;
         fail(0, &format_args!("memory at {address:#x} is {is:#x}, was {was:#x}"));
