@@ -1,12 +1,14 @@
-//! Bringing up the board's other CPUs.
+//! Bringing up the board's other CPUs: by PSCI, or by a spin table (Devicetree Specification, 3.8.1), in which each waits for an
+//! address to appear in a word of memory.
 
 use core::cell::UnsafeCell;
 use core::sync::atomic::{AtomicBool, Ordering};
 
-use platform::tree::{Board, EnableMethod, Psci};
+use platform::tree::{Board, EnableMethod, Psci, Range};
+use stage2::Pa;
 
 use crate::percpu::{self, PerCpu, own};
-use crate::{cache, cpu, gic, mmu, run, timer};
+use crate::{cache, cpu, gic, memory, mmu, run, timer};
 
 /// What a CPU finds on its way in; `head.s` reads it with caches off.
 #[repr(C, align(64))]
@@ -14,7 +16,15 @@ struct SecondaryStart {
     root: u64,
     stack: u64,
     cpu: *const PerCpu,
+    /// Its affinity, by which a CPU finds this that waited in a spin table.
+    mpidr: u64,
 }
+
+/// An affinity that no CPU has.
+const NOBODY: u64 = u64::MAX;
+
+const _: () =
+    assert!(size_of::<SecondaryStart>() == 64 && platform::tree::MAX_CPUS == 64, "head.s knows both");
 
 /// Places for all CPUs, written by the boot CPU before it starts the CPU that reads it.
 struct Starts(UnsafeCell<[SecondaryStart; platform::tree::MAX_CPUS]>);
@@ -22,8 +32,10 @@ struct Starts(UnsafeCell<[SecondaryStart; platform::tree::MAX_CPUS]>);
 // SAFETY: each element is written once by the boot CPU, before the one CPU that reads it runs.
 unsafe impl Sync for Starts {}
 
+#[unsafe(export_name = "secondary_starts")]
 static STARTS: Starts = Starts(UnsafeCell::new(
-    [const { SecondaryStart { root: 0, stack: 0, cpu: core::ptr::null() } }; platform::tree::MAX_CPUS],
+    [const { SecondaryStart { root: 0, stack: 0, cpu: core::ptr::null(), mpidr: NOBODY } };
+        platform::tree::MAX_CPUS],
 ));
 
 /// How long a CPU may take to come up, in seconds.
@@ -58,7 +70,7 @@ pub fn start_all(board: &Board<'_>) {
                 Err("the tree says that PSCI is called by HVC, which is EL2's own")
             }
             (Some(EnableMethod::Psci), None) => Err("the tree has no PSCI node"),
-            (Some(EnableMethod::SpinTable(_)), _) => Err("it waits in a spin table, and only PSCI is used"),
+            (Some(EnableMethod::SpinTable(word)), _) => start_by_spin_table(target, board, word),
             _ => Err("the tree names no way to start it"),
         };
         match started.and_then(|()| wait_for(target)) {
@@ -74,6 +86,7 @@ fn prepare(target: &'static PerCpu) -> Option<u64> {
         root: mmu::root(),
         stack: percpu::stack_top(target.index)?,
         cpu: core::ptr::from_ref(target),
+        mpidr: target.mpidr,
     };
     // SAFETY: the element is this CPU's alone, which doesn't run yet.
     let slot = unsafe { (*STARTS.0.get()).get_mut(target.index)? };
@@ -84,16 +97,36 @@ fn prepare(target: &'static PerCpu) -> Option<u64> {
     Some(address)
 }
 
-fn entry() -> u64 {
-    unsafe extern "C" {
-        fn secondary_start();
-    }
-    secondary_start as *const () as u64
+unsafe extern "C" {
+    fn secondary_start();
+    fn spin_table_start();
 }
 
 fn start_by_psci(target: &'static PerCpu) -> Result<(), &'static str> {
     let argument = prepare(target).ok_or("no stack")?;
-    platform::power::cpu_on(target.mpidr, entry(), argument).map_err(|_| "PSCI refuses to start it")
+    platform::power::cpu_on(target.mpidr, secondary_start as *const () as u64, argument)
+        .map_err(|_| "PSCI refuses to start it")
+}
+
+/// Writes the entry point to the word that the CPU waits for. It reads that with caches off, as all that it finds on its way in.
+fn start_by_spin_table(target: &'static PerCpu, board: &Board<'_>, word: Pa) -> Result<(), &'static str> {
+    let range = Range { start: word, size: size_of::<u64>() as u64 };
+    let address = word.as_u64();
+    if !memory::is_ram(board, range) || !address.is_multiple_of(8) {
+        return Err("the word of the spin table that it waits for is not in memory");
+    }
+    let holds = |reserved: &Range| reserved.start <= range.start && range.end() <= reserved.end();
+    if !board.reserved.iter().any(|reserved| holds(&reserved.range)) {
+        return Err("the word of the spin table that it waits for is not reserved");
+    }
+    prepare(target).ok_or("no stack")?;
+    // SAFETY: the tree says that the CPU waits for this word, which is RAM that EL2 maps, and is kept out of the free frames:
+    // nothing of EL2's or a VM's is there.
+    unsafe { core::ptr::write_volatile(address as *mut u64, spin_table_start as *const () as u64) };
+    cache::clean(address, address + range.size);
+    cache::sync();
+    aarch64_cpu::asm::sev();
+    Ok(())
 }
 
 fn wait_for(target: &PerCpu) -> Result<(), &'static str> {

@@ -137,6 +137,27 @@ invalidate_to_poc:
 1:  dsb     sy
     ret
 
+// Where a secondary CPU enters that waited in a spin table, with the MMU off. Nobody has told it anything, so it looks for
+// what is meant for it: the SecondaryStart with its affinity. One that there is none for waits: its word in the table may be
+// another CPU's too.
+.global spin_table_start
+spin_table_start:
+    msr     daifset, #0xf
+    mrs     x1, mpidr_el1
+    ldr     x2, =0xff00ffffff           // Aff3, Aff2, Aff1, Aff0
+    and     x1, x1, x2
+0:  adrp    x0, secondary_starts
+    add     x0, x0, :lo12:secondary_starts
+    mov     x3, #64                     // platform::tree::MAX_CPUS
+1:  ldr     x2, [x0, #24]
+    cmp     x1, x2
+    b.eq    secondary_start
+    add     x0, x0, #64                 // size_of::<SecondaryStart>()
+    subs    x3, x3, #1
+    b.ne    1b
+    wfe
+    b       0b
+
 // Where a secondary CPU enters, by PSCI's CPU_ON, with the MMU off. x0: its SecondaryStart.
 .global secondary_start
 secondary_start:
