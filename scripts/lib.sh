@@ -111,7 +111,8 @@ debian_mirror() {
 # private_apt FOLDER ARCHITECTURE SUITE...: makes in FOLDER an apt configuration of its own, with its own lists, that
 # knows these suites for that architecture and changes nothing of the machine's. Network settings are the machine's
 # (proxies, certificates); its hooks aren't taken over. For the host's own architecture, packages are installed to
-# the machine all the same. Sets APT_CONFIG, the variable that makes apt use it.
+# the machine all the same. The archive's components are $components, or main alone. Sets APT_CONFIG, the variable
+# that makes apt use it.
 private_apt() {
     folder=$1 architecture=$2
     shift 2
@@ -124,7 +125,7 @@ private_apt() {
     : >"$folder/sources.list"
     for suite in "$@"; do
         mirror=$(debian_mirror "$suite") || return 1
-        echo "deb [arch=$architecture$signed] $mirror $suite main" >>"$folder/sources.list"
+        echo "deb [arch=$architecture$signed] $mirror $suite ${components:-main}" >>"$folder/sources.list"
     done
     {
         apt-config dump | grep '^Acquire::'
@@ -141,4 +142,56 @@ private_apt() {
     } >"$folder/apt.conf"
     # shellcheck disable=SC2034  # for the caller, who exports it or not
     APT_CONFIG=$folder/apt.conf
+}
+
+# debian_packages FOLDER WHAT PACKAGE...: downloads Debian's arm64 packages and unpacks them into FOLDER/root, with their
+# versions in FOLDER/versions; WHAT says for people what they are for. linux-image-(...-)arm64 stands for the newest
+# kernel, whose version is in $kernel_release then. The suite is $SUITE, the components are as with private_apt. Needs
+# apt and no root: the lists are private, and the machine's architectures stay as they are.
+debian_packages() {
+    into=$1 what=$2
+    shift 2
+    for tool in apt-get apt-config dpkg-deb; do
+        have "$tool" || die "$tool is missing: Debian's packages for $what can't be had here"
+    done
+    # shellcheck disable=SC2153  # the caller's
+    debian_mirror "$SUITE" >/dev/null ||
+        die "this machine's apt knows no mirror of Debian ${SUITE:-(no suite)}: DEBIAN_MIRROR=url DEBIAN_SUITE=name tell it"
+
+    say "downloading into $DEPS, from Debian $SUITE for arm64: $* ($what; nothing is installed)"
+    private_apt "$DEPS/apt-arm64" arm64 "$SUITE"
+    export APT_CONFIG
+    apt-get -qq update
+    rm -rf "$into"
+    mkdir -p "$into/packages" "$into/root"
+    for package in "$@"; do
+        case $package in
+        linux-image-*)
+            kernel=$(apt-cache depends "$package" | sed -n 's/^ *Depends: \(linux-image-.*\)/\1/p' | head -n 1)
+            [ -n "$kernel" ] || die "$package of $SUITE names no kernel"
+            # shellcheck disable=SC2034  # for the caller
+            kernel_release=${kernel#linux-image-}
+            package=$kernel
+            ;;
+        esac
+        (cd "$into/packages" && apt-get -qq download "$package")
+    done
+    echo "suite $SUITE" >"$into/versions"
+    for package in "$into"/packages/*.deb; do
+        dpkg-deb -x "$package" "$into/root"
+        dpkg-deb -f "$package" Package Version | sed -n 'N; s/Package: \(.*\)\nVersion: \(.*\)/\1 \2/p' >>"$into/versions"
+    done
+    rm -rf "$into/packages" "$DEPS/apt-arm64"
+}
+
+# has_packages FOLDER: whether debian_packages' FOLDER is there. Complete once it has its final name; the suite is asked
+# for again only when another one is wanted.
+has_packages() {
+    [ -r "$1/versions" ] && { [ -z "${DEBIAN_SUITE:-}" ] || grep -qx "suite $SUITE" "$1/versions"; }
+}
+
+# first FILE...: the one that is there. Debian 13 has moved /lib and /bin below /usr.
+first() {
+    for file in "$@"; do if [ -e "$file" ]; then echo "$file" && return; fi; done
+    die "not in the packages: $1"
 }
