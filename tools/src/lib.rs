@@ -1,5 +1,5 @@
 //! Host tools of the build: the flat boot image made from EL2's ELF, the Linux guest's initramfs, a check of
-//! manifests.
+//! manifests, card images for boards.
 //! Pure functions from bytes to bytes where they can be; the binary reads and writes the files.
 #![forbid(unsafe_code)]
 
@@ -8,4 +8,5 @@ pub mod image;
 pub mod initramfs;
 pub mod manifest;
 pub mod modules;
+pub mod sdcard;
 pub mod strip;

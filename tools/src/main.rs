@@ -15,7 +15,9 @@ usage: tools image ELF IMAGE
            make a Linux guest's initramfs. RECIPE: a folder with `modules`, the names of the modules that guests need,
            and `etc`, the files for /etc. BUSYBOX: a static busybox for arm64. MODULES: the kernel's lib/modules/VERSION
        tools check-manifest BUNDLE
-           say what is in a VM bundle, or what is wrong with it";
+           say what is in a VM bundle, or what is wrong with it
+       tools sdcard FOLDER MEBIBYTES IMAGE
+           make the image of a memory card with a FAT32 volume that holds the files of FOLDER";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -27,6 +29,7 @@ fn main() -> ExitCode {
             make_initramfs(Path::new(recipe), Path::new(busybox), Path::new(modules), Path::new(cpio))
         }
         ["check-manifest", bundle] => check_manifest(Path::new(bundle)),
+        ["sdcard", folder, mebibytes, image] => make_card(Path::new(folder), mebibytes, Path::new(image)),
         _ => Err(USAGE.into()),
     };
     match done {
@@ -86,6 +89,26 @@ fn check_manifest(bundle: &Path) -> Result<(), String> {
         1 => Err("1 mistake".to_owned()),
         count => Err(format!("{count} mistakes")),
     }
+}
+
+fn make_card(folder: &Path, mebibytes: &str, to: &Path) -> Result<(), String> {
+    let mebibytes =
+        mebibytes.parse().map_err(|_| format!("the card's size is {mebibytes:?}: give whole MiB"))?;
+    let unreadable = |why: std::io::Error| format!("{}: {why}", folder.display());
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(folder).map_err(unreadable)? {
+        let entry = entry.map_err(unreadable)?;
+        let name =
+            entry.file_name().into_string().map_err(|name| format!("{name:?}: not a name in Unicode"))?;
+        files.push((name, read(&entry.path())?));
+    }
+    // Folders list their files in any order, and the same files make the same image.
+    files.sort();
+    let image =
+        tools::sdcard::build(&files, mebibytes).map_err(|why| format!("{}: {why}", folder.display()))?;
+    write_whole(to, &image)?;
+    println!("{}: {mebibytes} MiB, {} files", to.display(), files.len());
+    Ok(())
 }
 
 /// The files of a folder, by name; those that start with `#!` are programs.
