@@ -16,6 +16,9 @@ TEST ?=
 TOOLCHAIN ?= auto
 QEMU ?= qemu-system-aarch64
 LOCKED ?=
+STUB ?= stock
+FIRMWARE ?=
+SDCARD_SIZE ?= 128
 FUZZ_SECONDS ?= 60
 FUZZ_SANITIZER ?= none
 MUTANTS ?=
@@ -33,20 +36,23 @@ LINUX_FILES := target/guests/linux/Image target/guests/linux/initrd.cpio target/
 
 # Manifests that are bundled ahead of the tests; without Linux, those that need neither it nor U-Boot.
 MANIFESTS := $(wildcard guests/*.dts tests/manifests/*.dts)
+TEST_CARDS := test-cards
 ifeq ($(LINUX),no)
+TEST_CARDS :=
 MANIFESTS := $(shell grep -LE 'incbin/..(linux/|u-boot)' $(MANIFESTS))
 LINUX_FILES :=
 endif
 BUNDLES := $(patsubst %.dts,target/bundles/%.dtb,$(notdir $(MANIFESTS)))
 
-export QEMU TOOLS KERNEL INITRD GIC CPUS CPU MEM DEBUG ARGS MANIFEST IMAGE LINUX LOCKED FUZZ_SECONDS FUZZ_SANITIZER
+export QEMU TOOLS KERNEL INITRD GIC CPUS CPU MEM DEBUG ARGS MANIFEST IMAGE LINUX LOCKED FUZZ_SECONDS FUZZ_SANITIZER \
+       STUB FIRMWARE SDCARD_SIZE
 
 .DEFAULT_GOAL := help
 .SUFFIXES:
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help image run test test-host test-target loom fuzz miri mutants stage2-costs bundles check-manifest fmt fmt-check \
-        clippy doc emulator payloads clean distclean FORCE
+.PHONY: help image run sdcard-rpi4 test test-host test-target test-cards loom fuzz miri mutants stage2-costs bundles \
+        check-manifest fmt fmt-check clippy doc emulator payloads clean distclean FORCE
 
 # The toolchain, chosen once for everything but what needs no target: there any cargo will do.
 TOOLCHAIN_MK := target/toolchain-$(TOOLCHAIN).mk
@@ -66,6 +72,7 @@ help:
 	@echo 'make run        boot it in QEMU with the default manifest: an unmodified Debian Linux (Ctrl-A x leaves)'
 	@echo 'make test       everything: host tests, then the scenarios in QEMU'
 	@echo 'make image      the boot image, $(IMAGE), and its debug ELF beside it'
+	@echo 'make sdcard-rpi4  a card for a Raspberry Pi 4: target/rpi4/sdcard.img, and its files in target/rpi4/boot'
 	@echo 'make test-host  host tests alone; they need nothing but a stable Rust'
 	@echo 'make loom       stage 2 under running CPUs, and the ring of channels, in every interleaving (part of make test)'
 	@echo 'make fuzz       random operations on stage 2, steered by coverage, for FUZZ_SECONDS=$(FUZZ_SECONDS); needs a nightly Rust'
@@ -80,6 +87,8 @@ help:
 	@echo 'GIC=2|3         interrupt controller ($(GIC))                        CPUS=n, MEM=size  of the board ($(CPUS), $(MEM))'
 	@echo 'CPU=model       cortex-a53, cortex-a72, neoverse-n1, max ($(CPU))'
 	@echo 'DEBUG=1         wait for gdb at port 1234                        ARGS="hanok.log=debug" Hanok'"'"'s own command line'
+	@echo 'STUB=stock|tf-a what runs at EL3 of a Raspberry Pi 4 ($(STUB))    FIRMWARE=folder in place of Debian'"'"'s firmware'
+	@echo 'SDCARD_SIZE=n   of the card, in MiB ($(SDCARD_SIZE))'
 	@echo 'TEST=name       only the scenarios whose name has it             LINUX=no  test without Linux and U-Boot'
 	@echo 'TOOLCHAIN=rustup|debian, QEMU=path, DEBIAN_SUITE=name, DEBIAN_MIRROR=url'
 
@@ -93,6 +102,10 @@ image: $(IMAGE)
 
 run: $(IMAGE) $(GUEST_ELFS) $(TOOLS) emulator
 	@scripts/run
+
+# Payloads that a manifest includes: the guests are there, and the script brings Linux where it is wanted.
+sdcard-rpi4: $(IMAGE) $(GUEST_ELFS) $(TOOLS)
+	@scripts/sdcard-rpi4 target/rpi4
 
 test: test-host loom test-target
 
@@ -114,9 +127,16 @@ miri:
 mutants:
 	@scripts/mutants $(MUTANTS)
 
-test-target: $(IMAGE) $(CHECK_IMAGE) bundles emulator
+# Both flavours of what `make sdcard-rpi4` makes without options.
+test-cards: $(IMAGE) $(GUEST_ELFS) $(TOOLS)
+	@scripts/mtools
+	@for stub in stock tf-a; do \
+	    env MANIFEST= ARGS= SDCARD_SIZE= STUB=$$stub scripts/sdcard-rpi4 target/test-cards/$$stub || exit; done
+
+test-target: $(IMAGE) $(CHECK_IMAGE) bundles $(TEST_CARDS) emulator
 	HANOK_IMAGE=$(CURDIR)/$(IMAGE) HANOK_STAGE2_CHECK=$(CURDIR)/$(CHECK_IMAGE) \
 	    HANOK_GUESTS=$(CURDIR)/target/guests HANOK_BUNDLES=$(CURDIR)/target/bundles \
+	    HANOK_CARDS=$(CURDIR)/target/test-cards \
 	    $(HOST_CARGO) test $(LOCKED) -p tests $(TEST)
 
 # What operations on stage 2 cost, in instructions: one tick of the counter is one, and a run repeats.

@@ -14,6 +14,7 @@ mod life;
 mod linux;
 mod monitor;
 mod neighbours;
+mod sdcard;
 mod shared_cpus;
 mod small_guests;
 mod stage2_hardware;
@@ -50,6 +51,7 @@ fn main() -> ExitCode {
         u_boot::cases(),
         board_u_boot::cases(),
         firmware::cases(),
+        sdcard::cases(),
         monitor::cases(),
         console::cases(),
         el2_crash::cases(),

@@ -27,9 +27,11 @@ pub struct Inputs {
     pub guests: PathBuf,
     /// Bundles of the manifests in `guests/`.
     pub bundles: PathBuf,
+    /// Cards for a Raspberry Pi 4, a folder for each stub: `stock/sdcard.img` and what is on it, `stock/boot`.
+    pub cards: PathBuf,
     /// QEMU's program.
     pub qemu: String,
-    /// Linux and U-Boot are to be left out.
+    /// What needs Debian's packages is to be left out: Linux, U-Boot, cards.
     pub without_linux: bool,
 }
 
@@ -47,6 +49,7 @@ impl Inputs {
             stage2_check: place("HANOK_STAGE2_CHECK", "image/hanok-stage2-check.img"),
             guests: place("HANOK_GUESTS", "guests"),
             bundles: place("HANOK_BUNDLES", "bundles"),
+            cards: place("HANOK_CARDS", "test-cards"),
             qemu: env::var("QEMU").unwrap_or_else(|_| "qemu-system-aarch64".to_owned()),
             without_linux: env::var_os("LINUX").is_some_and(|value| value == "no"),
         }

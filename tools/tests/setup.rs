@@ -243,3 +243,37 @@ fn without_apt_the_linux_guest_is_the_users() {
     let machine = Machine::bare("lost-kernel").with_variable("KERNEL", "/nowhere/Image");
     machine.fails("payloads", &[], &["/nowhere/Image: no such file"]);
 }
+
+#[test]
+fn a_card_for_the_raspberry_pi_says_what_it_lacks() {
+    let machine = Machine::bare("card-stub").with_variable("STUB", "tfa");
+    machine.fails("sdcard-rpi4", &["/nowhere"], &["STUB=tfa: it is stock or tf-a"]);
+    let machine = Machine::bare("card-manifest").with_variable("MANIFEST", "/nowhere/mine.dts");
+    machine.fails("sdcard-rpi4", &["/nowhere"], &["MANIFEST=/nowhere/mine.dts: no such file"]);
+
+    let machine = Machine::bare("card-packages");
+    machine.fails("sdcard-rpi4", &["/nowhere"], &[
+        "apt-get is missing: Debian's packages for the Raspberry Pi 4's firmware can't be had here",
+        "no firmware for the board: FIRMWARE=folder names one with start4.elf fixup4.dat bcm2711-rpi-4-b.dtb",
+    ]);
+    // What the other flavour doesn't need.
+    let machine = Machine::bare("card-firmware").with_variable("STUB", "tf-a");
+    let firmware = machine.folder.join("firmware");
+    fs::create_dir(&firmware).unwrap();
+    for file in ["start4.elf", "fixup4.dat", "bcm2711-rpi-4-b.dtb"] {
+        fs::write(firmware.join(file), "").unwrap();
+    }
+    let firmware = firmware.display().to_string();
+    let said = format!(
+        "FIRMWARE={firmware}: no bl31.bin there; needed are start4.elf fixup4.dat bcm2711-rpi-4-b.dtb bl31.bin"
+    );
+    machine.with_variable("FIRMWARE", &firmware).fails("sdcard-rpi4", &["/nowhere"], &[&said]);
+}
+
+#[test]
+fn without_mtools_cards_are_not_tested() {
+    let said = "mtools is missing, with which tests open card images: su -c 'apt-get install mtools'";
+    Machine::bare("mtools").with_apt("4.0.32").fails("mtools", &[], &[said]);
+    let fine = Ended { status: Some(0), stdout: String::new(), said: Vec::new() };
+    assert_eq!(Machine::bare("has-mtools").with("mcopy", "exit 1").run("mtools", &[]), fine);
+}
