@@ -55,6 +55,9 @@ fn opened(scenario: &Scenario, stub: &str) -> Outcome {
     let compatible = b"raspberrypi,4-model-b\0";
     let is_pi = tree.starts_with(TREE) && tree.windows(compatible.len()).any(|bytes| bytes == compatible);
     ensure(is_pi, || "the device tree isn't that of a Raspberry Pi 4".into())?;
+    console_is_on_the_header(&folder.join(config.setting("device_tree")?))?;
+    // Firmware has been seen that boots no other.
+    ensure_equal("bytes behind the kernel's last word", image.len() % 4, 0)?;
     // The firmware's own names, which config.txt needn't say.
     ensure(file("start4.elf")?.starts_with(ELF), || "start4.elf is no ELF file".into())?;
     file("fixup4.dat")?;
@@ -70,6 +73,20 @@ fn opened(scenario: &Scenario, stub: &str) -> Outcome {
             )
         }
     }
+}
+
+/// The UART that the firmware puts on the header's pins, which is the one with the alias `serial0`, is the console, and
+/// nothing else is behind it.
+fn console_is_on_the_header(tree: &Path) -> Outcome {
+    let get = |node: &str, property: &str| -> Outcome<String> {
+        let value = run_tool(Command::new("fdtget").arg(tree).args([node, property]))?;
+        Ok(String::from_utf8_lossy(&value).trim_end().to_owned())
+    };
+    ensure_equal("the console", get("/chosen", "stdout-path")?.as_str(), "serial0:115200n8")?;
+    let uart = get("/aliases", "serial0")?;
+    ensure_equal("the UART", get(&uart, "compatible")?.split(' ').next(), Some("arm,pl011"))?;
+    ensure_equal("the UART's state", get(&uart, "status")?.as_str(), "okay")?;
+    ensure_equal("Bluetooth", get(&format!("{uart}/bluetooth"), "status")?.as_str(), "disabled")
 }
 
 /// The card's kernel with its bundle, on a machine like the board: four Cortex-A72, GICv2, 1 GiB.

@@ -248,6 +248,8 @@ fn without_apt_the_linux_guest_is_the_users() {
 fn a_card_for_the_raspberry_pi_says_what_it_lacks() {
     let machine = Machine::bare("card-stub").with_variable("STUB", "tfa");
     machine.fails("sdcard-rpi4", &["/nowhere"], &["STUB=tfa: it is stock or tf-a"]);
+    let machine = Machine::bare("card-size").with_variable("SDCARD_SIZE", "1G");
+    machine.fails("sdcard-rpi4", &["/nowhere"], &["SDCARD_SIZE=1G: give whole MiB"]);
     let machine = Machine::bare("card-manifest").with_variable("MANIFEST", "/nowhere/mine.dts");
     machine.fails("sdcard-rpi4", &["/nowhere"], &["MANIFEST=/nowhere/mine.dts: no such file"]);
 
