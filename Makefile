@@ -87,9 +87,9 @@ help:
 	@echo 'GIC=2|3         interrupt controller ($(GIC))                        CPUS=n, MEM=size  of the board ($(CPUS), $(MEM))'
 	@echo 'CPU=model       cortex-a53, cortex-a72, neoverse-n1, max ($(CPU))'
 	@echo 'DEBUG=1         wait for gdb at port 1234                        ARGS="hanok.log=debug" Hanok'"'"'s own command line'
-	@echo 'STUB=stock|tf-a what runs at EL3 of a Raspberry Pi 4 ($(STUB))    FIRMWARE=folder in place of Debian'"'"'s firmware'
-	@echo 'SDCARD_SIZE=n   of the card, in MiB ($(SDCARD_SIZE))'
-	@echo 'TEST=name       only the scenarios whose name has it             LINUX=no  test without Linux and U-Boot'
+	@echo 'STUB=stock|tf-a what runs at EL3 of a Raspberry Pi 4 ($(STUB))     SDCARD_SIZE=n  of its card, in MiB ($(SDCARD_SIZE))'
+	@echo 'FIRMWARE=folder the Pi'"'"'s firmware in place of Debian'"'"'s'
+	@echo 'TEST=name       only the scenarios whose name has it             LINUX=no  test without Debian'"'"'s files'
 	@echo 'TOOLCHAIN=rustup|debian, QEMU=path, DEBIAN_SUITE=name, DEBIAN_MIRROR=url'
 
 $(TOOLCHAIN_MK): scripts/toolchain scripts/lib.sh Cargo.toml
