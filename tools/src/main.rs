@@ -1,6 +1,8 @@
 //! The build's own commands; the Makefile calls them.
 #![forbid(unsafe_code)]
 
+use std::fs::File;
+use std::io::{self, Seek, SeekFrom, Write};
 use std::path::Path;
 use std::process::ExitCode;
 use tools::initramfs::Contents;
@@ -106,7 +108,7 @@ fn make_card(folder: &Path, mebibytes: &str, to: &Path) -> Result<(), String> {
     files.sort();
     let image =
         tools::sdcard::build(&files, mebibytes).map_err(|why| format!("{}: {why}", folder.display()))?;
-    write_whole(to, &image)?;
+    write_beside(to, |file| write_sparse(file, &image))?;
     println!("{}: {mebibytes} MiB, {} files", to.display(), files.len());
     Ok(())
 }
@@ -130,11 +132,29 @@ fn read(path: &Path) -> Result<Vec<u8>, String> {
     std::fs::read(path).map_err(|why| format!("{}: {why}", path.display()))
 }
 
-/// Writes beside the file and renames, so that an interrupted build leaves no half of one.
 fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), String> {
+    write_beside(path, |file| file.write_all(bytes))
+}
+
+/// Writes beside the file and renames, so that an interrupted build leaves no half of one.
+fn write_beside(path: &Path, write: impl FnOnce(&mut File) -> io::Result<()>) -> Result<(), String> {
     let mut beside = path.as_os_str().to_owned();
     beside.push(".new");
-    std::fs::write(&beside, bytes)
+    File::create(&beside)
+        .and_then(|mut file| write(&mut file))
         .and_then(|()| std::fs::rename(&beside, path))
         .map_err(|why| format!("{}: {why}", path.display()))
+}
+
+/// Leaves out blocks of zeros, which most of a card is: they take no room on the disk.
+fn write_sparse(file: &mut File, bytes: &[u8]) -> io::Result<()> {
+    const BLOCK: usize = 4096;
+    file.set_len(bytes.len() as u64)?;
+    for (index, block) in bytes.chunks(BLOCK).enumerate() {
+        if block.iter().any(|&byte| byte != 0) {
+            file.seek(SeekFrom::Start((index * BLOCK) as u64))?;
+            file.write_all(block)?;
+        }
+    }
+    Ok(())
 }

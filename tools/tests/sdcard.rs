@@ -234,6 +234,25 @@ fn names_that_fat_has_not_are_refused() {
     }
 }
 
+/// The file has holes where the image has zeros, and reads as the image.
+#[test]
+fn the_command_writes_the_image_of_a_folder() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut files: Vec<_> = std::fs::read_dir(&folder)
+        .unwrap()
+        .map(|entry| entry.unwrap())
+        .map(|entry| (entry.file_name().into_string().unwrap(), std::fs::read(entry.path()).unwrap()))
+        .collect();
+    files.sort();
+    let image = std::env::temp_dir().join(format!("hanok-whole-card-{}.img", std::process::id()));
+    let command = ["sdcard".as_ref(), folder.as_os_str(), "40".as_ref(), image.as_os_str()];
+    let status = Command::new(env!("CARGO_BIN_EXE_tools")).args(command).status().unwrap();
+    let written = std::fs::read(&image);
+    let _ = std::fs::remove_file(&image);
+    assert!(status.success());
+    assert!(written.unwrap() == build(&files, 40).unwrap());
+}
+
 #[test]
 fn the_command_says_what_is_wrong() {
     let said = |folder: &Path, size: &str| {
