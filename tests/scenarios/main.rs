@@ -14,6 +14,7 @@ mod life;
 mod linux;
 mod monitor;
 mod neighbours;
+mod raspberry_pi_4;
 mod sdcard;
 mod shared_cpus;
 mod small_guests;
@@ -52,6 +53,7 @@ fn main() -> ExitCode {
         board_u_boot::cases(),
         firmware::cases(),
         sdcard::cases(),
+        raspberry_pi_4::cases(),
         monitor::cases(),
         console::cases(),
         el2_crash::cases(),

@@ -2,9 +2,12 @@
 
 use std::path::PathBuf;
 
-/// QEMU's `virt` board. What is not said is as `make run` has it, but for one thing: Hanok's own log says more.
+/// QEMU's `virt` board, or its Raspberry Pi 4. What is not said is as `make run` has it, but for one thing: Hanok's own log says
+/// more.
 #[derive(Clone, Debug)]
 pub struct Machine {
+    /// Of a Raspberry Pi 4 the device tree, which QEMU doesn't have.
+    pub(crate) raspberry: Option<PathBuf>,
     pub(crate) gic: u8,
     pub(crate) cpu: String,
     pub(crate) cpus: u8,
@@ -40,6 +43,7 @@ impl Machine {
     /// With the GIC of this version, 2 or 3, and `cpus` CPUs.
     pub fn new(gic: u8, cpus: u8) -> Self {
         Self {
+            raspberry: None,
             gic,
             cpu: "cortex-a72".to_owned(),
             cpus,
@@ -52,6 +56,11 @@ impl Machine {
             control: Control::Qmp,
             more: Vec::new(),
         }
+    }
+
+    /// A Raspberry Pi 4 with this device tree: four CPUs, GICv2, no PSCI.
+    pub fn raspberry_pi_4(tree: PathBuf) -> Self {
+        Self { raspberry: Some(tree), ..Self::new(2, 4) }
     }
 
     /// CPUs of this model.
@@ -109,14 +118,22 @@ impl Machine {
         self
     }
 
-    /// QEMU's arguments that make the machine, without its console.
-    pub(crate) fn qemu_arguments(&self, image: &str) -> Vec<String> {
+    fn board(&self) -> Vec<String> {
+        if let Some(tree) = &self.raspberry {
+            return ["-M", "raspi4b", "-dtb", &tree.display().to_string()].map(str::to_owned).into();
+        }
         let el2 = if self.at_el2 { ",virtualization=on" } else { "" };
         let mut all: Vec<String> =
             ["-M", &format!("virt,gic-version={}{el2}", self.gic), "-cpu", &self.cpu, "-m", &self.memory]
                 .map(str::to_owned)
                 .into();
         all.extend(["-smp".to_owned(), self.cpus.to_string()]);
+        all
+    }
+
+    /// QEMU's arguments that make the machine, without its console.
+    pub(crate) fn qemu_arguments(&self, image: &str) -> Vec<String> {
+        let mut all = self.board();
         if self.kernel == Kernel::Loaded {
             all.extend(["-kernel", image].map(str::to_owned));
         }
