@@ -7,8 +7,13 @@ use tests::{Machine, Outcome, Scenario, Vm, ensure};
 use crate::case::{Case, Named, on_both_gics};
 
 pub fn cases() -> Vec<Case> {
-    let all: [Named; 4] =
-        [("messages", messages), ("one-cpu", one_cpu), ("restarts", restarts), ("left-out", left_out)];
+    let all: [Named; 5] = [
+        ("messages", messages),
+        ("one-cpu", one_cpu),
+        ("restarts", restarts),
+        ("end-that-restarts", end_that_restarts),
+        ("left-out", left_out),
+    ];
     on_both_gics("channels/", &all).collect()
 }
 
@@ -67,6 +72,24 @@ fn restarts(scenario: &Scenario, gic: u8) -> Outcome {
     ensure(text.contains("keeper: done"), || "the messages were there before the restarts".to_owned())?;
     let told = text.matches("courier: link: the peer has started afresh").count();
     ensure(told > 0, || "nobody was told of a restart".to_owned())
+}
+
+/// One end is restarted again and again. The other keeps its memory, and nothing else happens to it; a VM that has nothing to
+/// do with the channel keeps its own.
+fn end_that_restarts(scenario: &Scenario, gic: u8) -> Outcome {
+    let vms = [
+        Vm::keeper("victim=asks what=stop times=20 most=50000").weight(256),
+        Vm::courier("asks", "messages=1000000").weight(256),
+        Vm::courier("answers", "").weight(256),
+        Vm::busy(1, "sleep=1 every=100").named("bystander").weight(256),
+        Vm::channel("link", ["asks", "answers"], 64),
+    ];
+    let mut board = scenario.boot(&Machine::new(gic, 2).bundle(scenario.bundle(&vms)?))?;
+    board.expect_within(r"(?m)^keeper: done\n", Duration::from_secs(100))?;
+    board.expect(r"(?m)^\[bystander\] busy: vCPU 0: round \d+\n")?;
+    let text = board.text();
+    let gave_up = text.lines().find(|line| line.contains("turned itself off") || line.contains("crashed"));
+    ensure(gave_up.is_none(), || format!("somebody gave up: {gave_up:?}"))
 }
 
 /// One of the two VMs can't be placed: the channel is left out, the other VM goes without.

@@ -116,16 +116,18 @@ impl Courier {
         bytes
     }
 
-    /// Sends back what comes; returns how many messages.
+    /// Sends back what comes, each to whom it came from; returns how many messages.
     fn answer(&mut self) -> u64 {
         let mut messages = 0;
         loop {
             match self.receiver.peek() {
-                Ok(Some(message)) if message.is_empty() => {
-                    message.release();
-                    return messages;
-                }
-                Ok(Some(message)) => match self.sender.reserve(message.len()) {
+                Ok(Some(message)) => match self.sender.reserve_reply(message.session(), message.len()) {
+                    // Whoever sent it has begun again, and so does what it asks.
+                    Err(Error::Outdated) => message.release(),
+                    Ok(_) | Err(Error::Full | Error::Absent) if message.is_empty() => {
+                        message.release();
+                        return messages;
+                    }
                     Ok(slot) => {
                         for (to, from) in slot.words().iter().zip(message.words()) {
                             to.store(from.load(Ordering::Relaxed), Ordering::Relaxed);

@@ -9,7 +9,8 @@
 //! - **Either side may start afresh.** Each start is a *generation*. Positions carry the generation of who wrote them and
 //!   of the peer they are meant for, so nothing that was meant for an earlier one is taken for new, and nobody writes
 //!   where an earlier one's message may still be read. [`Error::Restarted`] tells of it once to the sender and once to
-//!   the receiver.
+//!   the receiver, and either may meet the new one first: what answers a message goes by [`Sender::reply`], into the
+//!   session in which the message came or nowhere.
 //! - **Sleeping.** Who has nothing to do calls `arm` and, if that agrees, waits for the doorbell. The other side rings
 //!   once for that, and not at all while nobody waits.
 //!
@@ -47,6 +48,7 @@ pub use attach::{Side, TooSmall, attach};
 pub use memory::{LEAST_WORDS, MAGIC, VERSION};
 pub use receiver::{Message, Receiver};
 pub use sender::{Sender, Slot};
+pub use session::SessionId;
 
 /// Rings the bell at the other side of the channel.
 ///
@@ -75,6 +77,8 @@ pub enum Error {
     /// The peer has started afresh: what was sent and not received is lost, in both directions. Told once; the next
     /// call is about the new peer.
     Restarted,
+    /// The session that a reply is for is over: nobody waits for it, and it goes nowhere.
+    Outdated,
     /// What is on the other side doesn't speak this protocol: the word where its greeting should be.
     Foreign(u64),
     /// The peer says what can't be true. It stays so until one side starts afresh: [`attach`] again, or wait for
@@ -91,6 +95,7 @@ impl core::fmt::Display for Error {
             Self::TooLong => f.write_str("the message is longer than the ring takes"),
             Self::Absent => f.write_str("the peer is not there"),
             Self::Restarted => f.write_str("the peer has started afresh"),
+            Self::Outdated => f.write_str("the reply is for a session that is over"),
             Self::Foreign(word) => {
                 write!(f, "the peer doesn't speak this protocol: it greets with {word:#x}")
             }

@@ -3,7 +3,7 @@
 use crate::atomic::{AtomicU64, Ordering};
 use crate::memory::{Half, Mark};
 use crate::position::{Record, Ring};
-use crate::session::Session;
+use crate::session::{Session, SessionId};
 use crate::{Doorbell, Error, bytes};
 
 /// Receives the peer's messages, in the order in which they were sent.
@@ -100,6 +100,11 @@ impl<'a, D: Doorbell> Receiver<'a, D> {
 }
 
 impl<'a, D: Doorbell> Message<'_, 'a, D> {
+    /// The session in which it came, for [`Sender::reply`](crate::Sender::reply).
+    pub fn session(&self) -> SessionId {
+        self.receiver.session.id()
+    }
+
     /// Its length in bytes.
     pub fn len(&self) -> usize {
         self.record.len as usize

@@ -3,7 +3,7 @@
 use crate::atomic::{AtomicU64, Ordering};
 use crate::memory::{Half, Mark};
 use crate::position::{Place, Ring};
-use crate::session::Session;
+use crate::session::{Session, SessionId};
 use crate::{Doorbell, Error, bytes};
 
 /// Sends messages to the peer.
@@ -76,6 +76,37 @@ impl<'a, D: Doorbell> Sender<'a, D> {
         Ok(())
     }
 
+    /// Room for a reply of `len` bytes to a message of this session ([`Message::session`](crate::Message::session)), or else
+    /// none: a message of the peer's last start is answered neither to its next one, nor is the next one's to the last.
+    ///
+    /// # Errors
+    /// As for [`Sender::reserve`]. [`Error::Outdated`] where the session is over; the message can be released then.
+    pub fn reserve_reply(&mut self, to: SessionId, len: usize) -> Result<Slot<'_, 'a, D>, Error> {
+        self.checked(len)?;
+        self.session.tell()?;
+        if self.session.id() != to {
+            // The receiver may have met a new peer first.
+            self.follow()?;
+            self.session.tell()?;
+        }
+        if self.session.id() != to {
+            return Err(Error::Outdated);
+        }
+        // Where this meets another peer, it is an error.
+        self.reserve(len)
+    }
+
+    /// Sends a copy of `message` in reply to one of this session.
+    ///
+    /// # Errors
+    /// As for [`Sender::reserve_reply`].
+    pub fn reply(&mut self, to: SessionId, message: &[u8]) -> Result<(), Error> {
+        let slot = self.reserve_reply(to, message.len())?;
+        slot.write(0, message);
+        slot.commit();
+        Ok(())
+    }
+
     /// Before sleeping for want of room for `len` bytes: asks the peer to ring when it has read something or comes up. Returns
     /// whether there is nothing to do but to sleep until the doorbell rings; else [`Sender::reserve`] has news.
     ///
@@ -112,9 +143,7 @@ impl<'a, D: Doorbell> Sender<'a, D> {
         let mut head = Mark::load(self.peer.head(), Ordering::Acquire);
         if !self.session.has(head) {
             self.answered = false;
-            if self.session.follow(self.peer.hello())? {
-                (self.tail, self.head) = (0, 0);
-                self.publish();
+            if self.follow()? {
                 head = Mark::load(self.peer.head(), Ordering::Acquire);
             }
             if !self.session.has(head) {
@@ -129,6 +158,16 @@ impl<'a, D: Doorbell> Sender<'a, D> {
         self.head = head.value;
         self.answered = true;
         Ok(())
+    }
+
+    /// Looks who greets on the other side. Returns whether it is another one than before; then the session is a new one.
+    fn follow(&mut self) -> Result<bool, Error> {
+        let new = self.session.follow(self.peer.hello())?;
+        if new {
+            (self.tail, self.head, self.answered) = (0, 0, false);
+            self.publish();
+        }
+        Ok(new)
     }
 
     fn publish(&mut self) {

@@ -4,6 +4,14 @@ use crate::atomic::{AtomicU64, Ordering, fence};
 use crate::memory::{Hello, Mark, load};
 use crate::{Doorbell, Error};
 
+/// Which of one's own starts and which of the peer's talk to each other: the session that a message belongs to. Numbers of
+/// starts come round after 65535: not to be kept for longer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct SessionId {
+    own: u16,
+    peer: u16,
+}
+
 /// What a sender or a receiver knows of both ends, each for itself.
 pub(crate) struct Session {
     own: u16,
@@ -20,6 +28,11 @@ pub(crate) struct Session {
 impl Session {
     pub fn new(own: u16) -> Self {
         Self { own, peer: 0, restarted: false, waits: 0, rung: None }
+    }
+
+    /// The session with the peer that is followed.
+    pub fn id(&self) -> SessionId {
+        SessionId { own: self.own, peer: self.peer }
     }
 
     /// One's own mark for the peer.

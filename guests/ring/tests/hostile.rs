@@ -207,6 +207,8 @@ enum Step {
     Send(usize),
     Poll,
     Receive,
+    /// Answers the next message with its own bytes.
+    Reply,
     ArmSender(usize),
     ArmReceiver,
     Start,
@@ -242,6 +244,7 @@ fn step() -> impl Strategy<Value = Step> {
         4 => (0_usize..80).prop_map(Step::Send),
         1 => Just(Step::Poll),
         6 => Just(Step::Receive),
+        2 => Just(Step::Reply),
         1 => (0_usize..80).prop_map(Step::ArmSender),
         1 => Just(Step::ArmReceiver),
         1 => Just(Step::Start),
@@ -284,6 +287,22 @@ fn act<'a>(end: &mut End<'a>, words: &'a [AtomicU64], rings: &'a Cell<u32>, step
                 message.release();
             }
             2
+        }
+        Step::Reply => {
+            let (sender, receiver) = end;
+            if let Ok(Some(message)) = receiver.peek() {
+                match sender.reserve_reply(message.session(), message.len()) {
+                    Ok(slot) => {
+                        assert!(is_inside(slot.words(), own_ring));
+                        assert_eq!(slot.words().len(), message.words().len());
+                        slot.commit();
+                        message.release();
+                    }
+                    Err(Error::Outdated) => message.release(),
+                    Err(_) => {}
+                }
+            }
+            4
         }
         Step::ArmSender(len) => {
             end.0.arm(len);

@@ -212,6 +212,63 @@ fn a_new_sender_leaves_alone_what_is_being_read() {
     });
 }
 
+/// Who asks starts afresh while the other side answers: the new one gets the answer to its own question and no other,
+/// whichever half of the answering side meets it first, and the answer isn't lost to the old one.
+#[test]
+fn a_new_question_gets_its_own_answer() {
+    explore(2, || {
+        let channel = Channel::new(4);
+        let (mut old, mut waiting) = channel.attach(0);
+        let (mut answers, mut questions) = channel.attach(1);
+        old.send(&7_u64.to_le_bytes()).unwrap();
+        assert!(waiting.peek().unwrap().is_none());
+        answers.poll().unwrap();
+        drop((old, waiting));
+        let there = channel.share();
+        let asking = thread::spawn(move || {
+            let (mut sender, mut receiver) = there.attach(0);
+            send(&mut sender, &there.bells[0], &100_u64.to_le_bytes()).unwrap();
+            assert_eq!(receive(&mut receiver, &there.bells[0]), Ok(100));
+        });
+        let mut answered = 0;
+        while answered != 100 {
+            let message = match questions.peek() {
+                Ok(Some(message)) => message,
+                Ok(None) => {
+                    if questions.arm() {
+                        channel.bells[1].wait();
+                    }
+                    continue;
+                }
+                Err(error) => {
+                    assert_eq!(error, Error::Restarted);
+                    continue;
+                }
+            };
+            let mut bytes = [0; 8];
+            message.read(0, &mut bytes);
+            // As it happens where the ring is full: the sender looks, and may meet the new one now.
+            if u64::from_le_bytes(bytes) == 7 {
+                let _ = answers.poll();
+            }
+            match answers.reply(message.session(), &bytes) {
+                Ok(()) => {
+                    answered = u64::from_le_bytes(bytes);
+                    message.release();
+                }
+                Err(Error::Outdated) => message.release(),
+                Err(Error::Full | Error::Absent) => {
+                    if answers.arm(8) {
+                        channel.bells[1].wait();
+                    }
+                }
+                Err(error) => assert_eq!(error, Error::Restarted),
+            }
+        }
+        asking.join().unwrap();
+    });
+}
+
 /// A sender and a receiver of one side on two CPUs, and a peer that answers each message with one.
 #[test]
 fn a_side_on_two_cpus() {

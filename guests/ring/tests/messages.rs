@@ -179,6 +179,58 @@ fn a_new_start_is_told_once_to_each_half() {
 }
 
 #[test]
+fn an_old_message_is_not_answered_to_a_new_peer() {
+    let rings = <[Cell<u32>; 2]>::default();
+    let words = memory(16);
+    let [mut zero, mut one] = both(&words, &rings);
+    one.0.send(b"old").unwrap();
+    one.0.send(b"old too").unwrap();
+    let old = zero.1.peek().unwrap().unwrap().session();
+    let mut one = come_up(&words, 1, &rings[1]);
+    // The sender meets the new peer, while the receiver still has what the old one has left.
+    assert_eq!(zero.0.poll(), Err(Error::Restarted));
+    assert_eq!(zero.1.peek().unwrap().unwrap().session(), old);
+    assert_eq!([zero.0.reply(old, b"1"), zero.0.reply(old, b"1")], [Err(Error::Outdated); 2]);
+    assert_eq!([receive(&mut zero), receive(&mut zero)], [Some(b"old".to_vec()), Some(b"old too".to_vec())]);
+    assert_eq!(zero.1.peek().err(), Some(Error::Restarted));
+    assert_eq!(receive(&mut one), None);
+    one.0.send(b"new").unwrap();
+    let new = zero.1.peek().unwrap().unwrap().session();
+    assert_eq!([zero.0.reply(old, b"1"), zero.0.reply(new, b"2")], [Err(Error::Outdated), Ok(())]);
+    assert_eq!([receive(&mut one), receive(&mut one)], [Some(b"2".to_vec()), None]);
+}
+
+#[test]
+fn a_new_message_is_not_answered_to_the_old_peer() {
+    let rings = <[Cell<u32>; 2]>::default();
+    let words = memory(16);
+    let [mut zero, _] = both(&words, &rings);
+    let mut one = come_up(&words, 1, &rings[1]);
+    assert_eq!(zero.1.peek().err(), Some(Error::Restarted));
+    one.0.send(b"new").unwrap();
+    let new = zero.1.peek().unwrap().unwrap().session();
+    // The sender alone still takes the old peer for the one that is there, and has room for it.
+    assert_eq!([zero.0.reply(new, b"1"), zero.0.reply(new, b"2")], [Err(Error::Restarted), Ok(())]);
+    assert_eq!([receive(&mut one), receive(&mut one)], [Some(b"2".to_vec()), None]);
+}
+
+#[test]
+fn a_reply_outlives_neither_end() {
+    let rings = <[Cell<u32>; 2]>::default();
+    let words = memory(16);
+    let [mut zero, mut one] = both(&words, &rings);
+    one.0.send(b"old").unwrap();
+    let old = zero.1.peek().unwrap().unwrap().session();
+    // The same peer, but who was asked isn't there any more.
+    let mut zero = come_up(&words, 0, &rings[0]);
+    assert_eq!(one.1.peek().err(), Some(Error::Restarted));
+    assert_eq!(zero.0.poll(), Ok(()));
+    assert_eq!(zero.0.reply(old, b"1"), Err(Error::Outdated));
+    assert_eq!([zero.0.reply(old, &[0; 200]), zero.0.send(b"2")], [Err(Error::TooLong), Ok(())]);
+    assert_eq!([receive(&mut one), receive(&mut one)], [Some(b"2".to_vec()), None]);
+}
+
+#[test]
 fn a_new_start_wakes_who_waited_for_the_old_one() {
     let rings = <[Cell<u32>; 2]>::default();
     let words = memory(16);
