@@ -79,6 +79,12 @@ impl ChannelWindow {
         }
     }
 
+    /// How many address bits it takes to reach all of it.
+    pub const fn address_bits(&self) -> u8 {
+        // At most 64.
+        64_u32.saturating_sub(self.memory.end().as_u64().saturating_sub(1).leading_zeros()) as u8
+    }
+
     /// Where memory of `size` bytes, a slot's at most, lies in the place `number`, which is below [`slots`](Self::slots).
     pub const fn region(&self, number: u32, size: u64) -> Region {
         Region::new(

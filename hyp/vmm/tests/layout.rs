@@ -62,6 +62,7 @@ fn channels_have_places_and_interrupts_of_their_own() {
     let last = channels.region(15, channels.slot_size);
     assert_eq!((last.base, last.end()), (Ipa::new(0x50_0f00_0000), channels.memory.end()));
     assert_eq!(channels.region(0, 4096), region(0x50_0000_0000, 4096));
+    assert_eq!(channels.address_bits(), 39);
     assert_eq!([channels.spi(0), channels.spi(15)], [192, 207]);
     assert!((0..16).all(|number| !SPIS_OF_QEMU.contains(&channels.spi(number))));
     assert!(channels.spi(15) < u32::from(vgic::Config::DEFAULT_SPIS));

@@ -78,8 +78,9 @@ pub fn build_all(board: &Board<'_>, bundle: Option<Bundle<'static>>) {
         let slot = names.position(|(config, cpus)| config.name == name && cpus.is_ok())?;
         VmId::new(u8::try_from(slot).ok()?)
     };
-    let (channels, shared) = channel::share(well_formed(bundle.channels), slot);
     let builder = Builder::new(board);
+    let pa_bits = builder.features.pa_bits;
+    let (channels, shared) = channel::share(well_formed(bundle.channels), slot, pa_bits);
     let mut built = Vec::new();
     // Slots are not used again: what a VM that failed could not give back stays written down as its own.
     for (slot, (config, cpus)) in configs.iter().zip(placed).enumerate() {

@@ -25,14 +25,24 @@ pub struct Link {
 }
 
 /// The channels whose memory could be had, and the memory of each. Of the others it is said why not. `slot` tells the slot of
-/// a VM by its name, if it is there.
+/// a VM by its name, if it is there; guests have `pa_bits` address bits at most, as the CPUs do.
 pub fn share<'a>(
     configs: impl Iterator<Item = ChannelConfig<'a>>,
     slot: impl Fn(&str) -> Option<VmId>,
+    pa_bits: u8,
 ) -> (Vec<ChannelConfig<'a>>, Vec<PaRange>) {
+    let needed = VIRT.channels.address_bits();
     let share = |config: ChannelConfig<'a>| {
         if let Err(error) = config.needs(|vm| slot(vm).is_some()) {
             log::error!("left out: {error}");
+            return None;
+        }
+        if pa_bits < needed {
+            // Its two VMs can do without; they could not be built with memory that no table of theirs reaches.
+            log::error!(
+                "left out: /{}: the CPUs have {pa_bits} address bits, a channel's memory needs {needed}",
+                config.name
+            );
             return None;
         }
         let members = config.vms.iter().filter_map(|vm| slot(vm)).fold(VmSet::from_bits(0), VmSet::with);
