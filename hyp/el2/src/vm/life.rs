@@ -16,6 +16,7 @@ use vmm::psci::Start;
 use super::{Vm, WHEN_ALL_OFF, all};
 use crate::gic::with_hardware;
 use crate::guest_memory::Space;
+use crate::lock::Mutex;
 use crate::vcpu::Vcpu;
 use crate::{console, interrupts, timer};
 
@@ -50,11 +51,16 @@ pub fn advance(vcpu: &'static Vcpu) -> bool {
     true
 }
 
-/// With no VM left that runs or may run again by itself, the board is turned off, if the manifest lets it.
-pub fn look_for_the_end() {
-    if !all().all(|vm| vm.phase().is_off()) {
-        return;
-    }
+/// Held by a VM that goes off until it has looked whether it was the last: of those that go off at once, one is.
+static GOES_OFF: Mutex<()> = Mutex::new(());
+
+/// Whether there is no VM left that runs or may run again by itself.
+pub fn all_are_off() -> bool {
+    all().all(|vm| vm.phase().is_off())
+}
+
+/// Where [all are off](all_are_off), the board is turned off, if the manifest lets it.
+pub fn end() {
     let why = if all().next().is_some() { "no VM is left" } else { "there is no VM to run" };
     match WHEN_ALL_OFF.get().copied().unwrap_or_default() {
         WhenAllOff::PowerOff => {
@@ -265,9 +271,15 @@ impl Vm {
         self.cleaned.store(0, Ordering::Relaxed);
         self.power.lock().stop();
         self.reset_devices();
+        let one_by_one = GOES_OFF.lock();
         self.change(Event::Released);
+        let is_last = all_are_off();
+        // Not behind what the last one says.
         log::info!("{} is off", self.name);
-        look_for_the_end();
+        drop(one_by_one);
+        if is_last {
+            end();
+        }
     }
 
     /// When something is due in its life, in ticks. What is due by `now` happens.

@@ -143,11 +143,15 @@ pub fn started() -> bool {
 
 /// Lets all CPUs look for their vCPUs. With nothing to run, the board is turned off.
 pub fn start_all() {
+    // Once they run, it is theirs to see who is the last.
+    let nothing_to_run = life::all_are_off();
     STARTED.store(true, Ordering::Release);
     for cpu in percpu::all().skip(1) {
         cpu.request(request::SYNC);
     }
-    life::look_for_the_end();
+    if nothing_to_run {
+        life::end();
+    }
 }
 
 /// Brings a loaded vCPU's interrupts up to date, on its CPU.
