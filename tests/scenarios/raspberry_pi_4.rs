@@ -1,10 +1,12 @@
-//! QEMU's Raspberry Pi 4 with the device tree of a card: its CPUs wait in a spin table, and there is no PSCI, so that an SMC
-//! would be undefined.
+//! QEMU's Raspberry Pi 4 with the files of a card. With the stock stub its CPUs wait in a spin table, and there is no PSCI, so
+//! that an SMC would be undefined; with TF-A there is.
 
-use std::path::PathBuf;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 
-use tests::{Board, Machine, Outcome, Scenario, Shell, Vm, ensure, ensure_equal};
+use tests::{Board, Failure, Machine, Outcome, Scenario, Shell, Vm, ensure, ensure_equal, run_tool};
 
 use crate::case::Case;
 
@@ -15,8 +17,12 @@ pub fn cases() -> Vec<Case> {
     let linux = [1, 2, 4].map(|vcpus| {
         Case::new(format!("raspberry-pi-4/linux/{vcpus}-vcpus"), move |scenario| linux(scenario, vcpus))
     });
-    let others =
-        [Case::new("raspberry-pi-4/card", card), Case::new("raspberry-pi-4/side-by-side", side_by_side)];
+    let others = [
+        Case::new("raspberry-pi-4/card", card),
+        Case::new("raspberry-pi-4/side-by-side", side_by_side),
+        Case::new("raspberry-pi-4/tf-a/selftest", selftest_by_tf_a),
+        Case::new("raspberry-pi-4/tf-a/linux", linux_by_tf_a),
+    ];
     selftest.into_iter().chain(linux).chain(others).map(Case::needs_linux).collect()
 }
 
@@ -83,5 +89,88 @@ fn side_by_side(scenario: &Scenario) -> Outcome {
     board.expect_within(r"(?m)^\[selftest\] \d+ passed, 0 failed\n", Duration::from_secs(120))?;
     board.expect(r"(?m)^\[bystander\] busy: vCPU 0: round \d+\n")?;
     ensure(!board.text().contains("bystander turned itself off"), || "the bystander gave up".to_owned())?;
+    is_well(&board)
+}
+
+/// Where the firmware puts things, or could.
+mod place {
+    /// The kernel.
+    pub const KERNEL: u64 = 0x20_0000;
+    /// Two instructions that lead to 0, where the stub is: QEMU has no place else to begin with at EL3.
+    pub const JUMP: u64 = 0x300_0000;
+    /// The device tree.
+    pub const TREE: u64 = 0x700_0000;
+    /// The bundle.
+    pub const BUNDLE: u64 = 0x800_0000;
+}
+
+/// `mov x0, #0` and `br x0`.
+const JUMP_TO_0: u64 = 0xd61f_0000_d280_0000;
+
+/// The board as the firmware leaves it to TF-A, at EL3: stub, kernel, tree and bundle in memory, and the stub told of them.
+fn boot_by_tf_a(scenario: &Scenario, vms: &[Vm]) -> Outcome<Board> {
+    let card = scenario.inputs().cards.join("tf-a/boot");
+    let bundle = scenario.bundle(vms)?;
+    let size = fs::metadata(&bundle).map_err(Failure::io("look at the bundle"))?.len();
+
+    let mut stub = fs::read(card.join("bl31.bin")).map_err(Failure::io("read the stub"))?;
+    // The firmware puts these where the stub has a magic word (armstub8.S of the Raspberry Pi's tools).
+    for (at, word) in [(0xf0, 0), (0xf8, place::TREE as u32), (0xfc, place::KERNEL as u32)] {
+        let slot = stub.get_mut(at..at + 4).ok_or_else(|| Failure::Wrong("the stub is too short".into()))?;
+        slot.copy_from_slice(&word.to_le_bytes());
+    }
+    let stub = scenario.write("stub.bin", stub)?;
+
+    let tree = fs::read(card.join("bcm2711-rpi-4-b.dtb")).map_err(Failure::io("read the tree"))?;
+    let tree = scenario.write("tree.dtb", tree)?;
+    let set = |node: &str, property: &str, cells: &[u64]| {
+        let cells = cells.iter().map(|cell| format!("{cell:x}"));
+        run_tool(Command::new("fdtput").args(["-t", "x"]).arg(&tree).args([node, property]).args(cells))
+    };
+    // 948 MiB, as a board of 1 GiB has it beside the firmware's own.
+    set("/memory@0", "reg", &[0, 0, 0x3b40_0000])?;
+    set("/chosen", "linux,initrd-start", &[0, place::BUNDLE])?;
+    set("/chosen", "linux,initrd-end", &[0, place::BUNDLE + size])?;
+    run_tool(Command::new("fdtput").args(["-t", "s"]).arg(&tree).args([
+        "/chosen",
+        "bootargs",
+        "hanok.color=off",
+    ]))?;
+
+    let load = |machine: Machine, file: &Path, at: u64| {
+        machine.option("-device", format!("loader,file={},addr={at:#x},force-raw=on", file.display()))
+    };
+    let mut machine = Machine::raspberry_pi_4(tree.clone()).without_kernel();
+    for (file, at) in [
+        (&stub, 0),
+        (&tree, place::TREE),
+        (&scenario.inputs().image, place::KERNEL),
+        (&bundle, place::BUNDLE),
+    ] {
+        machine = load(machine, file, at);
+    }
+    let at = place::JUMP;
+    machine = machine.option("-device", format!("loader,addr={at:#x},data={JUMP_TO_0:#x},data-len=8"));
+    for cpu in 0..4 {
+        machine = machine.option("-device", format!("loader,addr={at:#x},cpu-num={cpu}"));
+    }
+    let mut board = scenario.boot(&machine)?;
+    board.expect(r"(?m)^INFO:    Changed device tree to advertise PSCI\.\n")?;
+    board.expect_log("Hanok <n>.<n>.<n> on Raspberry Pi 4 Model B, 4 CPUs, entered at 0x200000")?;
+    Ok(board)
+}
+
+fn selftest_by_tf_a(scenario: &Scenario) -> Outcome {
+    let mut board = boot_by_tf_a(scenario, &[Vm::selftest(4, "")])?;
+    let end = board.expect_within(r"(?m)^(\d+) passed, (\d+) failed\n", Duration::from_secs(120))?;
+    ensure_equal("failed cases", end.number(2)?, 0)?;
+    board.expect_log("selftest is off")?;
+    is_well(&board)
+}
+
+fn linux_by_tf_a(scenario: &Scenario) -> Outcome {
+    let mut board = boot_by_tf_a(scenario, &[Vm::linux(4)])?;
+    let mut shell = Shell::login(&mut board)?;
+    shell.check("nproc", "4")?;
     is_well(&board)
 }

@@ -58,7 +58,7 @@ impl Machine {
         }
     }
 
-    /// A Raspberry Pi 4 with this device tree: four CPUs, GICv2, no PSCI.
+    /// A Raspberry Pi 4 with this device tree: four CPUs, GICv2. QEMU's boot loader leaves CPUs in a spin table, and no PSCI.
     pub fn raspberry_pi_4(tree: PathBuf) -> Self {
         Self { raspberry: Some(tree), ..Self::new(2, 4) }
     }
@@ -120,7 +120,11 @@ impl Machine {
 
     fn board(&self) -> Vec<String> {
         if let Some(tree) = &self.raspberry {
-            return ["-M", "raspi4b", "-dtb", &tree.display().to_string()].map(str::to_owned).into();
+            let mut all = vec!["-M".to_owned(), "raspi4b".to_owned()];
+            if self.kernel == Kernel::Loaded {
+                all.extend(["-dtb".to_owned(), tree.display().to_string()]);
+            }
+            return all;
         }
         let el2 = if self.at_el2 { ",virtualization=on" } else { "" };
         let mut all: Vec<String> =
