@@ -51,7 +51,7 @@ export QEMU TOOLS KERNEL INITRD GIC CPUS CPU MEM DEBUG ARGS MANIFEST IMAGE LINUX
 .SUFFIXES:
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help image run sdcard-rpi4 test test-host test-target test-cards loom fuzz miri mutants stage2-costs bundles \
+.PHONY: help image run sdcard-rpi4 run-rpi4 test test-host test-target test-cards loom fuzz miri mutants stage2-costs bundles \
         check-manifest fmt fmt-check clippy doc emulator payloads clean distclean FORCE
 
 # The toolchain, chosen once for everything but what needs no target: there any cargo will do.
@@ -73,6 +73,7 @@ help:
 	@echo 'make test       everything: host tests, then the scenarios in QEMU'
 	@echo 'make image      the boot image, $(IMAGE), and its debug ELF beside it'
 	@echo 'make sdcard-rpi4  a card for a Raspberry Pi 4: target/rpi4/sdcard.img, and its files in target/rpi4/boot'
+	@echo 'make run-rpi4   the files of that card in QEMU'"'"'s model of the board'
 	@echo 'make test-host  host tests alone; they need nothing but a stable Rust'
 	@echo 'make loom       stage 2 under running CPUs, and the ring of channels, in every interleaving (part of make test)'
 	@echo 'make fuzz       random operations on stage 2, steered by coverage, for FUZZ_SECONDS=$(FUZZ_SECONDS); needs a nightly Rust'
@@ -106,6 +107,10 @@ run: $(IMAGE) $(GUEST_ELFS) $(TOOLS) emulator
 # Payloads that a manifest includes: the guests are there, and the script brings Linux where it is wanted.
 sdcard-rpi4: $(IMAGE) $(GUEST_ELFS) $(TOOLS)
 	@scripts/sdcard-rpi4 target/rpi4
+
+# The files of that card in QEMU's model of the board.
+run-rpi4: sdcard-rpi4 emulator
+	@scripts/run-rpi4
 
 test: test-host loom test-target
 
