@@ -7,12 +7,13 @@ use tests::{Board, Machine, Outcome, Scenario, Vm, ensure};
 use crate::case::{Case, Named, on_both_gics};
 
 pub fn cases() -> Vec<Case> {
-    let all: [Named; 8] = [
+    let all: [Named; 9] = [
         ("kills", kills),
         ("pauses", pauses),
         ("paused-pulse", paused_pulse),
         ("quiet", quiet),
         ("watchdog", watchdog),
+        ("asked-for-watchdog", asked_for_watchdog),
         ("preserved", preserved),
         ("manual", manual),
         ("stays", stays),
@@ -111,6 +112,17 @@ fn watchdog(scenario: &Scenario, gic: u8) -> Outcome {
     board.send_line("off")?;
     board.expect_off()?;
     Ok(())
+}
+
+/// A VM asks for a watchdog itself, feeds it for longer than it would wait, and stops to.
+fn asked_for_watchdog(scenario: &Scenario, gic: u8) -> Outcome {
+    let hangs = Vm::selftest(1, "selftest=watchdog");
+    let bundle = scenario.bundle(&[shared(Vm::hello("hello")), shared(hangs)])?;
+    let mut board = scenario.boot(&Machine::new(gic, 1).bundle(bundle))?;
+    board.expect(r"(?m)^\[selftest\] watchdog: fed for 3 s\n")?;
+    is_reported(&mut board, "its watchdog was not fed")?;
+    board.expect_log("selftest is off")?;
+    ensure(!board.text().contains("starts afresh"), || "it was started again".to_owned())
 }
 
 fn is_reported(board: &mut Board, why: &str) -> Outcome {

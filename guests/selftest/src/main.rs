@@ -24,6 +24,7 @@ fn main() -> ! {
         Some("echo-in-blocks") => modes::echo_in_blocks(),
         Some("reboot") => modes::reboot(),
         Some("spin") => modes::spin(),
+        Some("watchdog") => modes::watchdog(),
         Some("crash") => modes::crash(),
         prefix => framework::run_all(prefix.unwrap_or("")),
     }

@@ -1,12 +1,13 @@
 //! Programs for tests from outside the machine: an echo driven by receive interrupts, a machine that restarts, one that
-//! computes for ever, and one that says that it has crashed.
+//! computes for ever, one that feeds a watchdog for a while, and one that says that it has crashed.
 
 use core::sync::atomic::{AtomicBool, Ordering};
 
 use arrayvec::ArrayVec;
 use runtime::console::{self, RECEIVE_TIMEOUT, RX, register};
 use runtime::gic::{self, Interrupt};
-use runtime::{cpu, hanok, interrupts, machine, power, println};
+use runtime::hanok::watchdog;
+use runtime::{cpu, hanok, interrupts, machine, power, println, timer};
 use spin::Mutex;
 
 static INPUT: Mutex<ArrayVec<u8, 256>> = Mutex::new(ArrayVec::new_const());
@@ -104,6 +105,19 @@ pub fn spin() -> ! {
     loop {
         cpu::count_down(u64::from(u32::MAX));
     }
+}
+
+/// Asks for a watchdog of a second, feeds it for three, and then no more.
+pub fn watchdog() -> ! {
+    let second = timer::frequency();
+    watchdog::set_timeout(1).unwrap_or_else(|error| panic!("Hanok says {error}"));
+    watchdog::enable(true).unwrap_or_else(|error| panic!("Hanok says {error}"));
+    let end = timer::now() + 3 * second;
+    while timer::now() < end {
+        watchdog::feed().unwrap_or_else(|error| panic!("Hanok says {error}"));
+    }
+    println!("watchdog: fed for 3 s");
+    spin()
 }
 
 /// Says that it has crashed.

@@ -104,6 +104,11 @@ pub fn write(
     let limit = limit.min(source.size().saturating_sub(from));
     let (pa, length) = piece(space, at, limit, Access::Write)?;
     let target = pa as *mut u8;
+    // Lines that are written in part must not be older than what the guest wrote beside them with its caches off.
+    let end = pa.wrapping_add(length);
+    cache::clean(pa, pa.wrapping_add(1));
+    cache::clean(end.wrapping_sub(1), end);
+    aarch64_cpu::asm::barrier::dsb(aarch64_cpu::asm::barrier::SY);
     match source {
         Source::Bytes(bytes) => {
             let bytes =
@@ -117,7 +122,7 @@ pub fn write(
             unsafe { ptr::write_bytes(target, byte, length as usize) };
         }
     }
-    cache::clean(pa, pa.wrapping_add(length));
+    cache::clean(pa, end);
     Ok(length)
 }
 
