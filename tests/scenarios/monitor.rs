@@ -11,10 +11,11 @@ const ESCAPE: &str = "\x14";
 const LOOKS: usize = 2000;
 
 pub fn cases() -> Vec<Case> {
-    let all: [Named; 8] = [
+    let all: [Named; 9] = [
         ("manifest", manifest),
         ("life", life),
         ("top", top),
+        ("moves", moves),
         ("console", console),
         ("keys", keys),
         ("rights", rights),
@@ -90,6 +91,16 @@ impl Shell {
         Err(Failure::Wrong(format!("{name} doesn't become {state}: {last:?}")))
     }
 
+    /// Looks until this is so.
+    fn wait(&mut self, what: &str, mut is_so: impl FnMut(&mut Self) -> Outcome<bool>) -> Outcome {
+        for _ in 0..LOOKS {
+            if is_so(self)? {
+                return Ok(());
+            }
+        }
+        Err(Failure::Wrong(format!("it never is so: {what}")))
+    }
+
     /// The picture that `top` draws last.
     fn top(&mut self, seconds: u32) -> Outcome<Picture> {
         let said = self.run(&format!("top {seconds}"))?;
@@ -128,6 +139,12 @@ impl Row {
     fn state(&self) -> &str {
         let own = usize::from(self.0.first().is_some_and(|word| word == "*"));
         self.0.get(2 + own).map_or("", String::as_str)
+    }
+
+    /// The physical CPU of its only vCPU.
+    fn cpu(&self) -> &str {
+        let own = usize::from(self.0.first().is_some_and(|word| word == "*"));
+        self.0.get(3 + own).map_or("", String::as_str)
     }
 
     /// The last columns are counted from the row's end: one before them may have a space in it.
@@ -242,6 +259,28 @@ fn make_run(scenario: &Scenario, gic: u8) -> Outcome {
     board.expect(r"Hanok's Linux guest: \S+, 2 CPUs, \d+ MiB\.\n")?;
     let mut linux = tests::Shell::login(&mut board)?;
     linux.check("echo $((6 * 9))", "54")
+}
+
+/// A vCPU that may be on two CPUs, each of which has somebody else to run too, goes to the one that has nothing to do any more, and
+/// back again. What it computes stays right.
+fn moves(scenario: &Scenario, gic: u8) -> Outcome {
+    let stays = |name: &str, cpu: &str| busy(name, 256).property("cpu-affinity", cpu);
+    let mover = busy("mover", 256).property("cpu-affinity", "<1 2>");
+    let monitor = monitor().property("cpu-affinity", "<0>");
+    let vms = [monitor, stays("one", "<1>"), stays("two", "<2>"), mover];
+    let mut shell = Shell::boot(scenario, &Machine::new(gic, 3), &vms)?;
+    let mut cpu = shell.row("mover")?.cpu().to_owned();
+    for _ in 0..5 {
+        let (other, name) = if cpu == "1" { ("2", "two") } else { ("1", "one") };
+        shell.run(&format!("stop {name}"))?;
+        shell.wait_for(name, "stopped")?;
+        shell.wait(&format!("mover is on CPU {other}"), |shell| Ok(shell.row("mover")?.cpu() == other))?;
+        shell.run(&format!("start {name}"))?;
+        shell.wait_for(name, "running")?;
+        cpu = other.to_owned();
+    }
+    let row = shell.row("mover")?;
+    ensure_equal("state, starts, crashes", [row.state(), row.starts(), row.crashes()], ["running", "1", "0"])
 }
 
 /// Paused, resumed, stopped, started, restarted: one VM, while another notices nothing.

@@ -10,10 +10,11 @@ use crate::case::{Case, Named, on_both_gics};
 pub fn cases() -> Vec<Case> {
     let with_linux: [Named; 3] =
         [("manifest", manifest), ("linux", linux), ("pulse-beside-linux", pulse_beside_linux)];
-    let all: [Named; 7] = [
+    let all: [Named; 8] = [
         ("many", many),
         ("state", state),
         ("sleepers", sleepers),
+        ("movers", movers),
         ("weights", weights),
         ("selftest", selftest),
         ("restarts", restarts),
@@ -44,6 +45,14 @@ fn state(scenario: &Scenario, gic: u8) -> Outcome {
 fn sleepers(scenario: &Scenario, gic: u8) -> Outcome {
     let vms = [(1, 4), (2, 1), (3, 3)].map(|(n, vcpus)| busy(n, vcpus, "rounds=1000 sleep=1").weight(256));
     all_keep_their_registers(scenario, Machine::new(gic, 2).cpu("max"), &vms)
+}
+
+/// The same, with vCPUs that go to whatever CPU has nothing to do.
+fn movers(scenario: &Scenario, gic: u8) -> Outcome {
+    let vms = [(1, 4), (2, 1), (3, 3)].map(|(n, vcpus)| {
+        busy(n, vcpus, "rounds=1000 sleep=1").weight(256).property("cpu-affinity", "<0 1 2>")
+    });
+    all_keep_their_registers(scenario, Machine::new(gic, 3).cpu("max"), &vms)
 }
 
 fn all_keep_their_registers(scenario: &Scenario, machine: Machine, vms: &[Vm]) -> Outcome {

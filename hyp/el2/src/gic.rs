@@ -496,7 +496,7 @@ impl ListRegisters for HardwareV2<'_> {
 fn cpu_of(line: Line) -> usize {
     let vm = own().vcpu.get().map(|vcpu| vcpu.vm);
     let vcpu = vm.and_then(|vm| vm.vcpus().get(usize::from(line.vcpu.0)));
-    vcpu.map_or(this_cpu().index, |vcpu| vcpu.cpu)
+    vcpu.map_or(this_cpu().index, |vcpu| vcpu.cpu())
 }
 
 macro_rules! physical {

@@ -91,6 +91,11 @@ pub fn serve_requests() {
     }
     if requests & request::SYNC != 0 {
         for vcpu in this_cpu().take_called() {
+            if !vcpu.is_here() {
+                // It has moved since.
+                vcpu.call();
+                continue;
+            }
             vcpu.vm.take_bells();
             if vcpu.is_loaded() {
                 vm::sync(vcpu);
@@ -104,7 +109,7 @@ pub fn serve_requests() {
 /// The alarms of the VMs whose vCPU 0 is here.
 pub fn see_to_alarms() {
     let now = timer::now();
-    let first = this_cpu().members().iter().filter(|vcpu| vcpu.id == VcpuId(0));
+    let first = this_cpu().members().iter().filter(|vcpu| vcpu.id == VcpuId(0) && vcpu.is_here());
     let next = first.filter_map(|vcpu| vcpu.vm.tick(now)).min();
     own().timer.set_alarm(next.unwrap_or(u64::MAX));
 }

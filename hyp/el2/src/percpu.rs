@@ -49,12 +49,15 @@ pub struct PerCpu {
     requests: AtomicU32,
     /// Which of the vCPUs here must be looked at, one bit each.
     called: AtomicU64,
-    /// The vCPUs that this CPU runs, once VMs are built.
+    /// The vCPUs that this CPU runs or may run, once VMs are built.
     pub members: Once<Vec<&'static Vcpu>>,
     /// Log messages that wait for the console.
     pub log: Ring,
     own: Own,
 }
+
+/// CPUs that have nothing to run, a bit for each. One that is given something is taken out by the giver, or by itself.
+pub static IDLE: AtomicU64 = AtomicU64::new(0);
 
 /// What only the CPU itself may touch.
 pub struct Own {
@@ -152,7 +155,7 @@ impl PerCpu {
         self.members().get(member).copied()
     }
 
-    /// The vCPUs that this CPU runs.
+    /// The vCPUs that this CPU runs, and those that may come to it: [`Vcpu::is_here`] tells which of both one is.
     pub fn members(&self) -> &[&'static Vcpu] {
         self.members.get().map_or(&[], |members| members)
     }

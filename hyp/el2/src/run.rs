@@ -1,17 +1,19 @@
 //! Which vCPU runs on this CPU: asking the queue, changing vCPUs, and what a CPU does without one.
 //!
-//! A CPU's vCPUs are its members for ever. One at a time is *loaded*: its registers are in the CPU, and they stay there
+//! A CPU's members are the vCPUs that it runs, and those that may move to it: one that waits for its turn is given to a CPU that has
+//! nothing to do, where its manifest lets it go there. One at a time is *loaded*: its registers are in the CPU, and they stay there
 //! while it sleeps, until another one is to run. A vCPU that is pinned is the only member, so that it is loaded once.
 //! Work on a VM that takes long (one that starts afresh) is done here in steps, as its vCPU 0's turn.
 
 use aarch64_cpu::asm;
 use alloc::vec::Vec;
+use core::sync::atomic::Ordering;
 use vmm::life::{Event, Phase};
 use vmm::psci::{Outcome, PowerRequest, PowerState, X0_SUCCESS};
 use vmm::sched::{Pinned, Queue, Scheduler, Shared, Times, Turn};
 
 use crate::exit::Frame;
-use crate::percpu::{own, this_cpu};
+use crate::percpu::{IDLE, own, this_cpu};
 use crate::vcpu::Vcpu;
 use crate::vm;
 use crate::{interrupts, timer};
@@ -32,7 +34,7 @@ pub fn enter() -> ! {
         false => Queue::Shared(Shared::new(&shares, timer::ticks(SLICE_US))),
     };
     own().queue.set(Some(queue));
-    for vcpu in members {
+    for vcpu in here() {
         consider(vcpu);
     }
     interrupts::see_to_alarms();
@@ -53,7 +55,19 @@ fn with_queue<R>(f: impl FnOnce(&mut Queue) -> R) -> Option<R> {
 
 /// The vCPU that is loaded here.
 pub fn loaded() -> Option<&'static Vcpu> {
-    own().vcpu.get().filter(|vcpu| vcpu.is_loaded())
+    // It may have moved since it was, and be loaded elsewhere.
+    own().vcpu.get().filter(|vcpu| vcpu.is_here() && vcpu.is_loaded())
+}
+
+/// The members whose CPU this is now.
+fn here() -> impl Iterator<Item = &'static Vcpu> {
+    this_cpu().members().iter().copied().filter(|vcpu| vcpu.is_here())
+}
+
+/// Which of this CPU's members the vCPU is, whose CPU this is.
+fn member(vcpu: &Vcpu) -> usize {
+    // One that isn't is no member of the queue's, which knows none with this number.
+    vcpu.member_of(this_cpu().index).unwrap_or(usize::MAX)
 }
 
 /// Chooses who runs from now on, and makes the CPU ready for it: when this returns, going back to the guest runs it.
@@ -72,32 +86,54 @@ fn schedule(frame: &mut Frame) {
         own().look.set(false);
         let turn = with_queue(|queue| queue.pick(now)).unwrap_or(Turn { member: None, until: None });
         let next = turn.member.and_then(|member| this_cpu().member(member));
-        for vcpu in own().vcpu.get().into_iter().chain(next) {
-            publish_times(vcpu, turn.member == Some(vcpu.member), now);
+        for vcpu in own().vcpu.get().filter(|vcpu| vcpu.is_here()).into_iter().chain(next) {
+            publish_times(vcpu, turn.member == Some(member(vcpu)), now);
         }
         let runs = next.is_some_and(|vcpu| take_on(vcpu, frame));
-        let wakes_at = this_cpu().members().iter().map(|vcpu| vcpu.wakes_at()).min();
+        give_away(turn);
+        let wakes_at = here().map(Vcpu::wakes_at).min();
         own().timer.set_turn(turn.until.unwrap_or(u64::MAX).min(wakes_at.unwrap_or(u64::MAX)));
         // A VM that has stopped meanwhile calls no vCPU that waits for its turn: it is seen here (`Vcpu::call`).
         if runs && next.is_some_and(|vcpu| vcpu.vm.phase() == Phase::Running) {
             return;
         }
         if next.is_none() {
+            let bit = 1u64.wrapping_shl(this_cpu().index as u32);
+            IDLE.fetch_or(bit, Ordering::Relaxed);
             // What comes now is pending as an interrupt, and ends the wait at once.
             asm::wfi();
+            IDLE.fetch_and(!bit, Ordering::Relaxed);
         }
     }
 }
 
-/// Lets other CPUs see where a vCPU's time went.
-fn publish_times(vcpu: &Vcpu, runs: bool, now: u64) {
-    let Times { ran, waited } = with_queue(|queue| queue.times(vcpu.member)).unwrap_or_default();
-    vcpu.trace.times(now, runs, ran, waited);
+/// Gives a vCPU that waits here to a CPU that has nothing to do.
+fn give_away(turn: Turn) {
+    let idle = IDLE.load(Ordering::Relaxed);
+    if idle == 0 {
+        return;
+    }
+    let waits = |vcpu: &&Vcpu| turn.member != Some(member(vcpu)) && is_ready(vcpu) && !vcpu.is_loaded();
+    let given = here().filter(waits).find_map(|vcpu| Some((vcpu, vcpu.other_cpu(idle)?)));
+    let Some((vcpu, cpu)) = given else { return };
+    let bit = 1u64.wrapping_shl(cpu as u32);
+    // One at a time: others may have the same in mind.
+    if IDLE.fetch_and(!bit, Ordering::Relaxed) & bit != 0 {
+        vcpu.interrupt();
+        block(vcpu);
+        vcpu.move_to(cpu);
+    }
+}
+
+/// Lets other CPUs see where a vCPU's time went, and says how long it has waited in all.
+fn publish_times(vcpu: &Vcpu, runs: bool, now: u64) -> u64 {
+    let Times { ran, waited } = with_queue(|queue| queue.times(member(vcpu))).unwrap_or_default();
+    vcpu.trace.times(now, runs, ran, waited)
 }
 
 /// Makes those ready that sleep, and whose interrupt has come.
 fn wake_those_due(now: u64) {
-    for vcpu in this_cpu().members() {
+    for vcpu in here() {
         if vcpu.wakes_at() <= now {
             wake(vcpu, now);
         }
@@ -111,11 +147,13 @@ fn wake_those_due(now: u64) {
 }
 
 fn is_ready(vcpu: &Vcpu) -> bool {
-    with_queue(|queue| queue.is_ready(vcpu.member)).unwrap_or(false)
+    with_queue(|queue| queue.is_ready(member(vcpu))).unwrap_or(false)
 }
 
 fn wake(vcpu: &Vcpu, now: u64) {
-    with_queue(|queue| queue.wake(vcpu.member, now));
+    let Times { ran, waited } = with_queue(|queue| queue.times(member(vcpu))).unwrap_or_default();
+    vcpu.trace.arrive(this_cpu().index, ran, waited);
+    with_queue(|queue| queue.wake(member(vcpu), now));
     if !vcpu.is_loaded() {
         vcpu.set_waits(true);
     }
@@ -124,7 +162,7 @@ fn wake(vcpu: &Vcpu, now: u64) {
 
 fn block(vcpu: &Vcpu) {
     let now = timer::now();
-    with_queue(|queue| queue.block(vcpu.member, now));
+    with_queue(|queue| queue.block(member(vcpu), now));
     publish_times(vcpu, false, now);
     vcpu.set_waits(false);
 }
@@ -183,7 +221,7 @@ fn take_on(vcpu: &'static Vcpu, frame: &mut Frame) -> bool {
         return false;
     }
     vcpu.load(start, frame);
-    let waited = with_queue(|queue| queue.times(vcpu.member).waited).unwrap_or(0);
+    let waited = publish_times(vcpu, true, timer::now());
     vcpu.vm.tell_stolen(vcpu.id, waited);
     true
 }
@@ -235,7 +273,7 @@ pub fn sleep(vcpu: &'static Vcpu, frame: &mut Frame) {
 
 /// The vCPU has nothing to do but to wait for another one: the others go first.
 pub fn pass(vcpu: &'static Vcpu, frame: &mut Frame) {
-    with_queue(|queue| queue.pass(vcpu.member, timer::now()));
+    with_queue(|queue| queue.pass(member(vcpu), timer::now()));
     schedule(frame);
 }
 

@@ -44,7 +44,14 @@ pub struct Trace {
     /// Since when it has it, in ticks; 0: it hasn't.
     since: AtomicU64,
     waited: AtomicU64,
+    /// Of both, what was on other CPUs than the one whose queue counts now, less what that one had counted before.
+    elsewhere: [AtomicU64; 2],
+    /// The number of that CPU.
+    counted_by: AtomicU64,
 }
+
+/// No CPU.
+const NOBODY: u64 = u64::MAX;
 
 /// One more. Only its own CPU writes it, so this needs no atomic addition.
 fn count(counter: &AtomicU64) -> u64 {
@@ -63,6 +70,8 @@ impl Trace {
             ran: AtomicU64::new(0),
             since: AtomicU64::new(0),
             waited: AtomicU64::new(0),
+            elsewhere: Default::default(),
+            counted_by: AtomicU64::new(NOBODY),
         }
     }
 
@@ -84,11 +93,27 @@ impl Trace {
         }
     }
 
-    /// It has its CPU from `now` on, or has it no more. What it ran and waited by now, in ticks, in all.
-    pub fn times(&self, now: u64, runs: bool, ran: u64, waited: u64) {
-        self.ran.store(ran, Ordering::Relaxed);
+    /// This CPU's queue counts its time from now on. What that has counted by now, in ticks.
+    pub fn arrive(&self, cpu: usize, ran: u64, waited: u64) {
+        if self.counted_by.load(Ordering::Relaxed) == cpu as u64 {
+            return;
+        }
+        self.counted_by.store(cpu as u64, Ordering::Relaxed);
+        let all = [&self.ran, &self.waited].into_iter().zip([ran, waited]);
+        for (slot, (all, counted)) in self.elsewhere.iter().zip(all) {
+            slot.store(all.load(Ordering::Relaxed).wrapping_sub(counted), Ordering::Relaxed);
+        }
+    }
+
+    /// It has its CPU from `now` on, or has it no more. What it ran and waited by now, in ticks, as its CPU's queue counts. Returns
+    /// how long it has waited in all.
+    pub fn times(&self, now: u64, runs: bool, ran: u64, waited: u64) -> u64 {
+        let [ran_elsewhere, waited_elsewhere] = &self.elsewhere;
+        let waited = waited.wrapping_add(waited_elsewhere.load(Ordering::Relaxed));
+        self.ran.store(ran.wrapping_add(ran_elsewhere.load(Ordering::Relaxed)), Ordering::Relaxed);
         self.waited.store(waited, Ordering::Relaxed);
         self.since.store(if runs { now.max(1) } else { 0 }, Ordering::Relaxed);
+        waited
     }
 
     /// Puts what it knows into a record, by the time `now`.

@@ -1,6 +1,7 @@
 //! A vCPU: whose it is, where it runs, and how it gets onto its CPU and off it.
 
-use core::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
+use alloc::boxed::Box;
+use core::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
 
 use aarch64_cpu::asm::barrier;
 use aarch64_cpu::registers::{ELR_EL2, HCR_EL2};
@@ -16,22 +17,22 @@ use crate::context::{self, Context, World};
 use crate::exit::{self, Frame};
 use crate::gic::with_hardware;
 use crate::lock::Mutex;
-use crate::percpu::{self, own};
+use crate::percpu::{self, own, request, this_cpu};
 use crate::trace::Trace;
 use crate::vm::Vm;
 use crate::{cpu, timer};
 
-/// A vCPU. It has one CPU for ever; what it has in that CPU's registers stays there until another vCPU of that CPU is
-/// to run.
+/// A vCPU. What it has in its CPU's registers stays there until another vCPU of that CPU is to run. Its CPU is one for ever, or one
+/// of several, between which it moves while it isn't loaded ([`move_to`](Self::move_to)).
 pub struct Vcpu {
     /// Whose it is.
     pub vm: &'static Vm,
     /// Which of the VM's.
     pub id: VcpuId,
-    /// The number of its CPU.
-    pub cpu: usize,
-    /// Which of that CPU's vCPUs it is.
-    pub member: usize,
+    /// The number of its CPU now. Only that CPU changes it.
+    home: AtomicUsize,
+    /// By the number of a CPU, which of that CPU's vCPUs it is, for those that it may be on.
+    places: Box<[Option<u8>]>,
     /// HCR_EL2 while it runs.
     hcr: AtomicU64,
     /// Its registers while it isn't loaded. For its own CPU.
@@ -52,12 +53,12 @@ pub struct Vcpu {
 
 impl Vcpu {
     /// A vCPU that has not started.
-    pub fn new(vm: &'static Vm, id: VcpuId, cpu: usize, member: usize) -> Self {
+    pub fn new(vm: &'static Vm, id: VcpuId, cpu: usize, places: Box<[Option<u8>]>) -> Self {
         Self {
             vm,
             id,
-            cpu,
-            member,
+            home: AtomicUsize::new(cpu),
+            places,
             hcr: AtomicU64::new(vm.hcr),
             context: Mutex::new(Context::default()),
             wakes_at: AtomicU64::new(u64::MAX),
@@ -77,9 +78,52 @@ impl Vcpu {
         if self.waits.load(Ordering::Relaxed) {
             return;
         }
-        if let Some(cpu) = percpu::get(self.cpu) {
-            cpu.call(self.member);
+        let cpu = self.cpu();
+        if let (Some(member), Some(cpu)) = (self.member_of(cpu), percpu::get(cpu)) {
+            // Where it moves meanwhile, that CPU passes the call on.
+            cpu.call(member);
         }
+    }
+
+    /// The number of its CPU now.
+    pub fn cpu(&self) -> usize {
+        // What the CPU that it comes from has written of it is seen.
+        self.home.load(Ordering::Acquire)
+    }
+
+    /// Whether its CPU is the one that runs.
+    pub fn is_here(&self) -> bool {
+        self.cpu() == this_cpu().index
+    }
+
+    /// Which of this CPU's vCPUs it is, if it may be there.
+    pub fn member_of(&self, cpu: usize) -> Option<usize> {
+        self.places.get(cpu).copied().flatten().map(usize::from)
+    }
+
+    /// Another CPU of those that are set in `cpus`, a bit for each, that it may be on.
+    pub fn other_cpu(&self, cpus: u64) -> Option<usize> {
+        let mut cpus = cpus;
+        while cpus != 0 {
+            let cpu = cpus.trailing_zeros() as usize;
+            cpus &= cpus.wrapping_sub(1);
+            if cpu != self.cpu() && self.member_of(cpu).is_some() {
+                return Some(cpu);
+            }
+        }
+        None
+    }
+
+    /// It is another CPU's from now on. On the CPU that it was on, where it is neither loaded nor ready.
+    pub fn move_to(&self, cpu: usize) {
+        self.home.store(cpu, Ordering::Release);
+        if self.id == VcpuId(0)
+            && let Some(cpu) = percpu::get(cpu)
+        {
+            // The alarms of its VM go with it.
+            cpu.request(request::TIMER);
+        }
+        self.call();
     }
 
     /// Claims that the vCPU is loaded, if its VM runs.
@@ -279,7 +323,7 @@ impl Vcpu {
             PowerState::On => 2,
         };
         let now = timer::now();
-        let mut record = VcpuRecord { cpu: self.cpu as u64, power, now, ..VcpuRecord::from_words(&[]) };
+        let mut record = VcpuRecord { cpu: self.cpu() as u64, power, now, ..VcpuRecord::from_words(&[]) };
         record.interrupts = self.vm.vgic.try_lock()?.presented(self.id);
         self.trace.put(&mut record, now);
         Some(record)

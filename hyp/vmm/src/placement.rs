@@ -1,7 +1,8 @@
 //! Which physical CPU each vCPU runs on: pinned ones alone, those that share where there is the least to do.
 //!
 //! Decided once for the whole bundle, so that it doesn't depend on the order of the VMs more than it must. A VM that finds no
-//! place takes none from the others. Nothing is moved later: what a vCPU really uses isn't known here.
+//! place takes none from the others. What a vCPU really uses isn't known here: some are moved later, where their CPU turns out to
+//! have more to do than another (`el2`).
 
 use alloc::vec::Vec;
 

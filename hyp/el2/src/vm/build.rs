@@ -93,27 +93,28 @@ pub fn build_all(board: &Board<'_>, bundle: Option<Bundle<'static>>) {
     }
     // Anew, for whoever could not be built takes no CPU.
     let (configs, built): (Vec<_>, Vec<_>) = built.into_iter().unzip();
-    let mut vms: Vec<&'static Vm> = Vec::new();
-    let mut members: Vec<Vec<&'static Vcpu>> = percpu::all().map(|_| Vec::new()).collect();
+    let mut placed: Vec<(&VmConfig<'_>, &'static Vm, Vec<usize>)> = Vec::new();
     for ((config, vm), cpus) in configs.iter().zip(built).zip(place(&configs)) {
         match cpus {
-            Ok(cpus) => {
-                make_vcpus(vm, &cpus, &mut members);
-                describe(vm, config);
-                if config.starts {
-                    vm.start_at_boot();
-                }
-                vms.push(vm);
-            }
+            Ok(cpus) => placed.push((config, vm, cpus)),
             Err(error) => log::error!("left out: /{}: {error}", config.name),
         }
     }
+    let mut members = Members::new(placed.iter().flat_map(|(_, _, cpus)| cpus));
+    for (config, vm, cpus) in &placed {
+        make_vcpus(vm, cpus, &moves_to(config), &mut members);
+        describe(vm, config);
+        if config.starts {
+            vm.start_at_boot();
+        }
+    }
+    let vms: Vec<&'static Vm> = placed.iter().map(|(_, vm, _)| *vm).collect();
     for vm in &vms {
         let find = |name: &str| vms.iter().copied().find(|vm| vm.name == name);
         vm.link(&vmm::channel::ends(&channels, &vm.name), find);
     }
     VMS.call_once(|| vms);
-    for (cpu, members) in percpu::all().zip(members) {
+    for (cpu, members) in percpu::all().zip(members.finish()) {
         cpu.members.call_once(|| members);
     }
     log::debug!("{} KiB of EL2's heap are in use", memory::heap_used() >> 10);
@@ -131,13 +132,64 @@ fn place(configs: &[VmConfig<'_>]) -> Vec<Result<Vec<usize>, PlacementError>> {
     placement::place(&online, &demands)
 }
 
-/// Makes a VM's vCPUs, as members of these CPUs.
-fn make_vcpus(vm: &'static Vm, cpus: &[usize], members: &mut [Vec<&'static Vcpu>]) {
+/// The CPUs between which a VM's vCPUs may move: those that its manifest names, where they share by weight. What is reserved has
+/// been promised on the CPU where it was found to fit.
+fn moves_to(config: &VmConfig<'_>) -> Vec<usize> {
+    match (config.sharing, &config.cpu_affinity) {
+        (Sharing::Weight(_), Some(cpus)) => cpus.iter().map(|cpu| *cpu as usize).collect(),
+        _ => Vec::new(),
+    }
+}
+
+/// Each CPU's members: the vCPUs that are placed there, and behind them those that may move there, as far as there is room.
+struct Members {
+    placed: Vec<Vec<&'static Vcpu>>,
+    visiting: Vec<Vec<&'static Vcpu>>,
+    /// How many will have been placed.
+    count: Vec<usize>,
+}
+
+impl Members {
+    /// `cpus` has the number of a CPU for each vCPU that is placed on it.
+    fn new<'a>(cpus: impl Iterator<Item = &'a usize>) -> Self {
+        let none = || percpu::all().map(|_| Vec::new()).collect();
+        let mut count: Vec<usize> = percpu::all().map(|_| 0).collect();
+        cpus.for_each(|cpu| count[*cpu] += 1);
+        Self { placed: none(), visiting: none(), count }
+    }
+
+    /// Which member of each CPU a vCPU will be that is placed on `home` and may move to `others`.
+    fn places(&self, home: usize, others: &[usize]) -> Box<[Option<u8>]> {
+        let place = |cpu: usize| {
+            let number = match cpu == home {
+                true => self.placed[cpu].len(),
+                false if others.contains(&cpu) => self.count[cpu] + self.visiting[cpu].len(),
+                false => return None,
+            };
+            (number < placement::MAX_PER_CPU).then_some(number as u8)
+        };
+        (0..self.count.len()).map(place).collect()
+    }
+
+    fn add(&mut self, vcpu: &'static Vcpu, home: usize) {
+        self.placed[home].push(vcpu);
+        for cpu in (0..self.count.len()).filter(|cpu| *cpu != home && vcpu.member_of(*cpu).is_some()) {
+            self.visiting[cpu].push(vcpu);
+        }
+    }
+
+    /// In the order of their numbers.
+    fn finish(self) -> impl Iterator<Item = Vec<&'static Vcpu>> {
+        self.placed.into_iter().zip(self.visiting).map(|(placed, visiting)| [placed, visiting].concat())
+    }
+}
+
+/// Makes a VM's vCPUs, as members of these CPUs, and of the others that they may move to.
+fn make_vcpus(vm: &'static Vm, cpus: &[usize], others: &[usize], members: &mut Members) {
     let make = |(vcpu, cpu): (usize, &usize)| {
-        let members = &mut members[*cpu];
-        let vcpu = Vcpu::new(vm, VcpuId(vcpu as u8), *cpu, members.len());
+        let vcpu = Vcpu::new(vm, VcpuId(vcpu as u8), *cpu, members.places(*cpu, others));
         let vcpu: &'static Vcpu = Box::leak(Box::new(vcpu));
-        members.push(vcpu);
+        members.add(vcpu, *cpu);
         vcpu
     };
     let vcpus = cpus.iter().enumerate().map(make).collect();
@@ -369,7 +421,7 @@ fn wall_clock(board: &Board<'_>) -> u32 {
 }
 
 fn describe(vm: &Vm, config: &VmConfig<'_>) {
-    let cpus: Vec<_> = vm.vcpus().iter().map(|vcpu| vcpu.cpu.to_string()).collect();
+    let cpus: Vec<_> = vm.vcpus().iter().map(|vcpu| vcpu.cpu().to_string()).collect();
     let share = match config.sharing {
         Sharing::Pinned => String::new(),
         Sharing::Weight(weight) => format!(" (weight {weight})"),

@@ -204,7 +204,7 @@ impl Vm {
 
     /// The CPU of its vCPU 0.
     fn first_cpu(&self) -> Option<&'static PerCpu> {
-        percpu::get(self.vcpus().first()?.cpu)
+        percpu::get(self.vcpus().first()?.cpu())
     }
 
     /// Sees to an access to memory that faulted in stage 2. Returns whether the guest may try again; else it has no right to
