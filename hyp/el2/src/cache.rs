@@ -57,4 +57,6 @@ pub fn zero(range: PaRange) {
 pub fn scrub(range: PaRange) {
     zero(range);
     clean(range.start().as_u64(), range.end().as_u64());
+    // Complete before the ledger says so: whoever gets the pages next may be on another CPU, whose barriers say nothing of this.
+    barrier::dsb(barrier::SY);
 }

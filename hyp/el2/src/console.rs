@@ -7,6 +7,7 @@
 //! where something breaks into one that the VM in focus has begun, the beginning is said again.
 
 use alloc::vec::Vec;
+use core::ops::DerefMut;
 use core::sync::atomic::{AtomicBool, Ordering};
 
 use abi::record::state;
@@ -196,17 +197,33 @@ pub fn history(by: Option<usize>, position: u64, out: &mut [u8]) -> Option<(usiz
 /// Gives the focus to VM number `vm`, which there is. False: not now.
 pub fn try_focus(vm: usize) -> bool {
     let Some(mut console) = CONSOLE.try_lock() else { return false };
-    console.give_focus(vm);
+    if console.focus != vm {
+        console.give_focus(vm);
+    }
     drop(console);
     catch_up();
     true
 }
 
-/// CPU 0 may have found the console in use while somebody else looked at it: it is to look again.
+/// CPU 0 has found the console in use while somebody else looked at it.
+static MISSED: AtomicBool = AtomicBool::new(false);
+
+/// If CPU 0 has found the console in use, it is to look again.
 fn catch_up() {
-    if let Some(cpu) = percpu::get(0) {
+    if MISSED.swap(false, Ordering::SeqCst)
+        && let Some(cpu) = percpu::get(0)
+    {
         cpu.request(request::CONSOLE);
     }
+}
+
+/// The console, for CPU 0; or whoever has it will call.
+fn lock_or_miss() -> Option<impl DerefMut<Target = Console>> {
+    CONSOLE.try_lock().or_else(|| {
+        MISSED.store(true, Ordering::SeqCst);
+        // It may have been let go before that could be seen.
+        CONSOLE.try_lock()
+    })
 }
 
 /// Something waits to go out, or there is room for input again: makes CPU 0 see to it.
@@ -228,7 +245,7 @@ pub fn request_power_off() {
 pub fn service() {
     // This may be called where it is at work already: a byte that goes to a guest may make a message. What that says is
     // seen to by the call that is at work; and where another CPU looks at the console, that one calls when it has (`catch_up`).
-    let Some(mut console) = CONSOLE.try_lock() else { return };
+    let Some(mut console) = lock_or_miss() else { return };
     let receiving = console.receive();
     let all_sent = console.send();
     if all_sent && POWER_OFF.load(Ordering::Acquire) && console.flush_lines() {

@@ -6,8 +6,10 @@
 //! Work on a VM that takes long (one that starts afresh) is done here in steps, as its vCPU 0's turn.
 
 use aarch64_cpu::asm;
+use aarch64_cpu::registers::ELR_EL2;
 use alloc::vec::Vec;
 use core::sync::atomic::Ordering;
+use tock_registers::interfaces::{Readable, Writeable};
 use vmm::life::{Event, Phase};
 use vmm::psci::{Outcome, PowerRequest, PowerState, X0_SUCCESS};
 use vmm::sched::{Pinned, Queue, Scheduler, Shared, Times, Turn};
@@ -185,6 +187,8 @@ pub fn consider(vcpu: &'static Vcpu) {
         wake(vcpu, timer::now());
     } else if runs && state == PowerState::On {
         vcpu.note_timers();
+        // EL2's timer is set for it when the queue is asked next.
+        own().look.set(own().look.get() | (vcpu.wakes_at() != u64::MAX));
     }
 }
 
@@ -203,7 +207,10 @@ fn take_on(vcpu: &'static Vcpu, frame: &mut Frame) -> bool {
         None => {}
     }
     if !vcpu.enter() {
-        if !vm::advance(vcpu) {
+        let more = vm::advance(vcpu);
+        // Its turn went to its VM.
+        publish_times(vcpu, false, timer::now());
+        if !more {
             vcpu.interrupt();
             block(vcpu);
             consider(vcpu);
@@ -289,7 +296,9 @@ pub fn power(vcpu: &'static Vcpu, frame: &mut Frame, request: PowerRequest) {
         Outcome::StopVcpu => {
             if vcpu.vm.power.lock().all_off() {
                 // Nothing in the VM can turn a vCPU on any more.
-                turn_off(vcpu);
+                if vcpu.vm.change(Event::Stop) {
+                    log::info!("{} turned itself off", vcpu.vm.name);
+                }
             }
             put_off(vcpu, frame);
             schedule(frame);
@@ -303,7 +312,9 @@ pub fn power(vcpu: &'static Vcpu, frame: &mut Frame, request: PowerRequest) {
             leave_if_stopped(frame);
         }
         Outcome::SystemReset => {
-            vcpu.vm.change(Event::Restart);
+            if !vcpu.vm.change_itself(Event::Restart) {
+                call_again();
+            }
             leave_if_stopped(frame);
         }
     }
@@ -311,7 +322,15 @@ pub fn power(vcpu: &'static Vcpu, frame: &mut Frame, request: PowerRequest) {
 
 /// The vCPU's VM turns itself off.
 fn turn_off(vcpu: &'static Vcpu) {
-    if vcpu.vm.change(Event::Stop) {
+    if vcpu.vm.change_itself(Event::Stop) {
         log::info!("{} turned itself off", vcpu.vm.name);
+    } else {
+        call_again();
     }
+}
+
+/// Somebody has paused or stopped the VM before its own call could do something to it: if it goes on, the call is made again.
+fn call_again() {
+    // Of HVC this is the address behind the instruction, and SMC has been stepped over.
+    ELR_EL2.set(ELR_EL2.get().wrapping_sub(4));
 }

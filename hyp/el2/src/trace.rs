@@ -37,6 +37,8 @@ pub struct Trace {
     counts: [AtomicU64; EXITS.len()],
     /// How many exits there have been.
     next: AtomicU64,
+    /// How many of these were in the VM's earlier lives.
+    before: AtomicU64,
     /// ESR_EL2 (0 for an interrupt) and PC of each.
     last: [[AtomicU64; 2]; KEPT],
     /// Ticks for which it had its CPU, up to `since`.
@@ -66,6 +68,7 @@ impl Trace {
         Self {
             counts: Default::default(),
             next: AtomicU64::new(0),
+            before: AtomicU64::new(0),
             last: Default::default(),
             ran: AtomicU64::new(0),
             since: AtomicU64::new(0),
@@ -83,6 +86,11 @@ impl Trace {
             slot_esr.store(esr, Ordering::Relaxed);
             slot_pc.store(pc, Ordering::Relaxed);
         }
+    }
+
+    /// The vCPU starts: exits before this are none of its own.
+    pub fn begin(&self) {
+        self.before.store(self.next.load(Ordering::Relaxed), Ordering::Relaxed);
     }
 
     /// An exit for this reason.
@@ -110,17 +118,27 @@ impl Trace {
     pub fn times(&self, now: u64, runs: bool, ran: u64, waited: u64) -> u64 {
         let [ran_elsewhere, waited_elsewhere] = &self.elsewhere;
         let waited = waited.wrapping_add(waited_elsewhere.load(Ordering::Relaxed));
-        self.ran.store(ran.wrapping_add(ran_elsewhere.load(Ordering::Relaxed)), Ordering::Relaxed);
+        self.ran.store(ran.wrapping_add(ran_elsewhere.load(Ordering::Relaxed)), Ordering::Release);
         self.waited.store(waited, Ordering::Relaxed);
-        self.since.store(if runs { now.max(1) } else { 0 }, Ordering::Relaxed);
+        self.since.store(if runs { now.max(1) } else { 0 }, Ordering::Release);
         waited
     }
 
     /// Puts what it knows into a record, by the time `now`.
     pub fn put(&self, record: &mut VcpuRecord, now: u64) {
-        let since = self.since.load(Ordering::Relaxed);
+        // Both of one moment, or a turn would count twice; a writer that goes on and on is not waited for.
+        let read = || (self.ran.load(Ordering::Acquire), self.since.load(Ordering::Acquire));
+        let mut seen = read();
+        for _ in 0..3 {
+            let again = read();
+            if again == seen {
+                break;
+            }
+            seen = again;
+        }
+        let (ran, since) = seen;
         let runs_for = if since == 0 { 0 } else { now.saturating_sub(since) };
-        record.ran = self.ran.load(Ordering::Relaxed).saturating_add(runs_for);
+        record.ran = ran.saturating_add(runs_for);
         record.waited = self.waited.load(Ordering::Relaxed);
         for (slot, counter) in record.exits.iter_mut().zip(&self.counts) {
             *slot = counter.load(Ordering::Relaxed);
@@ -130,7 +148,7 @@ impl Trace {
     /// Puts the last exits into a report, the latest first.
     pub fn put_last(&self, report: &mut CrashRecord) {
         let next = self.next.load(Ordering::Relaxed);
-        report.exits = next.min(KEPT as u64);
+        report.exits = next.wrapping_sub(self.before.load(Ordering::Relaxed)).min(KEPT as u64);
         let places = (1..=report.exits).map(|back| next.wrapping_sub(back) as usize % KEPT);
         for (slots, place) in report.exit.chunks_exact_mut(2).zip(places) {
             for (slot, value) in slots.iter_mut().zip(self.last.get(place).into_iter().flatten()) {

@@ -191,6 +191,8 @@ impl Vcpu {
             context.reset(start);
             self.hcr.store(self.vm.hcr, Ordering::Relaxed);
             self.cleaned.store(0, Ordering::Relaxed);
+            self.instruction.store(0, Ordering::Relaxed);
+            self.trace.begin();
         }
         let before = own().vcpu.replace(Some(self));
         if before.is_some_and(|before| !core::ptr::eq(before.vm, self.vm)) {

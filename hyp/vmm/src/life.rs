@@ -115,7 +115,7 @@ impl Phase {
             (Starting | Running | Paused | Restarting | BackingOff | Preserved, Event::Stop) => Stopping,
             (Running, Event::Pause) => Paused,
             (Paused, Event::Resume) => Running,
-            (Running, Event::Crash) => Crashing,
+            (Running | Paused, Event::Crash) => Crashing,
             (Starting | Restarting, Event::Loaded) => Running,
             (Starting, Event::Refused) => Stopping,
             (Crashing, Event::BackOff) => BackingOff,

@@ -48,7 +48,7 @@ fn events_lead_where_they_should_and_nowhere_else() {
         (Event::Stop, &[(&[Starting, Running, Paused, Restarting, BackingOff, Preserved], Stopping)]),
         (Event::Pause, &[(&[Running], Paused)]),
         (Event::Resume, &[(&[Paused], Running)]),
-        (Event::Crash, &[(&[Running], Crashing)]),
+        (Event::Crash, &[(&[Running, Paused], Crashing)]),
         (Event::Loaded, &[(&[Starting, Restarting], Running)]),
         (Event::Refused, &[(&[Starting], Stopping)]),
         (Event::BackOff, &[(&[Crashing], BackingOff)]),

@@ -331,6 +331,7 @@ impl<'a> Builder<'a> {
             crashed: Mutex::new(Crashed::new()),
             due: AtomicU64::new(0),
             loaded_at: AtomicU64::new(0),
+            alarm: AtomicU64::new(u64::MAX),
             starts: AtomicU64::new(0),
             messages: Budget::new(),
         }));

@@ -120,6 +120,7 @@ impl Vm {
             3 if report.instruction >> 32 & 1 != 0 => {
                 log::error!("{name}:   the instruction at pc is {:08x}", report.instruction as u32);
             }
+            1 | 3 => {}
             REGISTERS..EL1 => {
                 let first = line.saturating_sub(REGISTERS).wrapping_mul(IN_A_ROW);
                 let row = x.get(first..).unwrap_or(&[]);

@@ -335,11 +335,7 @@ impl Holdings {
     /// Maps a part of what goes to a place.
     fn place_some(&mut self, space: &mut Space, number: usize) -> Result<(), TakeError> {
         if self.job.is_some() {
-            self.map_some(space)?;
-            if self.job.is_none() {
-                self.stage = Stage::Placing(number.saturating_add(1));
-            }
-            return Ok(());
+            return Ok(self.map_some(space)?);
         }
         let Some(Place { at, run, usage, permissions }) = self.places.get(number).copied() else {
             self.stage = Stage::Erasing(0, 0);
@@ -359,7 +355,12 @@ impl Holdings {
         let Space { stage2, tables, .. } = space;
         match job.step(stage2, tables, STEP) {
             MapStep::More(job) => self.job = Some(job),
-            MapStep::Done => {}
+            MapStep::Done => {
+                // Whoever goes on, with mapping or with unmapping, has one place more to see to.
+                if let Stage::Placing(number) = &mut self.stage {
+                    *number = number.saturating_add(1);
+                }
+            }
             MapStep::Refused(refused) => {
                 // This happens where tables run out alone, so here it may be waited for the ledger.
                 let error = refused.error;
@@ -401,7 +402,7 @@ impl Holdings {
             return Progress::More;
         }
         if self.job.is_some() {
-            // Refused or not, nothing of it is left to be done.
+            // Where it is refused, nothing of it is mapped.
             let _ = self.map_some(space);
             return Progress::More;
         }

@@ -83,11 +83,28 @@ impl Vm {
         let next = |phase| Phase::from_u8(phase).after(event).map(|phase| phase as u8);
         let changed = self.phase.fetch_update(Ordering::SeqCst, Ordering::SeqCst, next).is_ok();
         if changed {
-            for vcpu in self.vcpus() {
-                vcpu.call();
-            }
+            self.call_all();
         }
         changed
+    }
+
+    /// It does this to itself, by a vCPU that runs. `false`: somebody else has done something to it first.
+    pub fn change_itself(&self, event: Event) -> bool {
+        let next = |phase| match Phase::from_u8(phase) {
+            Phase::Running => Phase::Running.after(event).map(|phase| phase as u8),
+            _ => None,
+        };
+        let changed = self.phase.fetch_update(Ordering::SeqCst, Ordering::SeqCst, next).is_ok();
+        if changed {
+            self.call_all();
+        }
+        changed
+    }
+
+    fn call_all(&self) {
+        for vcpu in self.vcpus() {
+            vcpu.call();
+        }
     }
 
     /// Its vCPUs leave, to go on later where they were. Its counters stand still once they have.
@@ -135,9 +152,9 @@ impl Vm {
         let now = self.time();
         let mut watchdog = self.watchdog.lock();
         let possible = watchdog.set_timeout(seconds, now);
+        let deadline = watchdog.deadline();
         drop(watchdog);
-        // What is due sooner now has to be waited for.
-        self.see_to_deadlines();
+        self.see_to_deadline(deadline);
         possible
     }
 
@@ -150,10 +167,9 @@ impl Vm {
         } else {
             watchdog.turn_off()
         }
+        let deadline = watchdog.deadline();
         drop(watchdog);
-        if on {
-            self.see_to_deadlines();
-        }
+        self.see_to_deadline(deadline);
     }
 
     /// Feeds its watchdog, if it is on. When the time comes that was waited for before, it is seen that there is more.
@@ -169,6 +185,13 @@ impl Vm {
     pub fn watchdog_left(&self) -> u64 {
         let now = self.time();
         self.watchdog.lock().left(now)
+    }
+
+    /// Its watchdog is due at this time of its own, if it is on.
+    fn see_to_deadline(&self, deadline: Option<u64>) {
+        if let Some(deadline) = deadline {
+            self.see_to_alarm(deadline.saturating_add(self.clock_offset()));
+        }
     }
 
     /// What its counters show now.
@@ -291,9 +314,8 @@ impl Vm {
             }
             Phase::Running => {
                 let clock = *self.clock.lock();
-                let mut watchdog = self.watchdog.lock();
+                let watchdog = self.watchdog.lock();
                 if watchdog.has_expired(clock.at(now)) {
-                    watchdog.turn_off();
                     drop(watchdog);
                     self.crash_by_watchdog(now);
                     return None;

@@ -107,6 +107,8 @@ pub struct Vm {
     due: AtomicU64,
     /// When it was loaded last, in ticks.
     loaded_at: AtomicU64,
+    /// When its deadlines are looked at next, in ticks.
+    alarm: AtomicU64,
     /// How often it was started.
     starts: AtomicU64,
     /// How many messages it may still provoke.
@@ -341,11 +343,11 @@ impl Vm {
         let mut rtc = self.rtc.lock();
         let line = rtc.write(offset, value, now);
         self.apply(VIRT.rtc.intid(), line);
-        let has_deadline = rtc.next_deadline().is_some();
+        let deadline = rtc.next_deadline();
         drop(rtc);
         // A deadline that is gone is noticed when it comes.
-        if has_deadline {
-            self.see_to_deadlines();
+        if let Some(deadline) = deadline {
+            self.see_to_alarm(deadline);
         }
     }
 
@@ -357,7 +359,17 @@ impl Vm {
         self.apply(VIRT.rtc.intid(), line);
         let alarm = rtc.next_deadline();
         drop(rtc);
-        alarm.into_iter().chain(self.see_to_life(now)).min()
+        let next = alarm.into_iter().chain(self.see_to_life(now)).min();
+        self.alarm.store(next.unwrap_or(u64::MAX), Ordering::Relaxed);
+        next
+    }
+
+    /// Has [`tick`](Self::tick) called when something is due at `deadline`, in ticks, if it won't be before that: a guest can't have
+    /// others' CPU look at its deadlines again and again.
+    fn see_to_alarm(&self, deadline: u64) {
+        if deadline < self.alarm.load(Ordering::Relaxed) {
+            self.see_to_deadlines();
+        }
     }
 
     /// Has [`tick`](Self::tick) called soon, on the CPU of vCPU 0.
