@@ -91,6 +91,15 @@ impl Shell {
         Err(Failure::Wrong(format!("{name} doesn't become {state}: {last:?}")))
     }
 
+    /// Pauses a VM. It is only about to pause as long as one of its vCPUs is still on a CPU.
+    fn pause(&mut self, name: &str) -> Outcome {
+        let said = self.run(&format!("pause {name}"))?;
+        ensure([": pausing\n", ": paused\n"].iter().any(|state| said == format!("{name}{state}")), || {
+            format!("`pause {name}` says {said:?}")
+        })?;
+        self.wait_for(name, "paused").map(drop)
+    }
+
     /// Looks until this is so.
     fn wait(&mut self, what: &str, mut is_so: impl FnMut(&mut Self) -> Outcome<bool>) -> Outcome {
         for _ in 0..LOOKS {
@@ -248,8 +257,7 @@ fn make_run(scenario: &Scenario, gic: u8) -> Outcome {
     for name in ["linux", "monitor", "pulse"] {
         ensure_equal(name, shell.row(name)?.state(), "running")?;
     }
-    shell.run("pause linux")?;
-    shell.wait_for("linux", "paused")?;
+    shell.pause("linux")?;
     shell.run("resume linux")?;
     shell.board.expect_ever(r"(?m)^\[linux\] awake 42\n")?;
     shell.run("restart linux")?;
@@ -291,9 +299,8 @@ fn life(scenario: &Scenario, gic: u8) -> Outcome {
     let mut shell = Shell::boot(scenario, &Machine::new(gic, 2), &vms)?;
     shell.board.expect_ever(r"(?m)^\[hello\] hello: tick 10 of 10\n")?;
 
-    shell.check("pause hello", "hello: paused\n")?;
+    shell.pause("hello")?;
     shell.check("pause hello", "pause: hello is paused, which doesn't allow that (WRONG_STATE)\n")?;
-    ensure_equal("the state", shell.row("hello")?.state(), "paused")?;
     shell.check("resume hello", "hello: running\n")?;
 
     // What it held is given back, and it has as much again when it is started.
@@ -346,7 +353,7 @@ fn top(scenario: &Scenario, gic: u8) -> Outcome {
     // It asks for three VMs and their vCPUs each second, and sleeps.
     let (own, calls) = (picture.of("monitor.0", RUN)?, picture.of("monitor.0", HVC)?);
     ensure(own < 20.0 && calls >= 6.0, || format!("the monitor: {own} %, {calls} calls in a second"))?;
-    shell.check("pause large", "large: paused\n")?;
+    shell.pause("large")?;
     let picture = shell.top(2)?;
     let (small, large) = (picture.of("small.0", RUN)?, picture.of("large.0", RUN)?);
     ensure(large == 0.0 && small > 80.0, || format!("large is paused and ran {large} %, small {small} %"))?;
