@@ -67,6 +67,15 @@ impl Vm {
             .property("bootargs", &format!("\"{arguments}\""))
     }
 
+    /// The guest that drives devices of the board. `arguments` is its command line, see its `main.rs`.
+    pub fn driver(arguments: &str, nodes: &[&str]) -> Self {
+        let nodes: Vec<String> = nodes.iter().map(|node| format!("{node:?}")).collect();
+        Self::sized("driver", 1, 16)
+            .payload("elf", "driver.elf")
+            .property("bootargs", &format!("\"{arguments}\""))
+            .property("passthrough", &nodes.join(", "))
+    }
+
     /// A channel between two virtual machines, which stands beside them in the manifest. `size` in KiB.
     pub fn channel(name: &str, [first, second]: [&str; 2], size: u32) -> Self {
         let channel = Self { name: name.to_owned(), properties: Vec::new() };

@@ -63,6 +63,7 @@ fn describe(config: &VmConfig<'_>, channels: &[ChannelEnd<'_>]) -> Result<String
         channels,
         seeds: Some(Seeds { rng: [0; 64], kaslr: 0 }),
         watchdog: config.watchdog,
+        devices: &[],
     };
     let plan = payload::plan(config, &VIRT, guest_tree::size(&tree))
         .map_err(|error| format!("/{}: {error}", config.name))?;

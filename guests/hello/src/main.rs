@@ -10,7 +10,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 
 use runtime::gic::{Interrupt, Version};
 use runtime::timer::{self, Timer};
-use runtime::{cpu, gic, hypervisor, interrupts, machine, println};
+use runtime::{gic, hypervisor, interrupts, machine, println};
 
 runtime::entry!(main);
 
@@ -29,7 +29,7 @@ fn main() -> ! {
     interrupts::set_handler(tick);
     gic::enable(Timer::Virtual.intid());
     Timer::Virtual.start(timer::now() + timer::milliseconds(TICK_MS));
-    sleep_until(|| TICKED.load(Ordering::Relaxed) == TICKS);
+    interrupts::sleep_until(|| TICKED.load(Ordering::Relaxed) == TICKS);
     shell::run()
 }
 
@@ -45,15 +45,5 @@ fn tick(interrupt: Interrupt) {
         Timer::Virtual.start(Timer::Virtual.deadline() + timer::milliseconds(TICK_MS));
     } else {
         Timer::Virtual.stop();
-    }
-}
-
-/// Sleeps until the condition holds, which an interrupt handler makes true. IRQs are masked while it is looked at, so
-/// that none comes between the look and the sleep: one that waits ends WFI at once.
-fn sleep_until(mut condition: impl FnMut() -> bool) {
-    while !condition() {
-        cpu::wait_for_interrupt();
-        cpu::unmask_irqs();
-        cpu::mask_irqs();
     }
 }

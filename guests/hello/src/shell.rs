@@ -1,44 +1,12 @@
 //! What one can type: a line at a time, echoed, with backspace. Input comes by interrupt.
 
-use core::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
-
 use runtime::console::{self, RECEIVE_TIMEOUT, RX, register};
 use runtime::gic::{self, Interrupt};
-use runtime::{machine, power, print, println, timer};
+use runtime::queue::Queue;
+use runtime::{interrupts, machine, power, print, println, timer};
 
-/// Bytes between the interrupt handler and the shell, both on the boot CPU.
-struct Ring {
-    bytes: [AtomicU8; SIZE],
-    /// Bytes ever put in, and ever taken out.
-    put: AtomicUsize,
-    taken: AtomicUsize,
-}
-
-const SIZE: usize = 256;
-
-static RING: Ring =
-    Ring { bytes: [const { AtomicU8::new(0) }; SIZE], put: AtomicUsize::new(0), taken: AtomicUsize::new(0) };
-
-impl Ring {
-    /// Puts a byte in. What doesn't fit is lost, as on a terminal whose reader is too slow.
-    fn put(&self, byte: u8) {
-        let put = self.put.load(Ordering::Relaxed);
-        if put - self.taken.load(Ordering::Acquire) < SIZE {
-            self.bytes[put % SIZE].store(byte, Ordering::Relaxed);
-            self.put.store(put + 1, Ordering::Release);
-        }
-    }
-
-    fn take(&self) -> Option<u8> {
-        let taken = self.taken.load(Ordering::Relaxed);
-        if taken == self.put.load(Ordering::Acquire) {
-            return None;
-        }
-        let byte = self.bytes[taken % SIZE].load(Ordering::Relaxed);
-        self.taken.store(taken + 1, Ordering::Release);
-        Some(byte)
-    }
-}
+/// What has come in.
+static HEARD: Queue = Queue::new();
 
 /// The UART's handler.
 pub fn receive(interrupt: Interrupt) {
@@ -47,7 +15,7 @@ pub fn receive(interrupt: Interrupt) {
         return;
     }
     while let Some(byte) = console::read_byte() {
-        RING.put(byte);
+        HEARD.put(byte);
     }
 }
 
@@ -102,8 +70,8 @@ fn read_line() -> Line {
     let mut line = Line { bytes: [0; 80], length: 0 };
     loop {
         let mut byte = None;
-        crate::sleep_until(|| {
-            byte = RING.take();
+        interrupts::sleep_until(|| {
+            byte = HEARD.take();
             byte.is_some()
         });
         if byte.is_some_and(|byte| line.push(byte)) {

@@ -53,7 +53,7 @@ fn main() -> ! {
     for report in 1.. {
         deadline = after(deadline, timer::now() + period());
         Timer::Virtual.start(deadline);
-        sleep_until_stopped();
+        interrupts::sleep_until(|| Timer::Virtual.control() & timer::ENABLE == 0);
         deadline = Timer::Virtual.deadline();
         let mut samples = SAMPLES.lock();
         samples.report(report);
@@ -107,14 +107,4 @@ fn tick(interrupt: Interrupt) {
     drop(samples);
     Timer::Virtual.set_deadline(after(deadline, now + 1));
     cpu::count_down(ROUNDS.load(Ordering::Relaxed));
-}
-
-/// Sleeps until the handler has stopped the timer. IRQs are masked while that is looked at, so that none comes between
-/// the look and the sleep: one that waits ends WFI at once.
-fn sleep_until_stopped() {
-    while Timer::Virtual.control() & timer::ENABLE != 0 {
-        cpu::wait_for_interrupt();
-        cpu::unmask_irqs();
-        cpu::mask_irqs();
-    }
 }

@@ -2,6 +2,7 @@
 
 use core::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 
+use crate::cpu;
 use crate::gic::{self, Interrupt};
 
 /// A handler. It runs on the CPU that took the interrupt, with IRQs masked; it may unmask them, for interrupts of
@@ -14,6 +15,16 @@ static SPURIOUS: AtomicU64 = AtomicU64::new(0);
 /// Makes `handler` the one for all CPUs.
 pub fn set_handler(handler: Handler) {
     HANDLER.store(handler as *mut (), Ordering::Release);
+}
+
+/// Sleeps until the condition holds, which an interrupt handler makes true. IRQs are masked while it is looked at, so
+/// that none comes between the look and the sleep: one that waits ends WFI at once.
+pub fn sleep_until(mut condition: impl FnMut() -> bool) {
+    while !condition() {
+        cpu::wait_for_interrupt();
+        cpu::unmask_irqs();
+        cpu::mask_irqs();
+    }
 }
 
 /// How often an IRQ exception came and no interrupt was there to be acknowledged.

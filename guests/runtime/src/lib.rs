@@ -7,6 +7,7 @@
 //! It has no heap, no tasks and no drivers beyond the machine's own devices. All `unsafe` of the guests is in here.
 #![no_std]
 
+pub mod board;
 pub mod boot;
 pub mod cache;
 pub mod call;
@@ -26,6 +27,7 @@ pub mod mmio;
 pub mod mmu;
 pub mod power;
 pub mod probe;
+pub mod queue;
 pub mod random;
 pub mod registers;
 pub mod rtc;

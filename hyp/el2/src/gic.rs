@@ -13,6 +13,7 @@ use platform::tree::{Board, Gic, Timer};
 use spin::Once;
 use vgic::{CpuInterface, Line, ListRegister, ListRegisters, Maintenance, Model, Physical, PhysicalIntId};
 
+use crate::lock::Mutex;
 use crate::percpu::{self, PerCpu, own, this_cpu};
 
 /// The SGI that makes a CPU look at its requests.
@@ -53,6 +54,8 @@ struct Controller {
     targets: Vec<AtomicU8>,
     /// GICv2: physical interrupts that guests have are deactivated here ([`EndedHere`]).
     ends_here: bool,
+    /// Who holds it may change how an interrupt is signalled.
+    triggers: Mutex<()>,
 }
 
 static CONTROLLER: Once<Controller> = Once::new();
@@ -106,6 +109,7 @@ pub fn init(board: &Board<'_>) -> Result<(), GicError> {
         redistributors: percpu::all().map(|_| Once::new()).collect(),
         targets: percpu::all().map(|_| AtomicU8::new(0)).collect(),
         ends_here,
+        triggers: Mutex::new(()),
     });
     Ok(())
 }
@@ -143,7 +147,7 @@ pub fn init_cpu() -> Result<(), &'static str> {
     };
     own().gic.set(Some(gic));
     for intid in [KICK, controller.lines.maintenance, controller.lines.timer.hypervisor] {
-        controller.set_private_enabled(cpu.index, intid, true);
+        controller.set_enabled(cpu.index, intid, true);
     }
     Ok(())
 }
@@ -164,27 +168,31 @@ pub fn model() -> Model {
 /// Sends an SPI of EL2's own to the CPU that runs, and turns it on.
 pub fn take_spi(intid: u32, trigger: Trigger) {
     let Some(controller) = CONTROLLER.get() else { return };
-    let cpu = this_cpu();
-    match &controller.distributor {
-        Distributor::V2(distributor) => {
-            distributor.route(intid, distributor.own_target(), trigger);
-            distributor.set_enabled(intid, true);
-        }
-        Distributor::V3(distributor) => {
-            distributor.route(intid, cpu.mpidr, trigger);
-            distributor.set_enabled(intid, true);
-        }
+    controller.route(intid, this_cpu());
+    controller.set_trigger(intid, trigger);
+    controller.set_enabled(this_cpu().index, intid, true);
+}
+
+/// Whether the board has this SPI.
+pub fn has_spi(intid: u32) -> bool {
+    match CONTROLLER.get().map(|controller| &controller.distributor) {
+        Some(Distributor::V2(distributor)) => distributor.has_spi(intid),
+        Some(Distributor::V3(distributor)) => distributor.has_spi(intid),
+        None => false,
     }
+}
+
+/// Sends an SPI of a guest's device to a CPU. It stays off until the guest turns it on.
+pub fn give_spi(intid: u32, trigger: Trigger, cpu: &PerCpu) {
+    let Some(controller) = CONTROLLER.get() else { return };
+    controller.route(intid, cpu);
+    controller.set_trigger(intid, trigger);
 }
 
 /// Turns off an interrupt that nobody owns, on this CPU.
 pub fn silence(intid: u32) {
     let Some(controller) = CONTROLLER.get() else { return };
-    match (&controller.distributor, intid) {
-        (_, 0..32) => controller.set_private_enabled(this_cpu().index, intid, false),
-        (Distributor::V2(distributor), _) => distributor.set_enabled(intid, false),
-        (Distributor::V3(distributor), _) => distributor.set_enabled(intid, false),
-    }
+    controller.set_enabled(this_cpu().index, intid, false);
 }
 
 /// Makes a CPU exit from its guest, or wake; the one that runs as soon as it goes on.
@@ -205,52 +213,78 @@ pub fn kick(target: &PerCpu) {
     }
 }
 
+/// What is done to an interrupt; a private one on the CPU with this number.
 impl Controller {
-    fn set_private_enabled(&self, cpu: usize, intid: u32, enabled: bool) {
-        match &self.distributor {
-            Distributor::V2(distributor) => distributor.set_enabled(intid, enabled),
-            Distributor::V3(_) => {
-                if let Some(redistributor) = self.redistributors.get(cpu).and_then(Once::get) {
+    fn redistributor(&self, cpu: usize) -> Option<&v3::Redistributor> {
+        self.redistributors.get(cpu).and_then(Once::get)
+    }
+
+    fn set_enabled(&self, cpu: usize, intid: u32, enabled: bool) {
+        match (&self.distributor, intid) {
+            (Distributor::V2(distributor), _) => distributor.set_enabled(intid, enabled),
+            (Distributor::V3(distributor), 32..) => distributor.set_enabled(intid, enabled),
+            (Distributor::V3(_), _) => {
+                if let Some(redistributor) = self.redistributor(cpu) {
                     redistributor.set_enabled(intid, enabled);
                 }
             }
         }
     }
 
-    fn set_private_active(&self, cpu: usize, intid: u32, active: bool) {
-        // An acknowledge by system register must reach the redistributor before this does.
+    fn set_active(&self, cpu: usize, intid: u32, active: bool) {
+        // An acknowledge by system register must reach the distributor before this does.
         aarch64_cpu::asm::barrier::dsb(aarch64_cpu::asm::barrier::SY);
-        let mask = 1u32.wrapping_shl(intid);
-        match &self.distributor {
-            Distributor::V2(distributor) => distributor.set_private_active(mask, active),
-            Distributor::V3(_) => {
-                if let Some(redistributor) = self.redistributors.get(cpu).and_then(Once::get) {
-                    redistributor.set_active(mask, active);
+        match (&self.distributor, intid) {
+            (Distributor::V2(distributor), _) => distributor.set_active(intid, active),
+            (Distributor::V3(distributor), 32..) => distributor.set_active(intid, active),
+            (Distributor::V3(_), _) => {
+                if let Some(redistributor) = self.redistributor(cpu) {
+                    redistributor.set_active(1u32.wrapping_shl(intid), active);
                 }
             }
         }
     }
 
-    fn is_private_pending(&self, cpu: usize, intid: u32) -> bool {
-        let pending = match &self.distributor {
-            Distributor::V2(distributor) => distributor.private_pending(),
-            Distributor::V3(_) => match self.redistributors.get(cpu).and_then(Once::get) {
-                Some(redistributor) => redistributor.pending(),
-                None => 0,
-            },
-        };
-        pending & 1u32.wrapping_shl(intid) != 0
+    fn is_pending(&self, cpu: usize, intid: u32) -> bool {
+        match (&self.distributor, intid) {
+            (Distributor::V2(distributor), _) => distributor.is_pending(intid),
+            (Distributor::V3(distributor), 32..) => distributor.is_pending(intid),
+            (Distributor::V3(_), _) => {
+                let pending = self.redistributor(cpu).map_or(0, v3::Redistributor::pending);
+                pending & 1u32.wrapping_shl(intid) != 0
+            }
+        }
     }
 
-    fn set_private_pending(&self, cpu: usize, intid: u32, pending: bool) {
-        let mask = 1u32.wrapping_shl(intid);
-        match &self.distributor {
-            Distributor::V2(distributor) => distributor.set_private_pending(mask, pending),
-            Distributor::V3(_) => {
-                if let Some(redistributor) = self.redistributors.get(cpu).and_then(Once::get) {
-                    redistributor.set_pending(mask, pending);
+    fn set_pending(&self, cpu: usize, intid: u32, pending: bool) {
+        match (&self.distributor, intid) {
+            (Distributor::V2(distributor), _) => distributor.set_pending(intid, pending),
+            (Distributor::V3(distributor), 32..) => distributor.set_pending(intid, pending),
+            (Distributor::V3(_), _) => {
+                if let Some(redistributor) = self.redistributor(cpu) {
+                    redistributor.set_pending(1u32.wrapping_shl(intid), pending);
                 }
             }
+        }
+    }
+
+    /// Sends an SPI to a CPU.
+    fn route(&self, intid: u32, cpu: &PerCpu) {
+        match &self.distributor {
+            Distributor::V2(distributor) => {
+                let target = self.targets.get(cpu.index).map_or(0, |target| target.load(Ordering::Relaxed));
+                distributor.route(intid, target);
+            }
+            Distributor::V3(distributor) => distributor.route(intid, cpu.mpidr),
+        }
+    }
+
+    /// Sets how an SPI is signalled.
+    fn set_trigger(&self, intid: u32, trigger: Trigger) {
+        let _alone = self.triggers.lock();
+        match &self.distributor {
+            Distributor::V2(distributor) => distributor.set_trigger(intid, trigger),
+            Distributor::V3(distributor) => distributor.set_trigger(intid, trigger),
         }
     }
 }
@@ -392,7 +426,7 @@ impl HardwareV2<'_> {
         let lr = ListRegister::from_gich(self.0.read_lr(n));
         self.0.write_lr(n, 0);
         if !lr.pending() && !lr.active() {
-            self.1.set_private_active(this_cpu().index, u32::from(physical.0), false);
+            self.1.set_active(this_cpu().index, u32::from(physical.0), false);
         }
     }
 }
@@ -492,7 +526,7 @@ impl ListRegisters for HardwareV2<'_> {
     }
 }
 
-/// The CPU on which a private line's vCPU is loaded: only those that are loaded are asked about.
+/// The CPU on which a line's vCPU is: of private lines, only those of vCPUs that are loaded are asked about.
 fn cpu_of(line: Line) -> usize {
     let vm = own().vcpu.get().map(|vcpu| vcpu.vm);
     let vcpu = vm.and_then(|vm| vm.vcpus().get(usize::from(line.vcpu.0)));
@@ -501,23 +535,29 @@ fn cpu_of(line: Line) -> usize {
 
 macro_rules! physical {
     ($hardware:ident) => {
-        /// Lines that are mapped to physical ones. All are private so far (the timers'): SPIs of passed-through
-        /// devices aren't handed out, so nothing is done for them.
+        /// Lines that are mapped to physical ones: the timers', and those of devices that guests have.
         impl Physical for $hardware<'_> {
             fn set_enabled(&mut self, line: Line, enabled: bool) {
-                self.1.set_private_enabled(cpu_of(line), u32::from(line.physical.0), enabled);
+                self.1.set_enabled(cpu_of(line), u32::from(line.physical.0), enabled);
             }
             fn set_active(&mut self, line: Line, active: bool) {
-                self.1.set_private_active(cpu_of(line), u32::from(line.physical.0), active);
+                self.1.set_active(cpu_of(line), u32::from(line.physical.0), active);
             }
             fn set_pending(&mut self, line: Line, pending: bool) {
-                self.1.set_private_pending(cpu_of(line), u32::from(line.physical.0), pending);
+                self.1.set_pending(cpu_of(line), u32::from(line.physical.0), pending);
             }
             fn is_pending(&mut self, line: Line) -> bool {
-                self.1.is_private_pending(cpu_of(line), u32::from(line.physical.0))
+                self.1.is_pending(cpu_of(line), u32::from(line.physical.0))
             }
-            fn set_edge(&mut self, _: Line, _: bool) {}
-            fn set_target(&mut self, _: Line) {}
+            fn set_edge(&mut self, line: Line, edge: bool) {
+                let trigger = if edge { Trigger::Edge } else { Trigger::Level };
+                self.1.set_trigger(u32::from(line.physical.0), trigger);
+            }
+            fn set_target(&mut self, line: Line) {
+                if let Some(cpu) = percpu::get(cpu_of(line)) {
+                    self.1.route(u32::from(line.physical.0), cpu);
+                }
+            }
         }
     };
 }

@@ -1,12 +1,47 @@
 //! Physical interrupts: EL2's own, and those that it hands to the guest that owns them.
 
+use alloc::vec::Vec;
+
 use aarch64_cpu::asm::barrier;
+use spin::Once;
 use vgic::{IntId, Kicks, VcpuId};
 
 use crate::gic::{self, Acknowledged, CpuGic, Lines, with_hardware};
 use crate::percpu::{own, request, this_cpu};
 use crate::vcpu::Vcpu;
+use crate::vm::Vm;
 use crate::{console, crash, run, timer, vm};
+
+/// Who has the lines of the board's devices, by INTID, and as which interrupts. Those that nobody has are EL2's, or nobody's.
+static OWNERS: Once<Vec<Option<Owner>>> = Once::new();
+
+/// The first INTID of a line that CPUs share.
+const FIRST_SPI: u32 = 32;
+
+/// Whose a line is.
+#[derive(Clone, Copy)]
+pub struct Owner {
+    /// The VM.
+    pub vm: &'static Vm,
+    /// The interrupt that it has for it.
+    pub intid: IntId,
+}
+
+/// Says who has which lines, by their INTIDs. Once, before guests run.
+pub fn give_lines(lines: impl Iterator<Item = (u16, Owner)> + Clone) {
+    let most = lines.clone().map(|(intid, _)| intid).max();
+    let mut owners = alloc::vec![None; most.map_or(0, |most| usize::from(most).saturating_add(1))];
+    for (intid, owner) in lines {
+        if let Some(place) = owners.get_mut(usize::from(intid)) {
+            *place = Some(owner);
+        }
+    }
+    OWNERS.call_once(|| owners);
+}
+
+fn owner_of(intid: u32) -> Option<Owner> {
+    OWNERS.get()?.get(intid as usize).copied().flatten()
+}
 
 /// Takes the interrupt that made a guest exit, or woke this CPU, if there is one. One at a time: another one that waits
 /// brings the guest back at once.
@@ -18,6 +53,11 @@ pub fn take() {
     }
     gic.drop_priority(interrupt);
     let vcpu = run::loaded();
+    if interrupt.intid >= FIRST_SPI
+        && let Some(owner) = owner_of(interrupt.intid)
+    {
+        return inject_shared(owner);
+    }
     let guests = match interrupt.intid {
         intid if intid == lines.timer.virtual_ => Some(IntId::VIRTUAL_TIMER),
         intid if intid == lines.timer.physical => Some(IntId::PHYSICAL_TIMER),
@@ -38,6 +78,13 @@ fn inject(vcpu: &'static Vcpu, intid: IntId) {
         kicks.without(vcpu.id) | vgic.sync(vcpu.id, &mut hardware)
     });
     vcpu.vm.kick(kicks.unwrap_or(Kicks::NONE));
+}
+
+/// Hands a line of a device to the VM that has it, whose EOI deactivates it. It is sent to the CPU of the vCPU that the VM has
+/// chosen, so whoever runs here instead shares this CPU with that one.
+fn inject_shared(Owner { vm, intid }: Owner) {
+    let kicks = with_hardware!(|hardware| vm.vgic.lock().inject_mapped(VcpuId(0), intid, &mut hardware));
+    vm.kick(kicks.unwrap_or(Kicks::NONE));
 }
 
 fn take_own(gic: CpuGic, lines: &Lines, interrupt: Acknowledged, vcpu: Option<&'static Vcpu>) {

@@ -10,7 +10,10 @@ use core::ops::DerefMut;
 use buddy_system_allocator::{FrameAllocator, LockedHeap};
 use platform::tree::{Board, Range};
 use spin::Once;
-use stage2::{Inventory, Kind, LedgerError, PAGE_SIZE, Pa, PaRange, Progress, Run, Transfer, VmSet};
+use stage2::{
+    ADDRESS_BITS, Inventory, Kind, LedgerError, PAGE_SIZE, Pa, PaRange, Progress, Run, Transfer, VmSet,
+};
+use vmm::passthrough::{Devices, Span};
 
 use crate::image;
 use crate::lock::Mutex;
@@ -191,13 +194,13 @@ fn pages(range: &Range) -> (u64, u64) {
 ///
 /// # Errors
 /// When the tree and what was loaded contradict each other.
-pub fn init(board: &Board<'_>, tree: u64, tree_size: u64) -> Result<(), MemoryError> {
+pub fn init(board: &Board<'_>, tree: &[u8], devices: Option<&Devices<'_>>) -> Result<(), MemoryError> {
     let image = image::layout();
     let image_range = Range { start: Pa::new(image.start), size: image.end - image.start };
     if !is_ram(board, image_range) {
         return Err(MemoryError::ImageOutside { image: image.start });
     }
-    let tree = Range { start: Pa::new(tree), size: tree_size };
+    let tree = Range { start: Pa::new(tree.as_ptr().addr() as u64), size: tree.len() as u64 };
     if !is_ram(board, tree) {
         return Err(MemoryError::TreeOutside { tree: tree.start.as_u64() });
     }
@@ -222,10 +225,43 @@ pub fn init(board: &Board<'_>, tree: u64, tree_size: u64) -> Result<(), MemoryEr
         // The guest's CPU interface: 8 KiB, whatever the tree says of what lies behind.
         inventory.declare(PaRange::new(gicv.start, GICV_BYTES)?, Kind::Banked)?;
     }
+    for pages in devices.map(Devices::pages).unwrap_or_default() {
+        declare_devices(&mut inventory, board, pages)?;
+    }
     let image_pages = PaRange::new(Pa::new(image.start), image.end - image.start)?;
     inventory.declare(image_pages, Kind::Hypervisor)?;
     LEDGER.call_once(|| Mutex::new(inventory.finish()));
     log::info!("{} MiB of RAM free", total >> 20);
+    Ok(())
+}
+
+/// Writes pages down as a device's that a VM may be given, but for those that EL2 uses or that are memory.
+fn declare_devices(
+    inventory: &mut Inventory<Vec<Run>>,
+    board: &Board<'_>,
+    span: Span,
+) -> Result<(), LedgerError> {
+    let gic = match &board.gic {
+        Some(platform::tree::Gic::V2 { gicd, gicc, gich, gicv, .. }) => {
+            alloc::vec![*gicd, *gicc, *gich, *gicv]
+        }
+        Some(platform::tree::Gic::V3 { gicd, redistributors, .. }) => {
+            core::iter::once(gicd).chain(redistributors).copied().collect()
+        }
+        None => Vec::new(),
+    };
+    let reserved = board.reserved.iter().map(|reserved| &reserved.range);
+    let mut taken: Vec<(u64, u64)> = gic.iter().chain(&board.memory).chain(reserved).map(pages).collect();
+    taken.push((1 << ADDRESS_BITS, u64::MAX));
+    taken.sort_unstable();
+    let mut start = span.start;
+    for (from, to) in taken {
+        let end = from.min(span.end);
+        if start < end {
+            inventory.declare(PaRange::new(Pa::new(start), end - start)?, Kind::Device)?;
+        }
+        start = start.max(to);
+    }
     Ok(())
 }
 

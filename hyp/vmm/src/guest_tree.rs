@@ -1,6 +1,6 @@
 //! The device tree that a VM is given: names and values as on QEMU's `virt`, less what Hanok doesn't offer; and its channels.
 //!
-//! Equal input gives equal bytes. Nothing is read from the board's tree.
+//! Equal input gives equal bytes. Of the board's tree it has what [`passthrough`](crate::passthrough) makes of it, and nothing else.
 
 use alloc::format;
 use alloc::vec::Vec;
@@ -34,6 +34,8 @@ pub struct GuestTree<'a> {
     pub seeds: Option<Seeds>,
     /// The seconds within which it must feed its watchdog, if it has one.
     pub watchdog: Option<u32>,
+    /// What it has of the board's devices ([`Given::nodes`](crate::passthrough::Given::nodes)).
+    pub devices: &'a [DeviceTreeNode],
 }
 
 /// The version of a VM's interrupt controller.
@@ -117,6 +119,9 @@ pub fn build(tree: &GuestTree<'_>) -> Vec<u8> {
     }
     for end in tree.channels {
         root.add_child(channel(end, tree.layout));
+    }
+    for device in tree.devices {
+        root.add_child(device.clone());
     }
     let console = format!("/{}", uart_name(&tree.layout.uart));
     let mut aliases = node("aliases");

@@ -99,6 +99,19 @@ impl ChannelWindow {
     }
 }
 
+/// Room for devices of the board.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DeviceRoom {
+    /// Their registers are where the board has them, and their interrupts have the board's numbers; `registers` is of no account.
+    pub one_to_one: bool,
+    /// Where their registers go.
+    pub registers: Region,
+    /// Their first interrupt: the number of a shared peripheral interrupt.
+    pub first_spi: u32,
+    /// How many interrupts there are.
+    pub spis: u32,
+}
+
 /// Where everything is in a VM's intermediate physical address space.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Layout {
@@ -122,9 +135,11 @@ pub struct Layout {
     pub flash: [Region; 2],
     /// The VM's ends of channels: the one with number n has the place n.
     pub channels: ChannelWindow,
+    /// The board's devices that the VM is given.
+    pub devices: DeviceRoom,
 }
 
-/// The memory map of QEMU's `virt` machine. What Hanok adds to it lies where that machine has nothing, whatever it is given: channels
+/// The memory map of QEMU's `virt` machine. The board's devices are where it has its platform bus, which is for such devices. What Hanok adds to it lies where that machine has nothing, whatever it is given: channels
 /// between the end of its high PCIe configuration space (0x40_2000_0000) and its high PCIe window (0x80_0000_0000), their SPIs behind those of
 /// its platform bus (112 to 175).
 pub const VIRT: Layout = Layout {
@@ -141,5 +156,11 @@ pub const VIRT: Layout = Layout {
         memory: Region::new(0x50_0000_0000, 256 * MIB),
         slot_size: 16 * MIB,
         first_spi: 192,
+    },
+    devices: DeviceRoom {
+        one_to_one: false,
+        registers: Region::new(0x0c00_0000, 32 * MIB),
+        first_spi: 112,
+        spis: 64,
     },
 };

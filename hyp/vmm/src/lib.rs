@@ -42,6 +42,7 @@ pub mod inject;
 pub mod layout;
 pub mod life;
 pub mod manifest;
+pub mod passthrough;
 pub mod payload;
 pub mod placement;
 pub mod psci;

@@ -5,6 +5,7 @@
 //! checked later. `docs/manifest.md` describes every property.
 
 mod channel;
+mod devices;
 mod error;
 mod value;
 mod vm;
@@ -114,6 +115,36 @@ pub struct VmConfig<'a> {
     pub watchdog: Option<u32>,
     /// What it may ask of other VMs: bits of [`abi::hanok::right`].
     pub rights: u32,
+    /// Where things are in it.
+    pub layout: LayoutKind,
+    /// Where its RAM is, with [`LayoutKind::Board`] alone: a multiple of [`MEMORY_UNIT`]. `None`: Hanok finds a place.
+    pub memory_address: Option<u64>,
+    /// The board's devices that it is given.
+    pub devices: DeviceConfig<'a>,
+}
+
+/// Whose addresses a VM has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum LayoutKind {
+    /// Those of QEMU's `virt` machine.
+    #[default]
+    Virt,
+    /// The board's own, and its RAM at the addresses that it really has.
+    Board,
+}
+
+/// What the manifest says of the board's devices that a VM is given. Whether the board has them is found out later
+/// ([`Devices::give`](crate::passthrough::Devices::give)).
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct DeviceConfig<'a> {
+    /// Their nodes in the board's tree: paths or aliases.
+    pub nodes: Vec<&'a str>,
+    /// It may have devices that can reach all memory.
+    pub unprotected_dma: bool,
+    /// It may have devices that control pins.
+    pub pin_control: bool,
+    /// The rates of the clocks for which the board's tree has none, in Hz, in the order in which the devices name them.
+    pub clock_rates: Vec<u32>,
 }
 
 /// What the manifest says of a channel: memory that two VMs share, and a doorbell each way.

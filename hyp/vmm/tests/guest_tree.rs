@@ -18,6 +18,7 @@ fn tree(gic: GicVersion) -> GuestTree<'static> {
         channels: &[],
         seeds: None,
         watchdog: None,
+        devices: &[],
     }
 }
 

@@ -7,7 +7,10 @@ use dtoolkit::ToPropertyValue;
 use node::{Node, blob, bundle, root};
 use vmm::layout::Ipa;
 use vmm::life::OnCrash;
-use vmm::manifest::{Bundle, BundleError, MAX_VMS, ManifestError, Payload, Sharing, VmConfig, WhenAllOff};
+use vmm::manifest::{
+    Bundle, BundleError, DeviceConfig, LayoutKind, MAX_VMS, ManifestError, Payload, Sharing, VmConfig,
+    WhenAllOff,
+};
 
 /// What is said about the only VM of a bundle.
 fn message(vm: Node) -> String {
@@ -46,6 +49,9 @@ fn shortest_manifest_gets_the_defaults() {
         on_crash: OnCrash::Stop,
         watchdog: None,
         rights: 0,
+        layout: LayoutKind::Virt,
+        memory_address: None,
+        devices: DeviceConfig::default(),
     };
     assert_eq!(vms, [Ok(expected)]);
 }
@@ -65,7 +71,13 @@ fn every_property_is_read() {
             .with("restart-limit", 3_u32)
             .with("restart-delay", 50_u32)
             .with("watchdog", 10_u32)
-            .with("rights", ["control", "statistics", "console"].as_slice()),
+            .with("rights", ["control", "statistics", "console"].as_slice())
+            .with("layout", "board")
+            .with("memory-address", 0x2000_0000_u64)
+            .with("passthrough", ["serial1", "/soc/mmc@7e340000"].as_slice())
+            .with("allow-unprotected-dma", [0_u8; 0])
+            .with("allow-pin-control", [0_u8; 0])
+            .with("clock-rates", [500_000_000_u32, 100_000_000]),
         Node::vm("raw")
             .with("memory", 2048_u32)
             .with("binary", [3_u8; 8])
@@ -88,6 +100,14 @@ fn every_property_is_read() {
         on_crash: OnCrash::Restart { limit: 3, delay: 50 },
         watchdog: Some(10),
         rights: right::CONTROL | right::STATISTICS | right::CONSOLE,
+        layout: LayoutKind::Board,
+        memory_address: Some(0x2000_0000),
+        devices: DeviceConfig {
+            nodes: vec!["serial1", "/soc/mmc@7e340000"],
+            unprotected_dma: true,
+            pin_control: true,
+            clock_rates: vec![500_000_000, 100_000_000],
+        },
     };
     assert_eq!(vms[0], linux);
     assert_eq!(vms[1].memory, 2 << 20);

@@ -2,8 +2,8 @@
 //!
 //! EL2 takes every physical interrupt, drops its priority and either deactivates it or hands it to a guest, whose own
 //! EOI then deactivates it through a list register (EOImode 1). So the two steps are separate here. The registers of
-//! the distributor are written by whole-register operations that set or clear (ISENABLER, ICENABLER …), so CPUs need no
-//! lock among them; those that are shared bytes and fields are written at boot alone.
+//! the distributor are written by whole-register operations that set or clear (ISENABLER, ICENABLER …) or belong to one
+//! interrupt, so CPUs need no lock among them; but for ICFGR, whose registers several interrupts share.
 //!
 //! List registers are in [`v2::Interface`] and [`v3::Interface`]; what goes into them is decided by the `vgic` crate.
 

@@ -80,7 +80,8 @@ pub struct Distributor {
 }
 
 // SAFETY: the registers are the same for all CPUs or banked; those that CPUs write at the same time (set and clear
-// registers, SGIR) take each write as a whole, and the others are written by the boot CPU before other CPUs run.
+// registers, the bytes of itargetsr, SGIR) take each write as a whole, of icfgr the caller says that one CPU writes it at a time,
+// and the others are written by the boot CPU before other CPUs run.
 unsafe impl Send for Distributor {}
 // SAFETY: as above.
 unsafe impl Sync for Distributor {}
@@ -146,15 +147,20 @@ impl Distributor {
         (32..(self.words() as u32 * 32).min(super::SPECIAL.start)).contains(&intid)
     }
 
-    /// Sends an SPI to the CPUs in this mask and sets how it is signalled. At boot only.
-    pub fn route(&self, intid: u32, targets: u8, trigger: Trigger) {
+    /// Sends an SPI to the CPUs in this mask. The registers are bytes that CPUs may write at the same time.
+    pub fn route(&self, intid: u32, targets: u8) {
+        if self.has_spi(intid) {
+            self.registers.itargetsr[intid as usize].set(targets);
+        }
+    }
+
+    /// Sets how an SPI is signalled. The register has 16 interrupts: only one CPU at a time may do this.
+    pub fn set_trigger(&self, intid: u32, trigger: Trigger) {
         if !self.has_spi(intid) {
             return;
         }
-        let index = intid as usize;
-        self.registers.itargetsr[index].set(targets);
-        let config = &self.registers.icfgr[index / 16];
-        let bit = 2 << (index % 16 * 2);
+        let config = &self.registers.icfgr[intid as usize / 16];
+        let bit = 2 << (intid % 16 * 2);
         config.set(if trigger == Trigger::Edge { config.get() | bit } else { config.get() & !bit });
     }
 
@@ -165,21 +171,28 @@ impl Distributor {
         bank[word].set(1 << (intid % 32));
     }
 
-    /// Gives SGIs and PPIs of the CPU that this runs on, one bit each, the active state or takes it.
-    pub fn set_private_active(&self, mask: u32, active: bool) {
+    /// Gives an interrupt the active state or takes it; a private one on the CPU that this runs on.
+    pub fn set_active(&self, intid: u32, active: bool) {
         let bank = if active { &self.registers.isactiver } else { &self.registers.icactiver };
-        bank[0].set(mask);
+        if let Some(word) = bank.get(intid as usize / 32) {
+            word.set(1 << (intid % 32));
+        }
     }
 
-    /// The pending SGIs and PPIs of the CPU that this runs on, one bit each.
-    pub fn private_pending(&self) -> u32 {
-        self.registers.ispendr[0].get()
+    /// Whether an interrupt is pending; a private one on the CPU that this runs on.
+    pub fn is_pending(&self, intid: u32) -> bool {
+        self.registers
+            .ispendr
+            .get(intid as usize / 32)
+            .is_some_and(|word| word.get() & 1 << (intid % 32) != 0)
     }
 
-    /// Makes PPIs of the CPU that this runs on, one bit each, pending or not.
-    pub fn set_private_pending(&self, mask: u32, pending: bool) {
+    /// Makes an interrupt pending or not; a private one on the CPU that this runs on.
+    pub fn set_pending(&self, intid: u32, pending: bool) {
         let bank = if pending { &self.registers.ispendr } else { &self.registers.icpendr };
-        bank[0].set(mask);
+        if let Some(word) = bank.get(intid as usize / 32) {
+            word.set(1 << (intid % 32));
+        }
     }
 
     /// Sends an SGI to the CPUs in this mask.

@@ -104,8 +104,9 @@ pub struct Distributor {
     registers: &'static DistributorRegisters,
 }
 
-// SAFETY: the registers are the same for all CPUs; those that CPUs write at the same time (set and clear registers) take
-// each write as a whole, and the others are written by the boot CPU before other CPUs run.
+// SAFETY: the registers are the same for all CPUs; those that CPUs write at the same time (set and clear registers, routes) take
+// each write as a whole, of icfgr the caller says that one CPU writes it at a time, and the others are written by the boot CPU
+// before other CPUs run.
 unsafe impl Send for Distributor {}
 // SAFETY: as above.
 unsafe impl Sync for Distributor {}
@@ -154,16 +155,42 @@ impl Distributor {
         (32..(self.words() as u32 * 32).min(super::SPECIAL.start)).contains(&intid)
     }
 
-    /// Sends an SPI to the CPU of this affinity and sets how it is signalled. At boot only.
-    pub fn route(&self, intid: u32, mpidr: u64, trigger: Trigger) {
+    /// Sends an SPI to the CPU of this affinity.
+    pub fn route(&self, intid: u32, mpidr: u64) {
+        if self.has_spi(intid) {
+            self.registers.irouter[intid as usize - 32].set(mpidr & 0xff_00ff_ffff);
+        }
+    }
+
+    /// Sets how an SPI is signalled. The register has 16 interrupts: only one CPU at a time may do this.
+    pub fn set_trigger(&self, intid: u32, trigger: Trigger) {
         if !self.has_spi(intid) {
             return;
         }
-        let index = intid as usize;
-        self.registers.irouter[index - 32].set(mpidr & 0xff_00ff_ffff);
-        let config = &self.registers.icfgr[index / 16];
-        let bit = 2 << (index % 16 * 2);
+        let config = &self.registers.icfgr[intid as usize / 16];
+        let bit = 2 << (intid % 16 * 2);
         config.set(if trigger == Trigger::Edge { config.get() | bit } else { config.get() & !bit });
+    }
+
+    /// Gives an SPI the active state or takes it.
+    pub fn set_active(&self, intid: u32, active: bool) {
+        if self.has_spi(intid) {
+            let bank = if active { &self.registers.isactiver } else { &self.registers.icactiver };
+            bank[intid as usize / 32].set(1 << (intid % 32));
+        }
+    }
+
+    /// Whether an SPI is pending.
+    pub fn is_pending(&self, intid: u32) -> bool {
+        self.has_spi(intid) && self.registers.ispendr[intid as usize / 32].get() & 1 << (intid % 32) != 0
+    }
+
+    /// Makes an SPI pending or not.
+    pub fn set_pending(&self, intid: u32, pending: bool) {
+        if self.has_spi(intid) {
+            let bank = if pending { &self.registers.ispendr } else { &self.registers.icpendr };
+            bank[intid as usize / 32].set(1 << (intid % 32));
+        }
     }
 
     /// Enables or disables an SPI.

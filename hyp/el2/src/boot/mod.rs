@@ -126,7 +126,7 @@ extern "C" fn boot_main(tree: u64) -> ! {
         fatal(format_args!("{error}"));
     }
     match Board::read(blob, &shape) {
-        Ok(board) => start(board, tree, size),
+        Ok(board) => start(board, blob),
         Err(error) => fatal(format_args!("{error}")),
     }
 }
@@ -137,7 +137,7 @@ fn fatal(reason: core::fmt::Arguments<'_>) -> ! {
     crash::halt()
 }
 
-fn start(board: Board<'static>, tree: u64, tree_size: u64) -> ! {
+fn start(board: Board<'static>, tree: &'static [u8]) -> ! {
     logging::set_level(board.bootargs);
     log::info!(
         "Hanok {} on {}, {} CPU{}, entered at {:#x}",
@@ -147,7 +147,8 @@ fn start(board: Board<'static>, tree: u64, tree_size: u64) -> ! {
         if board.cpus.len() == 1 { "" } else { "s" },
         image::layout().start,
     );
-    if let Err(error) = memory::init(&board, tree, tree_size) {
+    let devices = vm::devices_of(&board, tree);
+    if let Err(error) = memory::init(&board, tree, devices.as_ref()) {
         fatal(format_args!("{error}"));
     }
     if let Err(error) = percpu::plan_stacks(&board) {
@@ -171,7 +172,7 @@ fn start(board: Board<'static>, tree: u64, tree_size: u64) -> ! {
     #[cfg(feature = "stage2-check")]
     crate::stage2_check::run(&board);
     let bundle = bundle::find(&board);
-    vm::build_all(&board, bundle);
+    vm::build_all(&board, devices, bundle);
     console::start(&board);
     vm::start_all();
     crate::run::enter()

@@ -7,9 +7,10 @@ use alloc::vec::Vec;
 use core::num::NonZeroU32;
 use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU64};
 
-use platform::tree::{Board, Gic};
+use platform::gic::Trigger;
+use platform::tree::{Board, Gic, Range};
 use spin::Once;
-use stage2::{CopyReserve, Format, Geometry, PaRange, Progress, Stage2, VmId};
+use stage2::{CopyReserve, Format, Geometry, PaRange, Progress, Stage2, Transfer, VmId};
 use vgic::{Config, IntId, Model, PhysicalIntId, VcpuId, Vgic};
 use vmm::affinity::{vcpu_affinity, vcpu_mpidr};
 use vmm::channel::ChannelEnd;
@@ -19,6 +20,7 @@ use vmm::idregs::{GicInterface, IdRegisters};
 use vmm::layout::{Region, VIRT};
 use vmm::life::{Clock, Phase, Watchdog};
 use vmm::manifest::{Bundle, ManifestError, Sharing, VmConfig};
+use vmm::passthrough::{Devices, Given, GivenLine, Own, PassthroughError, Span};
 use vmm::payload::{self, LoadPlan};
 use vmm::placement::{self, Demand, PlacementError};
 use vmm::psci::PowerStates;
@@ -27,7 +29,7 @@ use vmm::sched::Share;
 use super::channel;
 use super::holdings::{Holdings, TakeError, Wants};
 use super::load::Reload;
-use super::{Crashed, Policy, VMS, Vm, WHEN_ALL_OFF};
+use super::{Crashed, Policy, VMS, Vm, WHEN_ALL_OFF, all};
 use crate::cpu::{self, Features};
 use crate::guest_memory::Space;
 use crate::lock::Mutex;
@@ -36,7 +38,7 @@ use crate::memory::{self, FrameError};
 use crate::percpu::{self, PerCpu};
 use crate::tables::Tables;
 use crate::vcpu::Vcpu;
-use crate::{gic, timer};
+use crate::{gic, interrupts, timer};
 
 /// Why a VM is left out.
 #[derive(Debug, thiserror::Error)]
@@ -65,10 +67,44 @@ enum BuildError {
     Devices(#[from] vmm::devices::MmioMapError),
     #[error(transparent)]
     Load(#[from] crate::guest_memory::NoMemory),
+    #[error(transparent)]
+    Passthrough(#[from] PassthroughError),
+    #[error("passthrough: interrupt {0} doesn't exist")]
+    NoLine(u16),
+    #[error("passthrough: {0}")]
+    Assign(stage2::LedgerError),
+}
+
+/// The board's devices, those that Hanok itself uses among them.
+pub fn devices_of(board: &Board<'_>, tree: &'static [u8]) -> Option<Devices<'static>> {
+    let (Some(Gic::V2 { gicd, .. }) | Some(Gic::V3 { gicd, .. })) = &board.gic else { return None };
+    Devices::find(tree, gicd.start)
+}
+
+/// What Hanok uses of the board.
+fn own_devices(board: &Board<'_>) -> Vec<Own> {
+    let span = |range: &Range| Span::new(range.start.as_u64(), range.size);
+    let gic: Vec<&Range> = match &board.gic {
+        Some(Gic::V2 { gicd, gicc, gich, gicv, .. }) => Vec::from([gicd, gicc, gich, gicv]),
+        Some(Gic::V3 { gicd, redistributors, .. }) => core::iter::once(gicd).chain(redistributors).collect(),
+        None => Vec::new(),
+    };
+    let mut own: Vec<Own> = Vec::new();
+    own.extend(gic.iter().map(|range| Own {
+        registers: span(range),
+        line: None,
+        what: "the interrupt controller",
+    }));
+    own.extend(board.uart.map(|uart| Own {
+        registers: span(&uart.registers),
+        line: uart.interrupt.and_then(|intid| u16::try_from(intid).ok()),
+        what: "the console",
+    }));
+    own
 }
 
 /// Builds every VM of the bundle that can be; says of the others why not.
-pub fn build_all(board: &Board<'_>, bundle: Option<Bundle<'static>>) {
+pub fn build_all(board: &Board<'_>, devices: Option<Devices<'static>>, bundle: Option<Bundle<'static>>) {
     let bundle = bundle.unwrap_or_default();
     WHEN_ALL_OFF.call_once(|| bundle.when_all_off);
     let configs: Vec<_> = well_formed(bundle.vms).collect();
@@ -78,7 +114,7 @@ pub fn build_all(board: &Board<'_>, bundle: Option<Bundle<'static>>) {
         let slot = names.position(|(config, cpus)| config.name == name && cpus.is_ok())?;
         VmId::new(u8::try_from(slot).ok()?)
     };
-    let builder = Builder::new(board);
+    let mut builder = Builder::new(board, devices);
     let pa_bits = builder.features.pa_bits;
     let (channels, shared) = channel::share(well_formed(bundle.channels), slot, pa_bits);
     let mut built = Vec::new();
@@ -117,7 +153,24 @@ pub fn build_all(board: &Board<'_>, bundle: Option<Bundle<'static>>) {
     for (cpu, members) in percpu::all().zip(members.finish()) {
         cpu.members.call_once(|| members);
     }
+    give_lines(all());
     log::debug!("{} KiB of EL2's heap are in use", memory::heap_used() >> 10);
+}
+
+/// Sends the lines of devices to the VMs that have them, and to the CPUs of their first vCPUs.
+fn give_lines(vms: impl Iterator<Item = &'static Vm>) {
+    let owned = |vm: &'static Vm| vm.lines.iter().map(move |line| (vm, line));
+    let lines: Vec<_> = vms.flat_map(owned).collect();
+    for (vm, line) in &lines {
+        let trigger = if line.physical.edge { Trigger::Edge } else { Trigger::Level };
+        if let Some(cpu) = vm.first_cpu() {
+            gic::give_spi(line.physical.intid.into(), trigger, cpu);
+        }
+    }
+    interrupts::give_lines(lines.iter().map(|(vm, line)| {
+        let owner = interrupts::Owner { vm, intid: IntId::spi(line.spi as u16) };
+        (line.physical.intid, owner)
+    }));
 }
 
 /// What the manifest has right; of the rest it is said what is wrong.
@@ -226,6 +279,8 @@ fn give_back(space: Space, mut memory: Holdings, name: &str) {
 
 struct Builder<'a> {
     board: &'a Board<'a>,
+    devices: Option<Devices<'static>>,
+    own: Vec<Own>,
     features: Features,
     ids: IdRegisters,
     wall_clock: u32,
@@ -239,11 +294,13 @@ struct Machine {
 }
 
 impl<'a> Builder<'a> {
-    fn new(board: &'a Board<'a>) -> Self {
+    fn new(board: &'a Board<'a>, devices: Option<Devices<'static>>) -> Self {
         let interface =
             if gic::model() == Model::V3 { GicInterface::SystemRegisters } else { GicInterface::Memory };
         Self {
             board,
+            devices,
+            own: own_devices(board),
             features: Features::read(),
             ids: IdRegisters::read(cpu::id_register).for_guests(interface),
             wall_clock: wall_clock(board),
@@ -252,7 +309,7 @@ impl<'a> Builder<'a> {
 
     /// Builds a VM in `slot`, but for its vCPUs, or gives back all that it took.
     fn build(
-        &self,
+        &mut self,
         config: &VmConfig<'static>,
         slot: usize,
         (ends, shared): (&[ChannelEnd<'_>], &[PaRange]),
@@ -260,6 +317,7 @@ impl<'a> Builder<'a> {
         let vcpus = config.cpus as usize;
         let id = VmId::new(slot as u8).ok_or(BuildError::TooMany)?;
         memory::grow_heap_for_vm(vcpus).map_err(BuildError::Heap)?;
+        let given = self.give_devices(config, id)?;
         let share = share(config.sharing);
         let waits = if share.is_some() { cpu::hcr::TWI_TWE } else { 0 };
         let affinities: Vec<u64> = (0..vcpus as u8).map(|vcpu| vcpu_mpidr(VcpuId(vcpu))).collect();
@@ -273,14 +331,15 @@ impl<'a> Builder<'a> {
             channels: ends,
             seeds: crate::random::seeds(),
             watchdog: config.watchdog,
+            devices: &given.nodes,
         };
         let plan = payload::plan(config, &VIRT, guest_tree::size(&tree))?;
         plan.check_granule(self.ids.get(vmm::idregs::MMFR0))?;
         tree.initrd = plan.initrd.clone();
-        let machine = self.machine(config, vcpus)?;
+        let machine = self.machine(config, vcpus, &given.lines)?;
         let memory_of = |end: &ChannelEnd<'_>| Some((end.region(&VIRT).base, *shared.get(end.channel)?));
         let channels = ends.iter().filter_map(memory_of).collect();
-        let wants = Wants { channels, ..self.wants(config, &plan) };
+        let wants = Wants { channels, devices: given.registers, ..self.wants(config, &plan) };
         let mut tables = Tables::new(self.geometry(config)?.start_tables(), wants.frames_for_tables())
             .map_err(BuildError::Tables)?;
         let stage2 = match self.stage2(id, config, &mut tables) {
@@ -319,6 +378,7 @@ impl<'a> Builder<'a> {
             bells: AtomicU64::new(0),
             ram: config.memory,
             rights: config.rights,
+            lines: given.lines,
             denied: AtomicU64::new(0),
             phase: AtomicU8::new(Phase::Created as u8),
             policy: Policy { on_crash: config.on_crash, watchdog: config.watchdog },
@@ -350,16 +410,42 @@ impl<'a> Builder<'a> {
             flash: plan.flash.as_ref().map_or_else(Vec::new, |flash| Wants::flash_of(&flash.banks)),
             gicv,
             channels: Vec::new(),
+            devices: Vec::new(),
         }
     }
 
-    fn machine(&self, config: &VmConfig<'_>, vcpus: usize) -> Result<Machine, BuildError> {
+    /// Makes the devices that the manifest names the VM's, for ever.
+    fn give_devices(&mut self, config: &VmConfig<'_>, vm: VmId) -> Result<Given, BuildError> {
+        if config.devices.nodes.is_empty() {
+            return Ok(Given::default());
+        }
+        let devices = self.devices.as_mut().ok_or(PassthroughError::NoTree)?;
+        let given = devices.give(config, &VIRT.devices, &self.own)?;
+        if let Some(line) = given.lines.iter().find(|line| !gic::has_spi(line.physical.intid.into())) {
+            return Err(BuildError::NoLine(line.physical.intid));
+        }
+        let assign = |ledger: &mut memory::Ledger| {
+            given.registers.iter().try_for_each(|(_, run)| ledger.transfer(*run, Transfer::Assign(vm)))
+        };
+        memory::with_ledger(assign).unwrap_or(Ok(())).map_err(BuildError::Assign)?;
+        Ok(given)
+    }
+
+    fn machine(
+        &self,
+        config: &VmConfig<'_>,
+        vcpus: usize,
+        lines: &[GivenLine],
+    ) -> Result<Machine, BuildError> {
         let affinities: Vec<_> = (0..vcpus as u8).map(|vcpu| vcpu_affinity(VcpuId(vcpu))).collect();
         let model = gic::model();
         let mut vgic = Vgic::new(&Config { model, affinities: &affinities, spis: Config::DEFAULT_SPIS })?;
         if let Some(timer) = self.board.timer {
             vgic.map_line(IntId::VIRTUAL_TIMER, PhysicalIntId(timer.virtual_ as u16))?;
             vgic.map_line(IntId::PHYSICAL_TIMER, PhysicalIntId(timer.physical as u16))?;
+        }
+        for line in lines {
+            vgic.map_line(IntId::spi(line.spi as u16), PhysicalIntId(line.physical.intid))?;
         }
         let mut regions = Vec::from([
             (Region { base: VIRT.gicd.base, size: vgic.distributor_size() }, Device::Gicd),

@@ -61,6 +61,8 @@ pub struct Wants {
     pub gicv: Option<PaRange>,
     /// Memory that it shares with others, and where that goes. It isn't taken or given back, but mapped and unmapped.
     pub channels: Vec<(Ipa, PaRange)>,
+    /// Registers of the board's devices that it has for ever, and where those go.
+    pub devices: Vec<(Ipa, PaRange)>,
 }
 
 impl Wants {
@@ -76,10 +78,15 @@ impl Wants {
         self.flash.iter().map(units).fold(0, usize::saturating_add)
     }
 
-    /// Frames for the tables that map all of it: some for the levels above, one for each GiB of RAM, one for each channel. RAM
+    /// Frames for the tables that map all of it: some for the levels above, one for each GiB of RAM, one for each channel, at most
+    /// three for each piece of devices: one for pages at either end, and one for the level above. RAM
     /// and flash come in pieces of whole blocks of 2 MiB, so they need no other tables.
     pub fn frames_for_tables(&self) -> usize {
-        ((self.ram >> 30) as usize).saturating_add(self.channels.len()).saturating_add(16)
+        let devices = self.devices.len().saturating_mul(3);
+        ((self.ram >> 30) as usize)
+            .saturating_add(self.channels.len())
+            .saturating_add(devices)
+            .saturating_add(16)
     }
 }
 
@@ -158,6 +165,7 @@ impl Holdings {
         let places = RAM_PIECES
             .saturating_add(2)
             .saturating_add(wants.channels.len())
+            .saturating_add(wants.devices.len())
             .saturating_add(wants.flash_mappings());
         Self {
             vm,
@@ -314,6 +322,9 @@ impl Holdings {
         }
         for (at, run) in wants.channels.iter().copied() {
             add(Place { at, run, usage: Use::Shared, permissions: SHARED });
+        }
+        for (at, run) in wants.devices.iter().copied() {
+            add(Place { at, run, usage: Use::Device, permissions: DEVICE });
         }
         for (bank, (base, held, erased)) in wants.flash.iter().enumerate() {
             let end = base.as_u64().saturating_add(*held).saturating_add(*erased);

@@ -32,6 +32,7 @@ use vmm::idregs::IdRegisters;
 use vmm::layout::VIRT;
 use vmm::life::{Clock, Watchdog};
 use vmm::manifest::WhenAllOff;
+use vmm::passthrough::GivenLine;
 use vmm::psci::PowerStates;
 use vmm::sched::Share;
 use vmm::stolen_time;
@@ -44,7 +45,7 @@ use crate::percpu::{self, PerCpu, request, this_cpu};
 use crate::vcpu::Vcpu;
 use crate::{cache, console, interrupts, run, timer};
 
-pub use build::build_all;
+pub use build::{build_all, devices_of};
 use crash::Crashed;
 use holdings::Holdings;
 pub use life::{advance, is_to_advance};
@@ -87,6 +88,8 @@ pub struct Vm {
     pub ram: u64,
     /// What it may ask of other VMs: bits of [`abi::hanok::right`].
     pub rights: u32,
+    /// The lines of the board's devices that it has.
+    lines: Vec<GivenLine>,
     /// How often it made a call that it has no right to.
     denied: AtomicU64,
     phase: AtomicU8,

@@ -115,6 +115,8 @@ pub enum Transfer {
     Assign(VmId),
     /// A VM's device is taken back. That it is quiet is the caller's business.
     Return(VmId),
+    /// EL2 keeps a device for itself, for ever.
+    Keep,
 }
 
 impl Transfer {
@@ -123,7 +125,7 @@ impl Transfer {
     /// This is the table: what is not listed does not happen. `Reserved`, and `Banked`, have no way out; from `Unscrubbed`
     /// to `Free` leads a [`Scrub`](crate::Scrub) alone.
     pub fn apply(self, state: State) -> Option<State> {
-        use State::{CopyOnWrite, Device, DeviceOf, Free, Hypervisor, Owned, Shared, Unscrubbed};
+        use State::{CopyOnWrite, Device, DeviceOf, Free, Hypervisor, Owned, Reserved, Shared, Unscrubbed};
         match (self, state) {
             (Self::Claim, Free | Unscrubbed) => Some(Hypervisor),
             (Self::Yield, Hypervisor) => Some(Unscrubbed),
@@ -142,6 +144,7 @@ impl Transfer {
             (Self::Thaw(vm), CopyOnWrite { members }) if members == VmSet::only(vm) => Some(Owned(vm)),
             (Self::Assign(vm), Device) => Some(DeviceOf(vm)),
             (Self::Return(vm), DeviceOf(owner)) if owner == vm => Some(Device),
+            (Self::Keep, Device) => Some(Reserved),
             _ => None,
         }
     }

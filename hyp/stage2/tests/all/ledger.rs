@@ -146,6 +146,7 @@ fn every_transfer_from_every_state() {
         (Transfer::Assign(B), &[(Device, DeviceOf(B))]),
         (Transfer::Return(C), &[(DeviceOf(C), Device)]),
         (Transfer::Return(B), &[]),
+        (Transfer::Keep, &[(Device, Reserved)]),
     ];
     for (transfer, from_to) in allowed {
         for state in states {
@@ -383,6 +384,7 @@ fn transfer() -> impl Strategy<Value = Transfer> {
         1 => vm().prop_map(Transfer::Thaw),
         1 => vm().prop_map(Transfer::Assign),
         1 => vm().prop_map(Transfer::Return),
+        1 => Just(Transfer::Keep),
     ]
 }
 

@@ -239,6 +239,14 @@ pub enum Reason {
         /// [`MAX_CHANNELS`](super::MAX_CHANNELS).
         most: usize,
     },
+    /// A value that can't be had together with another property.
+    #[error("can't be had with `{other}`: {why}")]
+    NotWith {
+        /// The other property.
+        other: &'static str,
+        /// Why not.
+        why: &'static str,
+    },
     /// Not one physical CPU for each vCPU.
     #[error("lists {listed} CPUs for {cpus} vCPUs: one for each is needed")]
     AffinityCount {

@@ -10,6 +10,7 @@ use abi::hanok::right;
 use dtoolkit::fdt::FdtNode;
 use dtoolkit::{Node, Property};
 
+use super::devices;
 use super::value::{first_string, has_string, read_cells, read_string, read_strings, read_u32, read_u64};
 use super::{
     CHANNEL_COMPATIBLE, DEFAULT_MEMORY, MAX_BOOTARGS, MAX_CPUS, MAX_PERIOD, MAX_RESTART_LIMIT, MAX_WEIGHT,
@@ -20,7 +21,7 @@ use crate::layout::{Ipa, VIRT};
 use crate::life::{LONGEST_DELAY_MS, LONGEST_TIMEOUT, OnCrash};
 
 /// The properties that a VM's node may have, for the message about one that it may not.
-pub(super) const KNOWN: &str = "compatible, cpus, cpu-affinity, weight, budget, period, memory, bootargs, kernel, initrd, elf, binary, load-address, entry-address, firmware, start, on-crash, restart-limit, restart-delay, watchdog, rights";
+pub(super) const KNOWN: &str = "compatible, cpus, cpu-affinity, weight, budget, period, memory, bootargs, kernel, initrd, elf, binary, load-address, entry-address, firmware, start, on-crash, restart-limit, restart-delay, watchdog, rights, layout, passthrough, allow-unprotected-dma, allow-pin-control, clock-rates, memory-address";
 
 /// What a node is called in messages.
 const WHAT: &str = "a VM";
@@ -30,7 +31,7 @@ const KIB: u64 = 1024;
 
 /// The raw values of a VM's properties.
 #[derive(Default)]
-struct Properties<'a> {
+pub(super) struct Properties<'a> {
     compatible: Option<&'a [u8]>,
     cpus: Option<&'a [u8]>,
     cpu_affinity: Option<&'a [u8]>,
@@ -45,13 +46,19 @@ struct Properties<'a> {
     binary: Option<&'a [u8]>,
     load_address: Option<&'a [u8]>,
     entry_address: Option<&'a [u8]>,
-    firmware: Option<&'a [u8]>,
+    pub(super) firmware: Option<&'a [u8]>,
     start: Option<&'a [u8]>,
     on_crash: Option<&'a [u8]>,
     restart_limit: Option<&'a [u8]>,
     restart_delay: Option<&'a [u8]>,
     watchdog: Option<&'a [u8]>,
     rights: Option<&'a [u8]>,
+    pub(super) layout: Option<&'a [u8]>,
+    pub(super) memory_address: Option<&'a [u8]>,
+    pub(super) passthrough: Option<&'a [u8]>,
+    pub(super) allow_unprotected_dma: Option<&'a [u8]>,
+    pub(super) allow_pin_control: Option<&'a [u8]>,
+    pub(super) clock_rates: Option<&'a [u8]>,
 }
 
 impl<'a> Properties<'a> {
@@ -79,6 +86,12 @@ impl<'a> Properties<'a> {
             "restart-delay" => &mut self.restart_delay,
             "watchdog" => &mut self.watchdog,
             "rights" => &mut self.rights,
+            "layout" => &mut self.layout,
+            "memory-address" => &mut self.memory_address,
+            "passthrough" => &mut self.passthrough,
+            "allow-unprotected-dma" => &mut self.allow_unprotected_dma,
+            "allow-pin-control" => &mut self.allow_pin_control,
+            "clock-rates" => &mut self.clock_rates,
             _ => return None,
         })
     }
@@ -134,6 +147,9 @@ fn read<'a>(name: &'a str, node: &FdtNode<'a>) -> Result<VmConfig<'a>, Wrong> {
         on_crash: on_crash(&properties)?,
         watchdog: watchdog(&properties)?,
         rights: rights(&properties)?,
+        layout: devices::layout(&properties)?,
+        memory_address: devices::memory_address(&properties)?,
+        devices: devices::devices(&properties)?,
     })
 }
 
@@ -327,8 +343,24 @@ fn rights(properties: &Properties<'_>) -> Result<u32, Wrong> {
     Ok(rights)
 }
 
+/// Whether a property is there, whose value is nothing.
+pub(super) fn is_set(property: &'static str, value: Option<&[u8]>) -> Result<bool, Wrong> {
+    match value {
+        None => Ok(false),
+        Some([]) => Ok(true),
+        Some(value) => {
+            let wanted = "nothing: it is there, or it isn't";
+            Err(of(property)(Reason::Length { bytes: value.len(), wanted }))
+        }
+    }
+}
+
 /// A string that is one of those that `known` lists, with ", " between.
-fn one_of(property: &'static str, value: &[u8], known: &'static str) -> Result<&'static str, Wrong> {
+pub(super) fn one_of(
+    property: &'static str,
+    value: &[u8],
+    known: &'static str,
+) -> Result<&'static str, Wrong> {
     let text = read_string(value).map_err(of(property))?;
     let found = known.split(", ").find(|name| *name == text);
     found.ok_or_else(|| of(property)(Reason::NotOneOf { found: text.to_owned(), known }))

@@ -1,7 +1,7 @@
 //! A VM for tests of payloads.
 
 use vmm::life::OnCrash;
-use vmm::manifest::{Payload, Sharing, VmConfig};
+use vmm::manifest::{DeviceConfig, LayoutKind, Payload, Sharing, VmConfig};
 
 /// With nothing but a payload and so many bytes of memory.
 pub fn config(payload: Payload<'_>, memory: u64) -> VmConfig<'_> {
@@ -17,5 +17,8 @@ pub fn config(payload: Payload<'_>, memory: u64) -> VmConfig<'_> {
         on_crash: OnCrash::Stop,
         watchdog: None,
         rights: 0,
+        layout: LayoutKind::Virt,
+        memory_address: None,
+        devices: DeviceConfig::default(),
     }
 }

@@ -1,0 +1,301 @@
+//! Devices of the board that VMs are given: found in the board's tree, checked, handed to one VM each, and described in its tree.
+//!
+//! A device goes to one VM with all of its registers, in whole pages, and all of its interrupt lines. What shares a page or a line
+//! with it goes to the same VM, or the device isn't handed out. A device that may read and write memory by itself (DMA) is
+//! stopped by nothing on a board without an IOMMU: a VM that has one is as trusted as Hanok, and the manifest has to say so.
+//!
+//! Nothing is mapped here: [`Given`] says what the caller is to map, and what the VM's tree has of it.
+
+mod copy;
+mod dma;
+mod error;
+mod tree;
+
+use alloc::borrow::ToOwned;
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use dtoolkit::model::DeviceTreeNode;
+use stage2::{Pa, PaRange};
+
+pub use dma::Window;
+pub use error::PassthroughError;
+pub use tree::{Line, Span};
+
+use crate::layout::{DeviceRoom, Ipa};
+use crate::manifest::{LayoutKind, VmConfig};
+use tree::Tree;
+
+/// What Hanok itself uses of the board, and nobody can be given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Own {
+    /// Its registers.
+    pub registers: Span,
+    /// The INTID of its line.
+    pub line: Option<u16>,
+    /// What it is, for a message: "the console".
+    pub what: &'static str,
+}
+
+/// The devices of the board, and whose they are.
+#[derive(Debug)]
+pub struct Devices<'a> {
+    tree: Tree<'a>,
+    /// Who has each node of the tree.
+    owners: Vec<Option<String>>,
+}
+
+/// What a VM is given.
+#[derive(Clone, Debug, Default)]
+pub struct Given {
+    /// Registers, and where the VM has them. No page is there twice.
+    pub registers: Vec<(Ipa, PaRange)>,
+    /// Interrupt lines.
+    pub lines: Vec<GivenLine>,
+    /// What its tree has of them, for the root.
+    pub nodes: Vec<DeviceTreeNode>,
+    /// Where its RAM has to be for all of them to reach it by DMA.
+    pub reach: Option<Span>,
+}
+
+/// A line of a device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GivenLine {
+    /// The board's.
+    pub physical: Line,
+    /// The number of the shared peripheral interrupt that the VM has for it (INTID minus 32).
+    pub spi: u32,
+}
+
+impl<'a> Devices<'a> {
+    /// Finds them in the board's tree, `gicd` being the address of the interrupt controller's registers. `None` where the blob is
+    /// damaged.
+    pub fn find(blob: &'a [u8], gicd: Pa) -> Option<Self> {
+        let tree = Tree::read(blob, gicd.as_u64())?;
+        let owners = tree.entries.iter().map(|_| None).collect();
+        Some(Self { tree, owners })
+    }
+
+    /// All pages with registers of devices, in ascending order and without overlap.
+    pub fn pages(&self) -> Vec<Span> {
+        join(self.tree.entries.iter().flat_map(|entry| &entry.registers).map(|span| span.pages()))
+    }
+
+    /// Whether the manifest of one of these VMs names a device that has registers in the same pages.
+    pub fn is_wanted(&self, registers: Span, configs: &[VmConfig<'_>]) -> bool {
+        let names = configs.iter().flat_map(|config| &config.devices.nodes);
+        let mut wanted =
+            names.filter_map(|name| self.tree.find(name)).flat_map(|index| self.tree.subtree(index));
+        wanted.any(|index| {
+            let registers = registers.pages();
+            self.tree
+                .entry(index)
+                .is_some_and(|entry| entry.registers.iter().any(|span| span.pages().meets(registers)))
+        })
+    }
+
+    /// Hands a VM the devices that its manifest names.
+    ///
+    /// # Errors
+    /// Why it can't have one of them; it gets none then.
+    pub fn give(
+        &mut self,
+        config: &VmConfig<'_>,
+        room: &DeviceRoom,
+        own: &[Own],
+    ) -> Result<Given, PassthroughError> {
+        let named = self.named(config)?;
+        let mut taken: Vec<usize> = named.iter().flat_map(|&index| self.tree.subtree(index)).collect();
+        taken.sort_unstable();
+        if taken.windows(2).any(|pair| pair.first() == pair.last()) {
+            return Err(PassthroughError::Nested);
+        }
+        for &index in &taken {
+            self.check(index, config, own)?;
+            self.check_neighbours(index, &taken)?;
+        }
+        let registers = self.place(&taken, room)?;
+        let lines = self.lines(&taken, room)?;
+        let reach = self.reach(&named)?;
+        let nodes = copy::Copy {
+            tree: &self.tree,
+            named: &named,
+            taken: &taken,
+            registers: &registers,
+            lines: &lines,
+        }
+        .nodes(config)?;
+        for &index in &taken {
+            if let Some(owner) = self.owners.get_mut(index) {
+                *owner = Some(config.name.to_owned());
+            }
+        }
+        Ok(Given { registers, lines, nodes, reach })
+    }
+
+    /// The nodes that a manifest names.
+    fn named(&self, config: &VmConfig<'_>) -> Result<Vec<usize>, PassthroughError> {
+        let find = |name: &&str| {
+            self.tree.find(name).ok_or_else(|| PassthroughError::NoSuchNode { name: (*name).to_owned() })
+        };
+        let named = config.devices.nodes.iter().map(find).collect::<Result<Vec<_>, _>>()?;
+        match named
+            .iter()
+            .enumerate()
+            .find(|(place, index)| named.get(..*place).is_some_and(|before| before.contains(index)))
+        {
+            Some((_, &index)) => Err(PassthroughError::Twice { node: self.tree.path(index) }),
+            None => Ok(named),
+        }
+    }
+
+    /// Whether a device can be handed out at all, and to this VM.
+    fn check(&self, index: usize, config: &VmConfig<'_>, own: &[Own]) -> Result<(), PassthroughError> {
+        let Some(entry) = self.tree.entry(index) else { return Ok(()) };
+        let node = || self.tree.path(index);
+        if let Some(Some(owner)) = self.owners.get(index) {
+            return Err(PassthroughError::Taken { node: node(), owner: owner.clone() });
+        }
+        if entry.is_bus {
+            return Err(PassthroughError::Bus { node: node() });
+        }
+        if entry.unreachable {
+            return Err(PassthroughError::Unreachable { node: node() });
+        }
+        if entry.private {
+            return Err(PassthroughError::PrivateLine { node: node() });
+        }
+        for own in own {
+            let pages = own.registers.pages();
+            let has_line = own.line.is_some_and(|line| entry.lines.iter().any(|of| of.intid == line));
+            if has_line || entry.registers.iter().any(|span| span.pages().meets(pages)) {
+                return Err(PassthroughError::Own { node: node(), what: own.what });
+            }
+        }
+        if let Some(span) =
+            entry.registers.iter().find(|span| self.tree.memory.iter().any(|bank| bank.meets(span.pages())))
+        {
+            return Err(PassthroughError::Memory { node: node(), address: span.start });
+        }
+        if entry.is_pin_controller && !config.devices.pin_control {
+            return Err(PassthroughError::PinControl { node: node() });
+        }
+        if dma::may_do_dma(entry) {
+            if config.layout != LayoutKind::Board {
+                return Err(PassthroughError::DmaNeedsLayout { node: node() });
+            }
+            if !config.devices.unprotected_dma {
+                return Err(PassthroughError::UnprotectedDma { node: node() });
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether all that shares a page or a line with a device goes with it. Devices that are disabled in the tree and nobody has
+    /// may stay where they are: they go along.
+    fn check_neighbours(&self, index: usize, taken: &[usize]) -> Result<(), PassthroughError> {
+        let Some(entry) = self.tree.entry(index) else { return Ok(()) };
+        for (other, neighbour) in self.tree.entries.iter().enumerate() {
+            let owner = self.owners.get(other).and_then(Option::as_ref);
+            if taken.contains(&other) || !neighbour.enabled && owner.is_none() {
+                continue;
+            }
+            let names = || (self.tree.path(index), self.tree.path(other), owner.cloned());
+            let pages = |span: &&Span| neighbour.registers.iter().any(|of| of.pages().meets(span.pages()));
+            if let Some(span) = entry.registers.iter().find(pages) {
+                let (node, neighbour, owner) = names();
+                return Err(PassthroughError::SharedPage {
+                    node,
+                    page: span.pages().start,
+                    neighbour,
+                    owner,
+                });
+            }
+            let line = |line: &&Line| neighbour.lines.iter().any(|of| of.intid == line.intid);
+            if let Some(line) = entry.lines.iter().find(line) {
+                let (node, neighbour, owner) = names();
+                return Err(PassthroughError::SharedLine { node, intid: line.intid, neighbour, owner });
+            }
+        }
+        Ok(())
+    }
+
+    /// What all of these devices reach that may do DMA.
+    fn reach(&self, named: &[usize]) -> Result<Option<Span>, PassthroughError> {
+        let mut reach: Option<Span> = None;
+        for &index in named {
+            let windows = self.tree.dma_windows(index);
+            if windows.is_empty() || !self.tree.entry(index).is_some_and(dma::may_do_dma) {
+                continue;
+            }
+            let so_far = reach.unwrap_or(Span { start: 0, end: u64::MAX });
+            let common = |window: &Window| so_far.common(Span::new(window.physical, window.size));
+            let widest = windows.iter().filter_map(common).max_by_key(|span| span.size());
+            reach = Some(widest.ok_or_else(|| PassthroughError::NoReach { node: self.tree.path(index) })?);
+        }
+        Ok(reach)
+    }
+
+    /// Where the VM has the registers.
+    fn place(&self, taken: &[usize], room: &DeviceRoom) -> Result<Vec<(Ipa, PaRange)>, PassthroughError> {
+        let spans =
+            taken.iter().filter_map(|&index| self.tree.entry(index)).flat_map(|entry| &entry.registers);
+        let mut next = room.registers.base.as_u64();
+        let mut places = Vec::new();
+        for span in join(spans.map(|span| span.pages())) {
+            let too_far = || PassthroughError::TooFar { address: span.start };
+            let pages = PaRange::new(Pa::new(span.start), span.size()).map_err(|_| too_far())?;
+            if room.one_to_one {
+                places.push((Ipa::new(span.start), pages));
+                continue;
+            }
+            // Apart from each other, so that a guest with larger pages can map them one by one.
+            let end = next.saturating_add(span.size());
+            if end > room.registers.end().as_u64() {
+                return Err(PassthroughError::NoRoom { room: room.registers.size });
+            }
+            places.push((Ipa::new(next), pages));
+            next = end.next_multiple_of(LARGEST_PAGE);
+        }
+        Ok(places)
+    }
+
+    /// Which interrupts the VM has for the lines.
+    fn lines(&self, taken: &[usize], room: &DeviceRoom) -> Result<Vec<GivenLine>, PassthroughError> {
+        let mut lines: Vec<GivenLine> = Vec::new();
+        for physical in
+            taken.iter().filter_map(|&index| self.tree.entry(index)).flat_map(|entry| &entry.lines)
+        {
+            if lines.iter().any(|line| line.physical.intid == physical.intid) {
+                continue;
+            }
+            let spi = if room.one_to_one {
+                u32::from(physical.intid).saturating_sub(32)
+            } else {
+                room.first_spi.saturating_add(lines.len() as u32)
+            };
+            if spi.saturating_sub(room.first_spi) >= room.spis {
+                return Err(PassthroughError::TooManyLines { room: room.spis });
+            }
+            lines.push(GivenLine { physical: *physical, spi });
+        }
+        Ok(lines)
+    }
+}
+
+/// The largest page that a guest can have.
+const LARGEST_PAGE: u64 = 64 << 10;
+
+/// Spans in ascending order, those that touch joined.
+fn join(spans: impl Iterator<Item = Span>) -> Vec<Span> {
+    let mut sorted: Vec<Span> = spans.collect();
+    sorted.sort_unstable();
+    let mut joined: Vec<Span> = Vec::new();
+    for span in sorted {
+        match joined.last_mut().filter(|last| span.start <= last.end) {
+            Some(last) => last.end = last.end.max(span.end),
+            None => joined.push(span),
+        }
+    }
+    joined
+}
