@@ -398,7 +398,8 @@ fn companions_without_their_payload() {
 fn typos_do_not_pass() {
     let known = "compatible, cpus, cpu-affinity, weight, budget, period, memory, bootargs, kernel, initrd, elf, \
                  binary, load-address, entry-address, firmware, start, on-crash, restart-limit, restart-delay, \
-                 watchdog, rights";
+                 watchdog, rights, layout, passthrough, allow-unprotected-dma, allow-pin-control, clock-rates, \
+                 memory-address";
     let text = format!("/linux: cpu: unknown property; known here: {known}");
     assert_eq!(message_with("cpu", 2_u32), text);
     // The typo is named even where it leaves the VM without a payload.

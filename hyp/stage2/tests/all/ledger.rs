@@ -127,7 +127,7 @@ fn every_transfer_from_every_state() {
     ];
     let open = Transfer::Open { members: BOTH, writers: VmSet::only(B) };
     let share = Transfer::Share { owner: A, members: BOTH, writers: VmSet::only(B) };
-    let allowed: [(Transfer, &[(State, State)]); 18] = [
+    let allowed: [(Transfer, &[(State, State)]); 19] = [
         (Transfer::Claim, &[(Free, Hypervisor), (Unscrubbed, Hypervisor)]),
         (Transfer::Yield, &[(Hypervisor, Unscrubbed)]),
         (Transfer::Donate(B), &[(Free, Owned(B))]),
