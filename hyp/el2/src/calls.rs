@@ -6,7 +6,7 @@
 use abi::hanok::{BUSY, DENIED, INVALID_PARAMETERS, SUCCESS, WRONG_STATE};
 use abi::record::{self, BoardRecord};
 use vmm::calls::{Buffer, Request, WatchdogRequest};
-use vmm::layout::{Ipa, VIRT};
+use vmm::layout::Ipa;
 use vmm::life::{Event, LONGEST_TIMEOUT, Phase};
 
 use crate::exit::Frame;
@@ -233,7 +233,8 @@ fn put(vm: &Vm, buffer: Buffer, bytes: &[u8]) -> Result<u64, i64> {
 impl Vm {
     /// Whether a buffer is in its RAM.
     fn check(&self, buffer: Buffer) -> Result<(), i64> {
-        let offset = buffer.at.as_u64().checked_sub(VIRT.ram.base.as_u64()).ok_or(INVALID_PARAMETERS)?;
+        let offset =
+            buffer.at.as_u64().checked_sub(self.layout.ram.base.as_u64()).ok_or(INVALID_PARAMETERS)?;
         let fits = offset.checked_add(buffer.size).is_some_and(|end| end <= self.ram);
         if fits { Ok(()) } else { Err(INVALID_PARAMETERS) }
     }

@@ -10,7 +10,7 @@ use vgic::{Kicks, VcpuId, Width};
 use vmm::devices::Device;
 use vmm::esr::{Abort, Access, Esr, Fault, SysregAccess, ec};
 use vmm::inject::{Exception, Interrupted};
-use vmm::layout::{Ipa, VIRT};
+use vmm::layout::Ipa;
 use vmm::smccc::{self, Answer, StolenTime};
 use vmm::step;
 use vmm::sysreg::{Action, Identity, PhysicalTimer, StageOne};
@@ -179,7 +179,7 @@ fn call(vcpu: &'static Vcpu, frame: &mut Frame, esr: Esr) {
             let answer = match (vcpu.vm.share, question) {
                 (None, _) => smccc::UNKNOWN,
                 (Some(_), StolenTime::Feature) => 0,
-                (Some(_), StolenTime::Address) => vmm::stolen_time::record(&VIRT, vcpu.id).as_u64(),
+                (Some(_), StolenTime::Address) => vmm::stolen_time::record(vcpu.vm.layout, vcpu.id).as_u64(),
             };
             frame.set(0, answer);
         }

@@ -13,6 +13,7 @@ use spin::Once;
 use stage2::{
     ADDRESS_BITS, Inventory, Kind, LedgerError, PAGE_SIZE, Pa, PaRange, Progress, Run, Transfer, VmSet,
 };
+use vmm::manifest::MEMORY_UNIT;
 use vmm::passthrough::{Devices, Span};
 
 use crate::image;
@@ -74,11 +75,50 @@ impl Frames {
         }
     }
 
-    /// Takes back a run that [`take_run`](Self::take_run) gave.
+    /// Takes back a run that was free before.
     pub fn give_back(&mut self, run: PaRange) {
-        let pages = run.size() / PAGE_SIZE;
-        self.allocator.dealloc((run.start().as_u64() / PAGE_SIZE) as usize, pages as usize);
-        self.free = self.free.saturating_add(pages);
+        let (mut frame, end) = (run.start().as_u64() / PAGE_SIZE, run.end().as_u64() / PAGE_SIZE);
+        self.free = self.free.saturating_add(end.saturating_sub(frame));
+        // The allocator's pieces are powers of two, aligned to their size.
+        while frame < end {
+            let largest = 1 << (end - frame).ilog2();
+            let pages = if frame == 0 { largest } else { largest.min(1 << frame.trailing_zeros()) };
+            self.allocator.dealloc(frame as usize, pages as usize);
+            frame += pages;
+        }
+    }
+
+    /// Takes one piece of `bytes` whose start is a multiple of `unit`, within `span`: the highest that there is. At boot.
+    fn carve(&mut self, bytes: u64, unit: u64, span: Span) -> Option<PaRange> {
+        // All of it, so that what lies together is found together.
+        let mut runs: Vec<Span> = Vec::new();
+        while let Some(run) = self.take_run(u64::MAX, PAGE_SIZE) {
+            runs.push(Span { start: run.start().as_u64(), end: run.end().as_u64() });
+        }
+        runs.sort_unstable();
+        runs.dedup_by(|next, last| {
+            let touches = next.start == last.end;
+            if touches {
+                last.end = next.end;
+            }
+            touches
+        });
+        let place = |run: &Span| {
+            let room = run.common(span)?;
+            let start = room.end.checked_sub(bytes)? & !(unit - 1);
+            (start >= room.start).then_some(Span::new(start, bytes))
+        };
+        let found = runs.iter().rev().find_map(place);
+        for run in runs {
+            let taken =
+                found.and_then(|found| found.common(run)).unwrap_or(Span { start: run.end, end: run.end });
+            for (start, end) in [(run.start, taken.start), (taken.end, run.end)] {
+                if let Ok(rest) = PaRange::new(Pa::new(start), end.saturating_sub(start)) {
+                    self.give_back(rest);
+                }
+            }
+        }
+        PaRange::new(Pa::new(found?.start), bytes).ok()
     }
 
     fn short(&self, pages: u64) -> FrameError {
@@ -178,6 +218,14 @@ pub enum FrameError {
         free: u64,
         /// KiB of the smallest piece that would do.
         unit: u64,
+    },
+    /// No piece of memory is there that is large enough and in the right place.
+    #[error("no {kib} KiB of free memory lie together from {:#x} to {:#x}", .span.start, .span.end)]
+    NoPiece {
+        /// KiB that are wanted.
+        kib: u64,
+        /// Where.
+        span: Span,
     },
     /// The ledger refused.
     #[error(transparent)]
@@ -340,6 +388,23 @@ pub fn share(bytes: u64, members: VmSet) -> Result<PaRange, FrameError> {
     });
     shared.unwrap_or(Ok(()))?;
     Ok(run)
+}
+
+/// Sets memory aside for a VM whose RAM has its physical addresses: `bytes` in one piece, at `address`, or else wherever there is
+/// room within `reach`. At boot, and for ever.
+///
+/// # Errors
+/// There is no such piece.
+pub fn set_aside(bytes: u64, address: Option<u64>, reach: Option<Span>) -> Result<PaRange, FrameError> {
+    let all = Span { start: 0, end: 1 << ADDRESS_BITS };
+    let span = address.map_or(reach.unwrap_or(all), |start| Span::new(start, bytes));
+    let mut frames = FRAMES.lock();
+    frames.carve(bytes, MEMORY_UNIT, span).ok_or(FrameError::NoPiece { kib: bytes >> 10, span })
+}
+
+/// Gives back what was set aside for a VM that can't be built.
+pub fn take_back(run: PaRange) {
+    FRAMES.lock().give_back(run);
 }
 
 /// Gives back frames that `claim` gave.

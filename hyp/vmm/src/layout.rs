@@ -137,6 +137,57 @@ pub struct Layout {
     pub channels: ChannelWindow,
     /// The board's devices that the VM is given.
     pub devices: DeviceRoom,
+    /// How many shared peripheral interrupts the VM has: a multiple of 32.
+    pub spis: u16,
+}
+
+/// Room for devices in a layout that has the board's addresses.
+pub const BOARD_DEVICES: DeviceRoom =
+    DeviceRoom { one_to_one: true, registers: Region::new(0, 0), first_spi: 0, spis: 988 };
+
+/// Where a layout that has the board's addresses has what the board doesn't: no board is known to have anything there.
+pub const ADDED: Region = Region::new(0x50_0000_0000, 8 << 30);
+
+/// So many bytes of [`ADDED`], from an offset on.
+const fn added(offset: u64, size: u64) -> Region {
+    Region::new(ADDED.base.as_u64().saturating_add(offset), size)
+}
+
+impl Layout {
+    /// The board's addresses: RAM at `ram`; the interrupt controller's registers where the board has them, those that it hasn't being
+    /// of no account; `spis` shared peripheral interrupts of the board's. `None` where there aren't enough of these for all that the VM
+    /// has besides.
+    pub const fn board(ram: Region, gicd: Ipa, gicc: Ipa, gicr: Ipa, spis: u32) -> Option<Self> {
+        /// What the VM's own devices take.
+        const OWN: u32 = 64;
+        const MOST: u32 = 960;
+        let first = spis.next_multiple_of(32);
+        if first > MOST.saturating_sub(OWN) {
+            return None;
+        }
+        Some(Self {
+            ram,
+            gicd: Region { base: gicd, ..VIRT.gicd },
+            gicc: Region { base: gicc, ..VIRT.gicc },
+            gicr: Region { base: gicr, ..VIRT.gicr },
+            uart: DeviceSlot { registers: added(4 << 30, 0x1000), spi: first },
+            rtc: DeviceSlot { registers: added((4 << 30) + 0x1_0000, 0x1000), spi: first.saturating_add(1) },
+            stolen_time: added((4 << 30) + 0x2_0000, 0x1000),
+            virtio: DeviceWindow {
+                registers: added((4 << 30) + 0x10_0000, 0x4000),
+                first_spi: first.saturating_add(32),
+                ..VIRT.virtio
+            },
+            flash: [Region::new(0, 0); 2],
+            channels: ChannelWindow {
+                memory: added(0, VIRT.channels.memory.size),
+                first_spi: first.saturating_add(16),
+                ..VIRT.channels
+            },
+            devices: BOARD_DEVICES,
+            spis: first.saturating_add(OWN) as u16,
+        })
+    }
 }
 
 /// The memory map of QEMU's `virt` machine. The board's devices are where it has its platform bus, which is for such devices. What Hanok adds to it lies where that machine has nothing, whatever it is given: channels
@@ -163,4 +214,5 @@ pub const VIRT: Layout = Layout {
         first_spi: 112,
         spis: 64,
     },
+    spis: 256,
 };

@@ -10,16 +10,16 @@ use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU64};
 use platform::gic::Trigger;
 use platform::tree::{Board, Gic, Range};
 use spin::Once;
-use stage2::{CopyReserve, Format, Geometry, PaRange, Progress, Stage2, Transfer, VmId};
+use stage2::{CopyReserve, Format, Geometry, Ipa, PaRange, Progress, Stage2, Transfer, VmId};
 use vgic::{Config, IntId, Model, PhysicalIntId, VcpuId, Vgic};
 use vmm::affinity::{vcpu_affinity, vcpu_mpidr};
 use vmm::channel::ChannelEnd;
 use vmm::devices::{Device, MmioMap, Pl011, Pl031};
 use vmm::guest_tree::{self, GicVersion, GuestTree};
 use vmm::idregs::{GicInterface, IdRegisters};
-use vmm::layout::{Region, VIRT};
+use vmm::layout::{ADDED, BOARD_DEVICES, Layout, Region, VIRT};
 use vmm::life::{Clock, Phase, Watchdog};
-use vmm::manifest::{Bundle, ManifestError, Sharing, VmConfig};
+use vmm::manifest::{Bundle, LayoutKind, ManifestError, Sharing, VmConfig};
 use vmm::passthrough::{Devices, Given, GivenLine, Own, PassthroughError, Span};
 use vmm::payload::{self, LoadPlan};
 use vmm::placement::{self, Demand, PlacementError};
@@ -73,6 +73,12 @@ enum BuildError {
     NoLine(u16),
     #[error("passthrough: {0}")]
     Assign(stage2::LedgerError),
+    #[error("layout: the board has something at {:#x}, where this layout has its own devices", ADDED.base.as_u64())]
+    InTheWay,
+    #[error("layout: the devices' interrupts leave none for the console and channels")]
+    Spis,
+    #[error("memory: {0}")]
+    SetAside(FrameError),
 }
 
 /// The board's devices, those that Hanok itself uses among them.
@@ -81,9 +87,12 @@ pub fn devices_of(board: &Board<'_>, tree: &'static [u8]) -> Option<Devices<'sta
     Devices::find(tree, gicd.start)
 }
 
+fn span(range: &Range) -> Span {
+    Span::new(range.start.as_u64(), range.size)
+}
+
 /// What Hanok uses of the board.
 fn own_devices(board: &Board<'_>) -> Vec<Own> {
-    let span = |range: &Range| Span::new(range.start.as_u64(), range.size);
     let gic: Vec<&Range> = match &board.gic {
         Some(Gic::V2 { gicd, gicc, gich, gicv, .. }) => Vec::from([gicd, gicc, gich, gicv]),
         Some(Gic::V3 { gicd, redistributors, .. }) => core::iter::once(gicd).chain(redistributors).collect(),
@@ -286,6 +295,14 @@ struct Builder<'a> {
     wall_clock: u32,
 }
 
+/// Where a VM has its things.
+struct House {
+    layout: &'static Layout,
+    /// Its RAM, if that is set aside for it.
+    set_aside: Option<PaRange>,
+    given: Given,
+}
+
 /// What a VM sees beside its memory.
 struct Machine {
     mmio: MmioMap,
@@ -307,22 +324,73 @@ impl<'a> Builder<'a> {
         }
     }
 
-    /// Builds a VM in `slot`, but for its vCPUs, or gives back all that it took.
+    /// Builds a VM in `slot`, but for its vCPUs, or gives back all memory that it took.
     fn build(
         &mut self,
         config: &VmConfig<'static>,
         slot: usize,
+        channels: (&[ChannelEnd<'_>], &[PaRange]),
+    ) -> Result<&'static Vm, BuildError> {
+        let id = VmId::new(slot as u8).ok_or(BuildError::TooMany)?;
+        memory::grow_heap_for_vm(config.cpus as usize).map_err(BuildError::Heap)?;
+        let given = self.give_devices(config, id)?;
+        let house = self.house(config, given)?;
+        let set_aside = house.set_aside;
+        self.furnish(config, id, house, channels).inspect_err(|_| {
+            if let Some(run) = set_aside {
+                memory::take_back(run);
+            }
+        })
+    }
+
+    /// Finds out where a VM has its things.
+    fn house(&self, config: &VmConfig<'_>, given: Given) -> Result<House, BuildError> {
+        let (LayoutKind::Board, Some(gic)) = (config.layout, &self.board.gic) else {
+            return Ok(House { layout: &VIRT, set_aside: None, given });
+        };
+        let ipa = |range: &Range| Ipa::new(range.start.as_u64());
+        let none = Ipa::new(0);
+        let (gicd, gicc, gicr) = match gic {
+            Gic::V2 { gicd, gicc, .. } => (ipa(gicd), ipa(gicc), none),
+            Gic::V3 { gicd, redistributors, .. } => {
+                (ipa(gicd), none, redistributors.first().map_or(none, ipa))
+            }
+        };
+        let registers = given.registers.iter().map(|(_, run)| Span::new(run.start().as_u64(), run.size()));
+        let memory = self.board.memory.iter().map(span);
+        let added = Span::new(ADDED.base.as_u64(), ADDED.size);
+        if registers.chain(memory).any(|of_board| of_board.meets(added)) {
+            return Err(BuildError::InTheWay);
+        }
+        let spis = given.lines.iter().map(|line| line.spi.saturating_add(1)).max().unwrap_or(0);
+        let set_aside = memory::set_aside(config.memory, config.memory_address, given.reach)
+            .map_err(BuildError::SetAside)?;
+        let ram = Region { base: Ipa::new(set_aside.start().as_u64()), size: set_aside.size() };
+        match Layout::board(ram, gicd, gicc, gicr, spis) {
+            Some(layout) => {
+                Ok(House { layout: Box::leak(Box::new(layout)), set_aside: Some(set_aside), given })
+            }
+            None => {
+                memory::take_back(set_aside);
+                Err(BuildError::Spis)
+            }
+        }
+    }
+
+    /// Builds it there.
+    fn furnish(
+        &self,
+        config: &VmConfig<'static>,
+        id: VmId,
+        House { layout, set_aside, given }: House,
         (ends, shared): (&[ChannelEnd<'_>], &[PaRange]),
     ) -> Result<&'static Vm, BuildError> {
         let vcpus = config.cpus as usize;
-        let id = VmId::new(slot as u8).ok_or(BuildError::TooMany)?;
-        memory::grow_heap_for_vm(vcpus).map_err(BuildError::Heap)?;
-        let given = self.give_devices(config, id)?;
         let share = share(config.sharing);
         let waits = if share.is_some() { cpu::hcr::TWI_TWE } else { 0 };
         let affinities: Vec<u64> = (0..vcpus as u8).map(|vcpu| vcpu_mpidr(VcpuId(vcpu))).collect();
         let mut tree = GuestTree {
-            layout: &VIRT,
+            layout,
             memory: config.memory,
             affinities: &affinities,
             gic: if gic::model() == Model::V3 { GicVersion::V3 } else { GicVersion::V2 },
@@ -333,16 +401,18 @@ impl<'a> Builder<'a> {
             watchdog: config.watchdog,
             devices: &given.nodes,
         };
-        let plan = payload::plan(config, &VIRT, guest_tree::size(&tree))?;
+        let plan = payload::plan(config, layout, guest_tree::size(&tree))?;
         plan.check_granule(self.ids.get(vmm::idregs::MMFR0))?;
         tree.initrd = plan.initrd.clone();
-        let machine = self.machine(config, vcpus, &given.lines)?;
-        let memory_of = |end: &ChannelEnd<'_>| Some((end.region(&VIRT).base, *shared.get(end.channel)?));
+        let machine = self.machine(config, layout, &given.lines)?;
+        let memory_of = |end: &ChannelEnd<'_>| Some((end.region(layout).base, *shared.get(end.channel)?));
         let channels = ends.iter().filter_map(memory_of).collect();
-        let wants = Wants { channels, devices: given.registers, ..self.wants(config, &plan) };
-        let mut tables = Tables::new(self.geometry(config)?.start_tables(), wants.frames_for_tables())
-            .map_err(BuildError::Tables)?;
-        let stage2 = match self.stage2(id, config, &mut tables) {
+        let devices = given.registers;
+        let geometry = self.geometry(config, layout, &devices)?;
+        let wants = Wants { set_aside, channels, devices, ..self.wants(config, layout, &plan) };
+        let mut tables =
+            Tables::new(geometry.start_tables(), wants.frames_for_tables()).map_err(BuildError::Tables)?;
+        let stage2 = match self.stage2(id, geometry, &mut tables) {
             Ok(stage2) => stage2,
             Err(error) => {
                 tables.give_back();
@@ -367,6 +437,7 @@ impl<'a> Builder<'a> {
             vtcr: space.stage2.vtcr(),
             vttbr: space.stage2.vttbr(),
             ids: self.ids.clone(),
+            layout,
             mmio: machine.mmio,
             vgic: Mutex::new(machine.vgic),
             power: Mutex::new(machine.power),
@@ -399,12 +470,14 @@ impl<'a> Builder<'a> {
     }
 
     /// What it is to have of the board's memory when it is started.
-    fn wants(&self, config: &VmConfig<'_>, plan: &LoadPlan<'_>) -> Wants {
+    fn wants(&self, config: &VmConfig<'_>, layout: &'static Layout, plan: &LoadPlan<'_>) -> Wants {
         let gicv = match &self.board.gic {
             Some(Gic::V2 { gicv, .. }) => PaRange::new(gicv.start, memory::GICV_BYTES).ok(),
             _ => None,
         };
         Wants {
+            layout,
+            set_aside: None,
             ram: config.memory,
             stolen_time: config.sharing != Sharing::Pinned,
             flash: plan.flash.as_ref().map_or_else(Vec::new, |flash| Wants::flash_of(&flash.banks)),
@@ -420,7 +493,11 @@ impl<'a> Builder<'a> {
             return Ok(Given::default());
         }
         let devices = self.devices.as_mut().ok_or(PassthroughError::NoTree)?;
-        let given = devices.give(config, &VIRT.devices, &self.own)?;
+        let room = match config.layout {
+            LayoutKind::Virt => &VIRT.devices,
+            LayoutKind::Board => &BOARD_DEVICES,
+        };
+        let given = devices.give(config, room, &self.own)?;
         if let Some(line) = given.lines.iter().find(|line| !gic::has_spi(line.physical.intid.into())) {
             return Err(BuildError::NoLine(line.physical.intid));
         }
@@ -434,12 +511,13 @@ impl<'a> Builder<'a> {
     fn machine(
         &self,
         config: &VmConfig<'_>,
-        vcpus: usize,
+        layout: &Layout,
         lines: &[GivenLine],
     ) -> Result<Machine, BuildError> {
+        let vcpus = config.cpus as usize;
         let affinities: Vec<_> = (0..vcpus as u8).map(|vcpu| vcpu_affinity(VcpuId(vcpu))).collect();
         let model = gic::model();
-        let mut vgic = Vgic::new(&Config { model, affinities: &affinities, spis: Config::DEFAULT_SPIS })?;
+        let mut vgic = Vgic::new(&Config { model, affinities: &affinities, spis: layout.spis })?;
         if let Some(timer) = self.board.timer {
             vgic.map_line(IntId::VIRTUAL_TIMER, PhysicalIntId(timer.virtual_ as u16))?;
             vgic.map_line(IntId::PHYSICAL_TIMER, PhysicalIntId(timer.physical as u16))?;
@@ -448,30 +526,37 @@ impl<'a> Builder<'a> {
             vgic.map_line(IntId::spi(line.spi as u16), PhysicalIntId(line.physical.intid))?;
         }
         let mut regions = Vec::from([
-            (Region { base: VIRT.gicd.base, size: vgic.distributor_size() }, Device::Gicd),
-            (VIRT.uart.registers, Device::Uart),
-            (VIRT.rtc.registers, Device::Rtc),
+            (Region { base: layout.gicd.base, size: vgic.distributor_size() }, Device::Gicd),
+            (layout.uart.registers, Device::Uart),
+            (layout.rtc.registers, Device::Rtc),
         ]);
         if model == Model::V3 {
             let size = 0x2_0000 * vcpus as u64;
-            regions.push((Region { base: VIRT.gicr.base, size }, Device::Gicr));
+            regions.push((Region { base: layout.gicr.base, size }, Device::Gicr));
         }
-        let ram = Region { base: VIRT.ram.base, size: config.memory };
+        let ram = Region { base: layout.ram.base, size: config.memory };
         // Firmware may start its CPUs from flash as well.
-        let executable = [ram, VIRT.flash[0]];
+        let executable = [ram, layout.flash[0]];
         let has_flash = matches!(config.payload, vmm::manifest::Payload::Firmware(_));
         let executable = &executable[..if has_flash { 2 } else { 1 }];
         Ok(Machine { mmio: MmioMap::new(&regions)?, vgic, power: PowerStates::new(vcpus as u8, executable)? })
     }
 
-    fn geometry(&self, config: &VmConfig<'_>) -> Result<Geometry, BuildError> {
-        let geometry = Geometry::new(ipa_bits(config, &self.features), self.features.pa_bits)?;
+    fn geometry(
+        &self,
+        config: &VmConfig<'_>,
+        layout: &Layout,
+        devices: &[(Ipa, PaRange)],
+    ) -> Result<Geometry, BuildError> {
+        let ends = devices.iter().map(|(at, run)| at.as_u64().saturating_add(run.size()));
+        let ram = layout.ram.base.as_u64().saturating_add(config.memory);
+        let geometry = Geometry::new(ipa_bits(ends.chain([ram]), &self.features), self.features.pa_bits)?;
         Ok(geometry)
     }
 
-    fn stage2(&self, id: VmId, config: &VmConfig<'_>, tables: &mut Tables) -> Result<Stage2, BuildError> {
+    fn stage2(&self, id: VmId, geometry: Geometry, tables: &mut Tables) -> Result<Stage2, BuildError> {
         let format = if self.features.forced_write_back { Format::ForcedWriteBack } else { Format::Combined };
-        let stage2 = Stage2::new(tables, id, self.geometry(config)?, format)?;
+        let stage2 = Stage2::new(tables, id, geometry, format)?;
         Ok(stage2)
     }
 }
@@ -484,9 +569,9 @@ fn start(space: &mut Space, memory: &mut Holdings, reload: &mut Reload) -> Resul
     Ok(())
 }
 
-/// As many bits as RAM needs, at least 40 (with which all CPUs have tables that start at level 1), or as many as there are.
-fn ipa_bits(config: &VmConfig<'_>, features: &Features) -> u8 {
-    let end = VIRT.ram.base.as_u64().saturating_add(config.memory);
+/// As many bits as what ends there needs, at least 40 (with which all CPUs have tables that start at level 1), or as many as there are.
+fn ipa_bits(ends: impl Iterator<Item = u64>, features: &Features) -> u8 {
+    let end = ends.max().unwrap_or(0);
     let needed = (64 - (end.saturating_sub(1)).leading_zeros()) as u8;
     needed.max(40).min(features.pa_bits)
 }
@@ -523,7 +608,7 @@ fn describe(vm: &Vm, config: &VmConfig<'_>) {
         config.memory >> 20
     );
     log::debug!("{}: VMID {}", vm.name, vm.id.vmid());
-    let mut at = VIRT.ram.base.as_u64();
+    let mut at = vm.layout.ram.base.as_u64();
     for run in vm.memory.lock().ram() {
         log::debug!("{}: RAM {at:#x} is at {:#x}, {} MiB", vm.name, run.start().as_u64(), run.size() >> 20);
         at += run.size();

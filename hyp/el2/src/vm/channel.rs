@@ -119,7 +119,7 @@ impl Vm {
         let mut vgic = self.vgic.lock();
         let mut kicks = vgic::Kicks::NONE;
         while bells != 0 {
-            let spi = VIRT.channels.spi(bells.trailing_zeros());
+            let spi = self.layout.channels.spi(bells.trailing_zeros());
             bells &= bells.wrapping_sub(1);
             for level in [true, false] {
                 kicks |= vgic.set_level(VcpuId(0), IntId::spi(spi as u16), level);

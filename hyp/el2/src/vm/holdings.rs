@@ -9,7 +9,7 @@ use stage2::{
     Cursor, Error, Ipa, LedgerError, MapJob, MapStep, PaRange, Permissions, Progress, Refused, STEP, Scrub,
     State, Transfer, Use, VmId,
 };
-use vmm::layout::VIRT;
+use vmm::layout::Layout;
 use vmm::manifest::MEMORY_UNIT;
 use vmm::payload::{FLASH_UNIT, FlashBank};
 
@@ -49,10 +49,14 @@ pub enum TakeError {
 }
 
 /// What a VM wants.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Wants {
+    /// Where it all goes.
+    pub layout: &'static Layout,
     /// Bytes of RAM, a multiple of [`MEMORY_UNIT`].
     pub ram: u64,
+    /// The memory that was set aside for its RAM. While it has stopped, nobody else gets that.
+    pub set_aside: Option<PaRange>,
     /// A page for records of stolen time.
     pub stolen_time: bool,
     /// For each flash bank its base, bytes with frames of their own, and bytes behind those that read as ones.
@@ -153,7 +157,7 @@ pub struct Holdings {
     scrub: Option<Scrub>,
     /// What is being mapped, which must come to its end.
     job: Option<MapJob>,
-    /// Bytes that the VM has.
+    /// Bytes that the VM has, or that are set aside for it.
     held: u64,
 }
 
@@ -162,6 +166,7 @@ impl Holdings {
     pub fn new(vm: VmId, wants: Wants) -> Self {
         let pieces =
             RAM_PIECES.saturating_add(1).saturating_add(wants.flash.len().saturating_mul(2 * RAM_PIECES));
+        let held = wants.set_aside.map_or(0, |run| run.size());
         let places = RAM_PIECES
             .saturating_add(2)
             .saturating_add(wants.channels.len())
@@ -175,11 +180,11 @@ impl Holdings {
             stage: Stage::Nothing,
             scrub: None,
             job: None,
-            held: 0,
+            held,
         }
     }
 
-    /// Bytes that the VM has.
+    /// Bytes that the VM has, or that are set aside for it.
     pub const fn held(&self) -> u64 {
         self.held
     }
@@ -205,7 +210,7 @@ impl Holdings {
     /// What it wants, one thing after another: what for, how many bytes, in pieces of at least how many.
     fn want(&self, number: usize) -> Option<(Part, u64, u64)> {
         let bank = |n: usize| self.wants.flash.get(n / 2).map(|(_, held, erased)| (n / 2, *held, *erased));
-        let page = if self.wants.stolen_time { VIRT.stolen_time.size } else { 0 };
+        let page = if self.wants.stolen_time { self.wants.layout.stolen_time.size } else { 0 };
         match number {
             0 => Some((Part::Ram, self.wants.ram, MEMORY_UNIT)),
             1 => Some((Part::StolenTime, page, stage2::PAGE_SIZE)),
@@ -241,6 +246,11 @@ impl Holdings {
         };
         if taken >= bytes {
             self.stage = Stage::Taking(number.saturating_add(1), 0);
+            return Ok(());
+        }
+        if let (Part::Ram, Some(run)) = (part, self.wants.set_aside) {
+            self.pieces.push(Piece { part, run, owned: false });
+            self.stage = Stage::Taking(number, bytes);
             return Ok(());
         }
         let Some(mut frames) = memory::try_frames() else { return Ok(()) };
@@ -309,16 +319,17 @@ impl Holdings {
             }
         };
         let of = |part: Part| pieces.iter().filter(move |piece| piece.part == part).map(|piece| piece.run);
-        let mut at = VIRT.ram.base;
+        let layout = wants.layout;
+        let mut at = layout.ram.base;
         for run in of(Part::Ram) {
             add(Place { at, run, usage: Use::Ram, permissions: RAM });
             at = behind(at, run);
         }
         for run in of(Part::StolenTime) {
-            add(Place { at: VIRT.stolen_time.base, run, usage: Use::Ram, permissions: RECORDS });
+            add(Place { at: layout.stolen_time.base, run, usage: Use::Ram, permissions: RECORDS });
         }
         if let Some(run) = wants.gicv {
-            add(Place { at: VIRT.gicc.base, run, usage: Use::Banked, permissions: DEVICE });
+            add(Place { at: layout.gicc.base, run, usage: Use::Banked, permissions: DEVICE });
         }
         for (at, run) in wants.channels.iter().copied() {
             add(Place { at, run, usage: Use::Shared, permissions: SHARED });
@@ -470,6 +481,9 @@ impl Holdings {
                     self.lose_last(name, &error.into());
                 }
             }
+        } else if piece.part == Part::Ram && self.wants.set_aside.is_some() {
+            // It stays set aside.
+            self.pieces.pop();
         } else if let Some(mut frames) = memory::try_frames() {
             frames.give_back(run);
             self.drop_last();

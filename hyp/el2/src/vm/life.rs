@@ -8,7 +8,7 @@ use core::sync::atomic::Ordering;
 
 use stage2::Progress;
 use vgic::VcpuId;
-use vmm::layout::VIRT;
+
 use vmm::life::{Clock, Event, Phase, Watchdog};
 use vmm::manifest::WhenAllOff;
 use vmm::psci::Start;
@@ -275,11 +275,11 @@ impl Vm {
         with_hardware!(|hardware| self.vgic.lock().reset(&mut hardware));
         let mut uart = self.uart.lock();
         let line = uart.reset();
-        self.apply(VIRT.uart.intid(), line);
+        self.apply(self.layout.uart.intid(), line);
         drop(uart);
         let mut rtc = self.rtc.lock();
         let line = rtc.reset(timer::now());
-        self.apply(VIRT.rtc.intid(), line);
+        self.apply(self.layout.rtc.intid(), line);
     }
 
     /// Its memory is scrubbed and given back: a step of that.

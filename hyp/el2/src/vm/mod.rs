@@ -29,7 +29,7 @@ use stage2::{Access, Ipa, VmId};
 use vgic::{IntId, Kicks, VcpuId, Vgic};
 use vmm::devices::{Line, MmioMap, Pl011, Pl031};
 use vmm::idregs::IdRegisters;
-use vmm::layout::VIRT;
+use vmm::layout::Layout;
 use vmm::life::{Clock, Watchdog};
 use vmm::manifest::WhenAllOff;
 use vmm::passthrough::GivenLine;
@@ -68,6 +68,8 @@ pub struct Vm {
     pub vttbr: u64,
     /// The ID registers that it sees.
     pub ids: IdRegisters,
+    /// Where it has everything.
+    pub layout: &'static Layout,
     /// Its emulated devices by address.
     pub mmio: MmioMap,
     /// Its interrupt controller.
@@ -231,8 +233,11 @@ impl Vm {
             return;
         }
         let nanoseconds = stolen_time::nanoseconds(ticks, timer::frequency());
-        let told =
-            guest_memory::write_word(&mut self.space.lock(), stolen_time::time(&VIRT, vcpu), nanoseconds);
+        let told = guest_memory::write_word(
+            &mut self.space.lock(),
+            stolen_time::time(self.layout, vcpu),
+            nanoseconds,
+        );
         // Its page is mapped as long as the VM lives.
         debug_assert!(told.is_ok());
     }
@@ -266,7 +271,7 @@ impl Vm {
     pub fn uart_read(&self, offset: u32) -> u32 {
         let mut uart = self.uart.lock();
         let (value, line) = uart.read(offset);
-        self.apply(VIRT.uart.intid(), line);
+        self.apply(self.layout.uart.intid(), line);
         let room = uart.can_receive();
         drop(uart);
         if room && self.input_waits.swap(false, Ordering::Relaxed) {
@@ -279,7 +284,7 @@ impl Vm {
     pub fn uart_write(&self, offset: u32, value: u32) {
         let mut uart = self.uart.lock();
         let line = uart.write(offset, value);
-        self.apply(VIRT.uart.intid(), line);
+        self.apply(self.layout.uart.intid(), line);
         let output = uart.pending_output() != 0;
         drop(uart);
         if output {
@@ -291,7 +296,7 @@ impl Vm {
     pub fn say(&self, bytes: &[u8]) -> usize {
         let mut uart = self.uart.lock();
         let (count, line) = uart.send_block(bytes);
-        self.apply(VIRT.uart.intid(), line);
+        self.apply(self.layout.uart.intid(), line);
         drop(uart);
         if count > 0 {
             console::wake();
@@ -303,7 +308,7 @@ impl Vm {
     pub fn hear(&self, bytes: &mut [u8]) -> usize {
         let mut uart = self.uart.lock();
         let (count, line) = uart.receive_block(bytes);
-        self.apply(VIRT.uart.intid(), line);
+        self.apply(self.layout.uart.intid(), line);
         drop(uart);
         if self.input_waits.swap(false, Ordering::Relaxed) {
             console::wake();
@@ -318,7 +323,7 @@ impl Vm {
             self.input_waits.store(true, Ordering::Relaxed);
             return false;
         };
-        self.apply(VIRT.uart.intid(), line);
+        self.apply(self.layout.uart.intid(), line);
         true
     }
 
@@ -329,7 +334,7 @@ impl Vm {
             return 0;
         }
         let (count, line) = uart.drain(out);
-        self.apply(VIRT.uart.intid(), line);
+        self.apply(self.layout.uart.intid(), line);
         count
     }
 
@@ -337,7 +342,7 @@ impl Vm {
     pub fn rtc_read(&self, offset: u32, now: u64) -> u32 {
         let mut rtc = self.rtc.lock();
         let (value, line) = rtc.read(offset, now);
-        self.apply(VIRT.rtc.intid(), line);
+        self.apply(self.layout.rtc.intid(), line);
         value
     }
 
@@ -345,7 +350,7 @@ impl Vm {
     pub fn rtc_write(&self, offset: u32, value: u32, now: u64) {
         let mut rtc = self.rtc.lock();
         let line = rtc.write(offset, value, now);
-        self.apply(VIRT.rtc.intid(), line);
+        self.apply(self.layout.rtc.intid(), line);
         let deadline = rtc.next_deadline();
         drop(rtc);
         // A deadline that is gone is noticed when it comes.
@@ -359,7 +364,7 @@ impl Vm {
     pub fn tick(&self, now: u64) -> Option<u64> {
         let mut rtc = self.rtc.lock();
         let line = rtc.tick(now);
-        self.apply(VIRT.rtc.intid(), line);
+        self.apply(self.layout.rtc.intid(), line);
         let alarm = rtc.next_deadline();
         drop(rtc);
         let next = alarm.into_iter().chain(self.see_to_life(now)).min();
