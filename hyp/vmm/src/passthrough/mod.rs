@@ -110,6 +110,9 @@ impl<'a> Devices<'a> {
         if taken.windows(2).any(|pair| pair.first() == pair.last()) {
             return Err(PassthroughError::Nested);
         }
+        for &index in &named {
+            self.check_device(index)?;
+        }
         for &index in &taken {
             self.check(index, config, own)?;
             self.check_neighbours(index, &taken)?;
@@ -149,18 +152,22 @@ impl<'a> Devices<'a> {
         }
     }
 
-    /// Whether a device can be handed out at all, and to this VM.
+    /// Whether a node that is named is a device: what lies below one need not have registers in memory.
+    fn check_device(&self, index: usize) -> Result<(), PassthroughError> {
+        let node = || self.tree.path(index);
+        match self.tree.entry(index) {
+            Some(entry) if entry.is_bus => Err(PassthroughError::Bus { node: node() }),
+            Some(entry) if entry.unreachable => Err(PassthroughError::Unreachable { node: node() }),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether a node can be handed out to this VM.
     fn check(&self, index: usize, config: &VmConfig<'_>, own: &[Own]) -> Result<(), PassthroughError> {
         let Some(entry) = self.tree.entry(index) else { return Ok(()) };
         let node = || self.tree.path(index);
         if let Some(Some(owner)) = self.owners.get(index) {
             return Err(PassthroughError::Taken { node: node(), owner: owner.clone() });
-        }
-        if entry.is_bus {
-            return Err(PassthroughError::Bus { node: node() });
-        }
-        if entry.unreachable {
-            return Err(PassthroughError::Unreachable { node: node() });
         }
         if entry.private {
             return Err(PassthroughError::PrivateLine { node: node() });
