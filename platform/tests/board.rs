@@ -6,6 +6,11 @@ use platform::tree::{Board, Cpu, EnableMethod, Gic, Psci, Reserved, Timer, Uart,
 use stage2::Pa;
 use trees::*;
 
+/// The UARTs of a Raspberry Pi 4: two that are on, and one that isn't.
+const PI4_PL011: &str = "/soc/serial@7e201000";
+const PI4_MINI: &str = "/soc/serial@7e215040";
+const PI4_DISABLED: &str = "/soc/serial@7e201400";
+
 const TIMER: Timer = Timer { physical: 30, virtual_: 27, hypervisor: 26 };
 
 fn virt_uart() -> Uart {
@@ -14,6 +19,7 @@ fn virt_uart() -> Uart {
         registers: range(0x900_0000, 0x1000),
         interrupt: Some(33),
         clock: Some(24_000_000),
+        path: "/pl011@9000000".parse().unwrap(),
     }
 }
 
@@ -25,7 +31,7 @@ fn assert_virt(board: &Board<'_>) {
     let cpu = |mpidr| Cpu { mpidr, enable_method: EnableMethod::Psci };
     assert_eq!(board.cpus[..], [cpu(0), cpu(1), cpu(2), cpu(3)]);
     assert_eq!(board.timer, Some(TIMER));
-    assert_eq!(board.uart, Some(virt_uart()));
+    assert_eq!(board.uarts[..], [virt_uart()]);
     assert_eq!(board.rtc, Some(range(0x901_0000, 0x1000)));
     assert_eq!(board.psci, Some(Psci::Smc));
     assert_eq!(board.initrd, None);
@@ -82,10 +88,23 @@ fn raspberry_pi_4() {
         };
         assert_eq!(board.gic, Some(gic));
         assert_eq!(board.timer, Some(TIMER));
-        // Its clock is a firmware's, of no fixed frequency.
-        let registers = range(0xfe20_1000, 0x200);
-        let uart = Uart { kind: UartKind::Pl011, registers, interrupt: Some(153), clock: None };
-        assert_eq!(board.uart, Some(uart));
+        // Their clocks are firmware's, of no fixed frequency.
+        let pl011 = Uart {
+            kind: UartKind::Pl011,
+            registers: range(0xfe20_1000, 0x200),
+            interrupt: Some(153),
+            clock: None,
+            path: PI4_PL011.parse().unwrap(),
+        };
+        let mini = Uart {
+            kind: UartKind::MiniUart,
+            registers: range(0xfe21_5040, 0x40),
+            interrupt: Some(125),
+            clock: None,
+            path: PI4_MINI.parse().unwrap(),
+        };
+        assert_eq!(board.uarts[..], [pl011, mini]);
+        assert_eq!(board.console(), Some(&pl011));
         assert_eq!(board.psci, None);
         assert_eq!(board.rtc, None);
         assert_eq!(board.initrd, Some(range(0x2e00_0000, 0x12_3456)));
@@ -100,7 +119,7 @@ fn a_board_without_model_is_called_by_its_compatible() {
     board(&tree, |board| assert_eq!(board.model, "raspberrypi,4-model-b"));
 }
 
-/// The `virt` board with three PL011s, the second on a bus that moves it.
+/// The `virt` board with three PL011s; in the tree, the one on a bus that moves it comes before the others.
 fn three_uarts() -> dtoolkit::model::DeviceTree {
     let mut tree = virt_v3();
     add(&mut tree, "/", fixed_clock("other", 0x9000, 48_000_000));
@@ -112,47 +131,129 @@ fn three_uarts() -> dtoolkit::model::DeviceTree {
     tree
 }
 
-fn moved_uart() -> Uart {
-    Uart { registers: range(0xc00_1000, 0x1000), interrupt: Some(34), clock: Some(48_000_000), ..virt_uart() }
+const FIRST: &str = "/pl011@9000000";
+const MOVED: &str = "/platform-bus@c000000/uart@1000";
+const LAST: &str = "/pl011@9040000";
+
+/// The paths of the board's UARTs, the console first.
+fn uarts(tree: &dtoolkit::model::DeviceTree) -> Vec<String> {
+    board(tree, |board| {
+        assert_eq!(board.console(), board.uarts.first());
+        board.uarts.iter().map(|uart| uart.path.to_string()).collect()
+    })
 }
 
 #[test]
-fn stdout_path_chooses_among_uarts() {
-    let last = Uart { registers: range(0x904_0000, 0x1000), interrupt: Some(35), ..virt_uart() };
-    for (path, expected) in [
-        ("/pl011@9000000", virt_uart()),
-        ("/pl011@9000000:115200", virt_uart()),
-        ("/platform-bus@c000000/uart@1000", moved_uart()),
-        ("/pl011@9040000", last),
-        ("serial0", virt_uart()),
-        ("serial1:115200n8", moved_uart()),
-        // Without a path, the first serial port by its alias.
-        ("", virt_uart()),
+fn every_uart_is_told_whole() {
+    let moved = Uart {
+        registers: range(0xc00_1000, 0x1000),
+        interrupt: Some(34),
+        clock: Some(48_000_000),
+        path: MOVED.parse().unwrap(),
+        ..virt_uart()
+    };
+    let last = Uart {
+        registers: range(0x904_0000, 0x1000),
+        interrupt: Some(35),
+        path: LAST.parse().unwrap(),
+        ..virt_uart()
+    };
+    let mut tree = three_uarts();
+    set(&mut tree, "/chosen", "stdout-path", strings(&[LAST]));
+    board(&tree, |board| assert_eq!(board.uarts[..], [last, virt_uart(), moved]));
+}
+
+#[test]
+fn stdout_path_comes_first_then_serial0_then_the_trees_order() {
+    // The tree's order is the one that is moved, the first and the last. `serial0` is the first, then the last.
+    for (path, by_first, by_last) in [
+        (FIRST, [FIRST, MOVED, LAST], [FIRST, LAST, MOVED]),
+        ("/pl011@9000000:115200", [FIRST, MOVED, LAST], [FIRST, LAST, MOVED]),
+        (MOVED, [MOVED, FIRST, LAST], [MOVED, LAST, FIRST]),
+        (LAST, [LAST, FIRST, MOVED], [LAST, MOVED, FIRST]),
+        ("serial0", [FIRST, MOVED, LAST], [LAST, MOVED, FIRST]),
+        ("serial1:115200n8", [MOVED, FIRST, LAST], [MOVED, LAST, FIRST]),
+        // It names nothing, or nothing that is there, or what is no UART.
+        ("", [FIRST, MOVED, LAST], [LAST, MOVED, FIRST]),
+        (":115200", [FIRST, MOVED, LAST], [LAST, MOVED, FIRST]),
+        ("/nothing", [FIRST, MOVED, LAST], [LAST, MOVED, FIRST]),
+        ("/pl011", [FIRST, MOVED, LAST], [LAST, MOVED, FIRST]),
+        ("serial7", [FIRST, MOVED, LAST], [LAST, MOVED, FIRST]),
+        ("/virtio_mmio@a000000", [FIRST, MOVED, LAST], [LAST, MOVED, FIRST]),
     ] {
         let mut tree = three_uarts();
-        set(&mut tree, "/aliases", "serial1", strings(&["/platform-bus@c000000/uart@1000"]));
+        set(&mut tree, "/aliases", "serial1", strings(&[MOVED]));
         set(&mut tree, "/chosen", "stdout-path", strings(&[path]));
-        board(&tree, |board| assert_eq!(board.uart, Some(expected), "{path}"));
+        assert_eq!(uarts(&tree), by_first, "{path}");
+        set(&mut tree, "/aliases", "serial0", strings(&[LAST]));
+        assert_eq!(uarts(&tree), by_last, "{path}");
     }
 }
 
 #[test]
-fn an_unknown_stdout_path_leaves_only_a_single_uart() {
-    for path in ["/nothing", "/pl011", "serial7", "/uart@1000", "/virtio_mmio@a000000"] {
-        let mut tree = three_uarts();
-        set(&mut tree, "/chosen", "stdout-path", strings(&[path]));
-        board(&tree, |board| assert_eq!(board.uart, None, "{path}"));
-        let mut tree = virt_v3();
-        set(&mut tree, "/chosen", "stdout-path", strings(&[path]));
-        board(&tree, |board| assert_eq!(board.uart, Some(virt_uart()), "{path}"));
+fn without_stdout_path_and_serial0_the_trees_order_decides() {
+    let mut tree = three_uarts();
+    unset(&mut tree, "/chosen", "stdout-path");
+    set(&mut tree, "/aliases", "serial0", strings(&[LAST]));
+    assert_eq!(uarts(&tree), [LAST, MOVED, FIRST]);
+    unset(&mut tree, "/aliases", "serial0");
+    assert_eq!(uarts(&tree), [MOVED, FIRST, LAST]);
+}
+
+#[test]
+fn a_mini_uart_is_a_console_as_good_as_any() {
+    let with = |stdout: &str| {
+        let mut tree = pi4();
+        set(&mut tree, "/chosen", "stdout-path", strings(&[stdout]));
+        uarts(&tree)
+    };
+    assert_eq!(with("serial0:115200n8"), [PI4_PL011, PI4_MINI]);
+    assert_eq!(with("serial1:115200n8"), [PI4_MINI, PI4_PL011]);
+    assert_eq!(with(PI4_MINI), [PI4_MINI, PI4_PL011]);
+}
+
+#[test]
+fn what_is_disabled_or_unknown_is_no_console() {
+    let mut tree = pi4();
+    set(&mut tree, "/chosen", "stdout-path", strings(&[PI4_DISABLED]));
+    assert_eq!(uarts(&tree), [PI4_PL011, PI4_MINI]);
+    set(&mut tree, PI4_DISABLED, "status", strings(&["okay"]));
+    assert_eq!(uarts(&tree), [PI4_DISABLED, PI4_PL011, PI4_MINI]);
+    set(&mut tree, PI4_DISABLED, "compatible", strings(&["snps,dw-apb-uart"]));
+    assert_eq!(uarts(&tree), [PI4_PL011, PI4_MINI]);
+    // Both that are named are off.
+    set(&mut tree, PI4_PL011, "status", strings(&["disabled"]));
+    assert_eq!(uarts(&tree), [PI4_MINI]);
+    set(&mut tree, PI4_MINI, "status", strings(&["disabled"]));
+    assert!(uarts(&tree).is_empty());
+}
+
+/// Its driver writes a register of the block that it is a part of, so that it has to be where the block has it.
+#[test]
+fn a_mini_uart_that_is_not_where_its_block_has_it_is_none() {
+    for place in [0x7e21_5000, 0x7e21_5080, 0x7e21_5440] {
+        let mut tree = pi4();
+        set(&mut tree, PI4_MINI, "reg", cells(&[place, 0x40]));
+        assert_eq!(uarts(&tree), [PI4_PL011], "{place:#x}");
     }
+}
+
+#[test]
+fn eight_uarts_are_known() {
+    let mut tree = virt_v3();
+    for index in 0..9 {
+        add(&mut tree, "/", pl011(&format!("uart@{index}"), &[1, index << 12, 0, 0x1000], 9, &[]));
+    }
+    set(&mut tree, "/chosen", "stdout-path", strings(&["/uart@5"]));
+    let uarts = uarts(&tree);
+    assert_eq!((uarts.len(), uarts[0].as_str(), uarts[1].as_str()), (8, "/uart@5", FIRST));
 }
 
 #[test]
 fn a_board_may_have_no_uart() {
     let mut tree = virt_v3();
     tree.root.remove_child("pl011@9000000");
-    board(&tree, |board| assert_eq!(board.uart, None));
+    board(&tree, |board| assert!(board.uarts.is_empty() && board.console().is_none()));
 }
 
 #[test]
@@ -160,11 +261,11 @@ fn the_uarts_clock_is_found_by_phandle() {
     let mut tree = virt_v3();
     add(&mut tree, "/", fixed_clock("other", 0x9000, 3_686_400));
     set(&mut tree, "/pl011@9000000", "clocks", cells(&[0x9000, 0x8000]));
-    board(&tree, |board| assert_eq!(board.uart.unwrap().clock, Some(3_686_400)));
+    board(&tree, |board| assert_eq!(board.uarts[0].clock, Some(3_686_400)));
     set(&mut tree, "/pl011@9000000", "clocks", cells(&[0x9001]));
-    board(&tree, |board| assert_eq!(board.uart.unwrap().clock, None));
+    board(&tree, |board| assert_eq!(board.uarts[0].clock, None));
     unset(&mut tree, "/pl011@9000000", "clocks");
-    board(&tree, |board| assert_eq!(board.uart.unwrap().clock, None));
+    board(&tree, |board| assert_eq!(board.uarts[0].clock, None));
 }
 
 #[test]
@@ -222,7 +323,7 @@ fn reserved_memory_and_the_reservation_block() {
             reserved(0x5300_0000, 0x1000, false),
         ];
         assert_eq!(board.reserved[..], expected);
-        assert_eq!(board.uart, Some(virt_uart()));
+        assert_eq!(board.uarts[..], [virt_uart()]);
     });
 }
 
@@ -274,8 +375,8 @@ fn disabled_devices_are_ignored() {
     bank.add_property(property("status", strings(&["disabled"])));
     add(&mut tree, "/", bank);
     board(&tree, |board| {
-        // It is the only one that is left, so the path that names another doesn't matter.
-        assert_eq!(board.uart.map(|uart| uart.registers), Some(range(0x904_0000, 0x1000)));
+        let uarts: Vec<_> = board.uarts.iter().map(|uart| uart.path.as_str()).collect();
+        assert_eq!(uarts, [LAST]);
         assert_eq!((board.rtc, board.psci), (None, None));
         assert_eq!(board.memory[..], [range(0x4000_0000, 0x4000_0000)]);
     });
@@ -320,7 +421,7 @@ fn addresses_go_through_every_bus() {
         add(&mut tree, "/", bus("outer", outer, vec![bus("inner", inner, vec![device])]));
         set(&mut tree, "/chosen", "stdout-path", strings(&["/outer/inner/uart"]));
         tree.root.remove_child("pl011@9000000");
-        board(&tree, |board| board.uart.map(|uart| uart.registers.start.as_u64()))
+        board(&tree, |board| board.console().map(|uart| uart.registers.start.as_u64()))
     };
     let outer = || cells(&[0, 1, 0, 0x1000, 0x8000, 2, 0, 0x1000]);
     let inner = || cells(&[0x10_0000, 0x8000, 0x1000]);
@@ -353,7 +454,7 @@ fn what_no_bus_passes_on_has_no_address() {
         add(&mut tree, "/", node("bus", &properties, vec![device]));
         set(&mut tree, "/chosen", "stdout-path", strings(&["/bus/uart@1000"]));
         tree.root.remove_child("pl011@9000000");
-        board(&tree, |board| assert_eq!(board.uart, None, "{address_cells}"));
+        board(&tree, |board| assert!(board.uarts.is_empty(), "{address_cells}"));
     }
 }
 
@@ -366,7 +467,7 @@ fn interrupts_of_four_cells() {
     set(&mut tree, "/timer", "interrupts", cells(&[1, 13, 4, 0, 1, 14, 4, 0, 1, 11, 4, 0, 1, 10, 4, 0]));
     board(&tree, |board| {
         assert_eq!(board.timer, Some(TIMER));
-        assert_eq!(board.uart.unwrap().interrupt, Some(1019));
+        assert_eq!(board.uarts[0].interrupt, Some(1019));
         assert!(matches!(board.gic, Some(Gic::V3 { maintenance: 25, .. })));
     });
 }
@@ -376,7 +477,7 @@ fn interrupts_out_of_range_are_none() {
     for interrupts in [&[0, 988, 4][..], &[1, 16, 4], &[2, 1, 4], &[0, u32::MAX, 4], &[0, 1], &[]] {
         let mut tree = virt_v3();
         set(&mut tree, "/pl011@9000000", "interrupts", cells(interrupts));
-        board(&tree, |board| assert_eq!(board.uart.unwrap().interrupt, None, "{interrupts:?}"));
+        board(&tree, |board| assert_eq!(board.uarts[0].interrupt, None, "{interrupts:?}"));
     }
 }
 

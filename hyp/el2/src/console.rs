@@ -150,20 +150,20 @@ fn send_text(uart: &mut Uart, text: &str) {
 
 /// From now on guests run: the UART's interrupts come to CPU 0, and nobody waits for it any more.
 pub fn start(board: &Board<'_>) {
-    let polled = board.uart.is_none_or(|uart| uart.interrupt.is_none());
-    if polled && board.uart.is_some() {
+    let interrupt = board.console().and_then(|uart| uart.interrupt);
+    if interrupt.is_none() && board.console().is_some() {
         log::warn!(
             "the console's UART has no interrupt in the device tree: it takes no input, and sending waits for it"
         );
     }
     let mut console = CONSOLE.lock();
-    console.polled = polled;
+    console.polled = interrupt.is_none();
     console.coloured = !board.bootargs.split_whitespace().any(|argument| argument == "hanok.color=off");
     console.outputs.resize_with(vm::all().count(), Output::default);
     let Some(uart) = &mut console.uart else { return };
     uart.start_receiving();
     drop(console);
-    if let Some(intid) = board.uart.and_then(|uart| uart.interrupt) {
+    if let Some(intid) = interrupt {
         gic::take_spi(intid, Trigger::Level);
     }
     logging::defer();

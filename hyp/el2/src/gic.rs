@@ -101,7 +101,7 @@ pub fn init(board: &Board<'_>) -> Result<(), GicError> {
     if ends_here {
         log::debug!("the GIC forgets levels at a virtual EOI: guests' timer interrupts are ended by EL2");
     }
-    let lines = Lines { maintenance, timer, uart: board.uart.and_then(|uart| uart.interrupt) };
+    let lines = Lines { maintenance, timer, uart: board.console().and_then(|uart| uart.interrupt) };
     CONTROLLER.call_once(|| Controller {
         distributor,
         lines,

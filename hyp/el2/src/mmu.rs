@@ -111,7 +111,7 @@ fn whole_pages(range: &Range) -> (u64, u64) {
 /// The registers that EL2 itself uses.
 fn devices(board: &Board<'_>) -> Vec<Range> {
     let mut devices: Vec<Range> = Vec::new();
-    devices.extend(board.uart.map(|uart| uart.registers));
+    devices.extend(board.console().map(|uart| uart.registers));
     devices.extend(board.rtc);
     match &board.gic {
         Some(Gic::V2 { gicd, gicc, gich, .. }) => devices.extend([*gicd, *gicc, *gich]),

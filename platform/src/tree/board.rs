@@ -10,6 +10,10 @@ use super::reader::Reader;
 
 /// Most CPUs that a board may have.
 pub const MAX_CPUS: usize = 64;
+/// Most UARTs of a board that are known; what is beyond can be no console.
+pub const MAX_UARTS: usize = 8;
+/// Where a mini-UART's registers lie in the page of the auxiliary peripherals (BCM2711 ARM Peripherals, 2.1).
+pub const MINI_UART_IN_PAGE: u64 = 0x40;
 const MAX_REGIONS: usize = 64;
 const MAX_REDISTRIBUTORS: usize = 8;
 /// The end of the architecture's physical address space: no implementation has more than 52 bits.
@@ -112,10 +116,12 @@ pub struct Timer {
 pub enum UartKind {
     /// Arm PrimeCell PL011.
     Pl011,
+    /// The mini-UART of the BCM283x and BCM2711 (`brcm,bcm2835-aux-uart`). Its registers lie [`MINI_UART_IN_PAGE`] bytes
+    /// into a page that has two SPI masters as well, and its interrupt is theirs too.
+    MiniUart,
 }
 
-/// The console: the UART that the tree's `stdout-path` names, or without one the alias `serial0`, or else the only one
-/// there is.
+/// A UART that may be the console.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Uart {
     /// What it is.
@@ -126,6 +132,8 @@ pub struct Uart {
     pub interrupt: Option<u32>,
     /// The frequency of its clock in Hz, where the tree has it as a fixed clock.
     pub clock: Option<u32>,
+    /// The full path of its node.
+    pub path: ArrayString<96>,
 }
 
 /// How firmware's PSCI is called.
@@ -152,8 +160,9 @@ pub struct Board<'a> {
     pub gic: Option<Gic>,
     /// The timer's interrupts.
     pub timer: Option<Timer>,
-    /// The console.
-    pub uart: Option<Uart>,
+    /// The UARTs that are enabled and of a known kind, the console first: the one that `stdout-path` names, the one that
+    /// the alias `serial0` names, then the others in the tree's order.
+    pub uarts: ArrayVec<Uart, MAX_UARTS>,
     /// A PL031 real-time clock.
     pub rtc: Option<Range>,
     /// How firmware is called.
@@ -197,8 +206,13 @@ impl<'a> Board<'a> {
         Ok(board)
     }
 
+    /// The UART that is the console.
+    pub fn console(&self) -> Option<&Uart> {
+        self.uarts.first()
+    }
+
     /// Only the console, from a tree that may lack everything else or have it wrong: for the message that says so.
     pub fn console_of(blob: &'a [u8], shape: &Shape) -> Option<Uart> {
-        Reader::run(blob, shape).0.uart
+        Reader::run(blob, shape).0.console().copied()
     }
 }

@@ -8,6 +8,7 @@ mod reader;
 mod value;
 
 pub use board::{
-    Board, BoardError, Cpu, EnableMethod, Gic, MAX_CPUS, Psci, Range, Reserved, Timer, Uart, UartKind,
+    Board, BoardError, Cpu, EnableMethod, Gic, MAX_CPUS, MAX_UARTS, MINI_UART_IN_PAGE, Psci, Range, Reserved,
+    Timer, Uart, UartKind,
 };
 pub use check::{MAX_BLOB, Shape, TreeError, blob_size, check};

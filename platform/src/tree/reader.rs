@@ -6,15 +6,19 @@
 use arrayvec::{ArrayString, ArrayVec};
 use fdt::Fdt;
 use fdt::node::FdtNode;
-use stage2::Pa;
+use stage2::{PAGE_SIZE, Pa};
 
-use super::board::{Board, BoardError, Cpu, EnableMethod, Gic, Psci, Range, Reserved, Timer, Uart, UartKind};
+use super::board::{
+    Board, BoardError, Cpu, EnableMethod, Gic, MAX_UARTS, MINI_UART_IN_PAGE, Psci, Range, Reserved, Timer,
+    Uart, UartKind,
+};
 use super::check::{MAX_DEPTH, Shape};
 use super::value::{cell, interrupt, number, strings, text};
 
-const MAX_UARTS: usize = 8;
 const GIC_V2: &[&str] = &["arm,gic-400", "arm,cortex-a15-gic", "arm,cortex-a7-gic"];
 const GIC_V3: &[&str] = &["arm,gic-v3"];
+const PL011: &[&str] = &["arm,pl011"];
+const MINI_UART: &[&str] = &["brcm,bcm2835-aux-uart"];
 const PSCI: &[&str] = &["arm,psci", "arm,psci-0.2", "arm,psci-1.0"];
 
 /// A bus on the way from the root to the node at hand.
@@ -48,7 +52,6 @@ impl Bus<'_> {
 
 /// A UART that may turn out to be the console.
 struct Candidate {
-    path: ArrayString<96>,
     /// Phandle of its clock.
     clock: Option<u32>,
     uart: Uart,
@@ -159,7 +162,7 @@ impl<'a> Reader<'a> {
         for (node, depth) in fdt.all_nodes().zip(shape.depths()) {
             outcome = outcome.and(reader.node(&mut board, node, depth));
         }
-        board.uart = reader.console();
+        board.uarts = reader.ranked_uarts();
         (board, outcome)
     }
 
@@ -303,13 +306,15 @@ impl<'a> Reader<'a> {
                 self.interrupt(found, index).ok_or_else(|| malformed(node, "four interrupts are needed"))
             };
             board.timer = Some(Timer { physical: line(1)?, virtual_: line(2)?, hypervisor: line(3)? });
-        } else if found.is_compatible(&["arm,pl011"]) {
-            self.uart(node, found);
+        } else if found.is_compatible(PL011) {
+            self.uart(node, found, UartKind::Pl011);
+        } else if found.is_compatible(MINI_UART) {
+            self.uart(node, found, UartKind::MiniUart);
         } else if found.is_compatible(&["arm,pl031"]) {
             board.rtc = self.regions(found).next().flatten();
         } else if found.is_compatible(&["fixed-clock"]) {
             if let (Some(phandle), Some(rate)) = (cell(found.phandle, 0), cell(found.clock_frequency, 0)) {
-                // Only the console's is wanted; a board with more fixed clocks than these keeps firmware's settings.
+                // Only UARTs' are wanted; a board with more fixed clocks than these keeps firmware's settings.
                 let _ = self.clocks.try_push((phandle, rate));
             }
         } else if found.is_compatible(PSCI) {
@@ -352,10 +357,13 @@ impl<'a> Reader<'a> {
         Ok(Gic::V2 { gicd, gicc, gich, gicv, maintenance })
     }
 
-    fn uart(&mut self, node: FdtNode<'_, 'a>, found: &Properties<'a>) {
+    fn uart(&mut self, node: FdtNode<'_, 'a>, found: &Properties<'a>, kind: UartKind) {
         let Some(registers) = self.regions(found).next().flatten() else { return };
-        let interrupt = self.interrupt(found, 0);
-        let uart = Uart { kind: UartKind::Pl011, registers, interrupt, clock: None };
+        // The driver reaches for registers that the block has before these.
+        let place = registers.start.as_u64() % PAGE_SIZE;
+        if kind == UartKind::MiniUart && place != MINI_UART_IN_PAGE {
+            return;
+        }
         let mut path = ArrayString::new();
         let names = self.path.iter().skip(1).map(|bus| bus.name).chain([node.name]);
         for name in names {
@@ -363,25 +371,28 @@ impl<'a> Reader<'a> {
                 return;
             }
         }
-        // A ninth UART can be no console; nothing else is lost with it.
-        let _ = self.uarts.try_push(Candidate { path, clock: cell(found.clocks, 0), uart });
+        let uart = Uart { kind, registers, interrupt: self.interrupt(found, 0), clock: None, path };
+        // One UART too many can be no console; nothing else is lost with it.
+        let _ = self.uarts.try_push(Candidate { clock: cell(found.clocks, 0), uart });
     }
 
-    /// The UART that `stdout-path` names, or without one the alias `serial0`, or else the only one there is.
-    fn console(&self) -> Option<Uart> {
-        let wanted = match self.stdout.split(':').next() {
-            None | Some("") => "serial0",
-            Some(wanted) => wanted,
-        };
-        let alias = self.aliases.iter().find(|(alias, _)| *alias == wanted);
-        let wanted = alias.map_or(wanted, |(_, path)| path);
-        let named = self.uarts.iter().find(|candidate| candidate.path.as_str() == wanted);
-        let Candidate { clock, uart, .. } = named.or(match &self.uarts[..] {
-            [only] => Some(only),
-            _ => None,
-        })?;
-        let rate = self.clocks.iter().find(|(phandle, _)| Some(*phandle) == *clock).map(|(_, rate)| *rate);
-        Some(Uart { clock: rate, ..*uart })
+    /// The UARTs in the order in which they are to be the console: the one that `stdout-path` names, the one that the
+    /// alias `serial0` names, the others in the tree's order.
+    fn ranked_uarts(&self) -> ArrayVec<Uart, MAX_UARTS> {
+        let stdout = self.stdout.split(':').next().unwrap_or("");
+        let named = [stdout, "serial0"].map(|name| {
+            let alias = self.aliases.iter().find(|(alias, _)| *alias == name);
+            alias.map_or(name, |(_, path)| path)
+        });
+        let rank = |uart: &Uart| named.iter().position(|path| *path == uart.path.as_str());
+        let ranks = (0..named.len()).map(Some).chain([None]);
+        ranks
+            .flat_map(|wanted| self.uarts.iter().filter(move |candidate| rank(&candidate.uart) == wanted))
+            .map(|Candidate { clock, uart }| {
+                let fixed = self.clocks.iter().find(|(phandle, _)| Some(*phandle) == *clock);
+                Uart { clock: fixed.map(|(_, rate)| *rate), ..*uart }
+            })
+            .collect()
     }
 
     fn interrupt(&self, found: &Properties<'a>, index: usize) -> Option<u32> {

@@ -126,7 +126,8 @@ extern "C" fn make_early_map(tree: u64) -> u64 {
     map.tables.as_ptr() as u64
 }
 
-/// Adds a page of device registers to the map that is in use: the console's. `None` when the tables don't suffice.
+/// Adds the page that a device register is in to the map that is in use: the console's. `None` when the tables don't
+/// suffice.
 pub fn add_device_page(address: u64) -> Option<()> {
     // SAFETY: still only the boot CPU runs. The walkers read the tables too: an entry that wasn't valid becomes so by one
     // write, a table before the entry that names it.

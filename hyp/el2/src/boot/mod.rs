@@ -6,11 +6,10 @@
 
 use core::arch::global_asm;
 use core::fmt::Write;
-use core::ptr::NonNull;
 use core::{ptr, slice};
 
-use platform::tree::{Board, Psci, Shape, Uart, UartKind, blob_size, check};
-use platform::uart;
+use platform::tree::{self, Board, Psci, Shape, blob_size, check};
+use platform::uart::Uart;
 
 use crate::{bundle, console, crash, gic, image, logging, memory, mmu, percpu, random, smp, vm};
 
@@ -52,9 +51,10 @@ extern "C" fn unbootable(tree: u64, reason: u64) -> ! {
     if let Some(size) = tree_size(tree)
         // SAFETY: nothing else runs or has looked at the tree.
         && let Some(uart) = console_of(unsafe { tree_blob(tree, size) })
-    {
         // SAFETY: the tree says that the UART is there; with the MMU off all memory is device memory.
-        let mut out = Polled(unsafe { open(&uart) });
+        && let Some(uart) = unsafe { Uart::new(&uart) }
+    {
+        let mut out = Polled(uart);
         let _ = match reason {
             WRONG_EXCEPTION_LEVEL => out.write_str(
                 "\nhanok: entered below EL2, where no hypervisor can run. Start the image at EL2: on QEMU with \
@@ -70,24 +70,14 @@ extern "C" fn unbootable(tree: u64, reason: u64) -> ! {
     crash::halt()
 }
 
-fn console_of(blob: &mut [u8]) -> Option<Uart> {
+fn console_of(blob: &mut [u8]) -> Option<tree::Uart> {
     let mut shape = Shape::default();
     check(blob, &mut shape).ok()?;
     Board::console_of(blob, &shape)
 }
 
-/// # Safety
-/// The UART is there, reachable at its physical address, and nobody else drives it.
-unsafe fn open(uart: &Uart) -> uart::Uart {
-    let base = NonNull::new(uart.registers.start.as_u64() as *mut u8).unwrap_or(NonNull::dangling());
-    match uart.kind {
-        // SAFETY: the caller's promise.
-        UartKind::Pl011 => unsafe { uart::Uart::new(base, uart.clock) },
-    }
-}
-
 /// A UART that is written to before there is a console.
-struct Polled(uart::Uart);
+struct Polled(Uart);
 
 impl Write for Polled {
     fn write_str(&mut self, text: &str) -> core::fmt::Result {
@@ -116,10 +106,12 @@ extern "C" fn boot_main(tree: u64) -> ! {
     if checked.is_ok()
         && let Some(uart) = Board::console_of(blob, &shape)
     {
-        let page = uart.registers.start.as_u64();
-        if early_map::add_device_page(page).is_some() {
-            // SAFETY: just mapped, and EL2 is the only one that runs.
-            console::init(unsafe { open(&uart) });
+        let registers = uart.registers.start.as_u64();
+        if early_map::add_device_page(registers).is_some()
+            // SAFETY: just mapped, as the tree says, and EL2 is the only one that runs.
+            && let Some(uart) = unsafe { Uart::new(&uart) }
+        {
+            console::init(uart);
         }
     }
     if let Err(error) = checked {
@@ -147,6 +139,9 @@ fn start(board: Board<'static>, tree: &'static [u8]) -> ! {
         if board.cpus.len() == 1 { "" } else { "s" },
         image::layout().start,
     );
+    if let Some(uart) = board.console() {
+        log::debug!("the console is {}", uart.path);
+    }
     let devices = vm::devices_of(&board, tree);
     if let Err(error) = memory::init(&board, tree, devices.as_ref()) {
         fatal(format_args!("{error}"));

@@ -104,7 +104,7 @@ fn own_devices(board: &Board<'_>) -> Vec<Own> {
         line: None,
         what: "the interrupt controller",
     }));
-    own.extend(board.uart.map(|uart| Own {
+    own.extend(board.console().map(|uart| Own {
         registers: span(&uart.registers),
         line: uart.interrupt.and_then(|intid| u16::try_from(intid).ok()),
         what: "the console",

@@ -1,5 +1,5 @@
-//! The board's console UART, by the `arm-pl011-uart` driver. Where firmware left it on, its line settings stay as they
-//! are: its own messages were readable. Where it is off, it is set to 115200 8N1.
+//! Arm PrimeCell PL011 (DDI 0183), by the `arm-pl011-uart` driver. Where firmware left it on, its line settings stay as
+//! they are: its own messages were readable. Where it is off, it is set to 115200 8N1.
 
 use core::ptr::NonNull;
 
@@ -14,11 +14,11 @@ const BAUD_RATE: u32 = 115_200;
 const DEFAULT_CLOCK: u32 = 24_000_000;
 
 /// A PL011 that EL2 owns.
-pub struct Uart {
+pub struct Pl011 {
     driver: arm_pl011_uart::Uart<'static>,
 }
 
-impl Uart {
+impl Pl011 {
     /// The UART at `base`, whose clock is `clock` Hz where that is known. Switched on if it isn't.
     ///
     /// # Safety
@@ -47,11 +47,6 @@ impl Uart {
         room
     }
 
-    /// Sends a byte, waiting for room: for boot and crash reports alone.
-    pub fn send(&mut self, byte: u8) {
-        while !self.try_send(byte) {}
-    }
-
     /// A byte that has arrived, if one has. Bytes with line errors are dropped.
     pub fn receive(&mut self) -> Option<u8> {
         loop {
@@ -62,11 +57,10 @@ impl Uart {
         }
     }
 
-    /// Turns interrupts on for bytes that arrive.
-    pub fn start_receiving(&mut self) {
+    /// Makes interrupts ready to be taken: forgets those that wait.
+    pub fn prepare_interrupts(&mut self) {
         self.driver.set_interrupt_fifo_levels(FifoLevel::Bytes16, FifoLevel::Bytes16);
         self.driver.clear_interrupts(Interrupts::all());
-        self.set_interrupts(true, false);
     }
 
     /// Which interrupts to take: bytes have arrived; there is room to send.
