@@ -20,6 +20,10 @@ pub fn cases() -> Vec<Case> {
     let others = [
         Case::new("raspberry-pi-4/card", card),
         Case::new("raspberry-pi-4/side-by-side", side_by_side),
+        Case::new("raspberry-pi-4/mini-uart/selftest", mini_uart_selftest),
+        Case::new("raspberry-pi-4/mini-uart/input", mini_uart_input),
+        Case::new("raspberry-pi-4/console/stdout-path-disabled", stdout_path_disabled),
+        Case::new("raspberry-pi-4/console/serial0-disabled", serial0_disabled),
         Case::new("raspberry-pi-4/tf-a/selftest", selftest_by_tf_a),
         Case::new("raspberry-pi-4/tf-a/linux", linux_by_tf_a),
     ];
@@ -31,9 +35,22 @@ fn tree(scenario: &Scenario) -> PathBuf {
     scenario.inputs().cards.join("stock/boot/bcm2711-rpi-4-b.dtb")
 }
 
+/// That tree with other values of properties that are strings: node, property, value.
+fn changed_tree(scenario: &Scenario, changes: &[[&str; 3]]) -> Outcome<PathBuf> {
+    let tree = fs::read(tree(scenario)).map_err(Failure::io("read the tree"))?;
+    let tree = scenario.write("changed.dtb", tree)?;
+    for change in changes {
+        run_tool(Command::new("fdtput").args(["-t", "s"]).arg(&tree).args(change))?;
+    }
+    Ok(tree)
+}
+
 fn boot(scenario: &Scenario, vms: &[Vm]) -> Outcome<Board> {
-    let bundle = scenario.bundle(vms)?;
-    let mut board = scenario.boot(&Machine::raspberry_pi_4(tree(scenario)).bundle(bundle))?;
+    boot_machine(scenario, &Machine::raspberry_pi_4(tree(scenario)), vms)
+}
+
+fn boot_machine(scenario: &Scenario, machine: &Machine, vms: &[Vm]) -> Outcome<Board> {
+    let mut board = scenario.boot(&machine.clone().bundle(scenario.bundle(vms)?))?;
     board.expect_log("Hanok <n>.<n>.<n> on Raspberry Pi 4 Model B, 4 CPUs, entered at <n>")?;
     Ok(board)
 }
@@ -47,7 +64,10 @@ fn is_well(board: &Board) -> Outcome {
 
 /// All that the self-test does, each vCPU on a CPU of its own.
 fn selftest(scenario: &Scenario, vcpus: u8) -> Outcome {
-    let mut board = boot(scenario, &[Vm::selftest(vcpus, "")])?;
+    selftest_on(boot(scenario, &[Vm::selftest(vcpus, "")])?)
+}
+
+fn selftest_on(mut board: Board) -> Outcome {
     let end = board.expect_within(r"(?m)^(\d+) passed, (\d+) failed\n", Duration::from_secs(120))?;
     ensure_equal("failed cases", end.number(2)?, 0)?;
     board.expect_log("selftest is off")?;
@@ -89,6 +109,68 @@ fn side_by_side(scenario: &Scenario) -> Outcome {
     board.expect_within(r"(?m)^\[selftest\] \d+ passed, 0 failed\n", Duration::from_secs(120))?;
     board.expect(r"(?m)^\[bystander\] busy: vCPU 0: round \d+\n")?;
     ensure(!board.text().contains("bystander turned itself off"), || "the bystander gave up".to_owned())?;
+    is_well(&board)
+}
+
+const PL011: &str = "/soc/serial@7e201000";
+const MINI_UART: &str = "/soc/serial@7e215040";
+/// A PL011 that the board's pins leave no place for.
+const DISABLED: &str = "/soc/serial@7e201400";
+/// The serial port that QEMU has the mini-UART as.
+const MINI_UART_PORT: u8 = 1;
+
+/// With the mini-UART as `stdout-path` has it, by its alias.
+fn boot_with_mini_uart(scenario: &Scenario, vms: &[Vm]) -> Outcome<Board> {
+    let tree = changed_tree(scenario, &[["/chosen", "stdout-path", "serial1:115200n8"]])?;
+    let machine = Machine::raspberry_pi_4(tree).console_at(MINI_UART_PORT);
+    let mut board = boot_machine(scenario, &machine, vms)?;
+    board.expect_log(&format!("the console is {MINI_UART}"))?;
+    Ok(board)
+}
+
+fn mini_uart_selftest(scenario: &Scenario) -> Outcome {
+    selftest_on(boot_with_mini_uart(scenario, &[Vm::selftest(4, "")])?)
+}
+
+/// What is typed gets to a guest whole, more at once than the FIFO of 8 has room for; and Hanok's own keys work.
+fn mini_uart_input(scenario: &Scenario) -> Outcome {
+    let vms = [Vm::hello("first"), Vm::hello("second")];
+    let mut board = boot_with_mini_uart(scenario, &vms)?;
+    types_help(&mut board)?;
+    board.expect_ever(r"(?m)^\[second\] hello: type `help`\n")?;
+    let line = "the quick brown fox jumps over the lazy dog, and again over the lazy dog";
+    board.send_line(line)?;
+    board.expect_text(&format!("{line}\n"))?;
+    board.send("\x142")?;
+    board.expect_log("console of second (2 of 2)")?;
+    is_well(&board)
+}
+
+/// The small guest, when it can be asked, says what it can be asked.
+fn types_help(board: &mut Board) -> Outcome {
+    board.expect(r"(?m)^hello: type `help`\n")?;
+    board.expect("> ")?;
+    board.send_line("help")?;
+    board.expect(r"(?m)^uptime  since when it runs\n")?;
+    Ok(())
+}
+
+/// `stdout-path` names a UART that is off: the console is `serial0`.
+fn stdout_path_disabled(scenario: &Scenario) -> Outcome {
+    let tree = changed_tree(scenario, &[["/chosen", "stdout-path", DISABLED]])?;
+    let mut board = boot_machine(scenario, &Machine::raspberry_pi_4(tree), &[Vm::hello("hello")])?;
+    board.expect_log(&format!("the console is {PL011}"))?;
+    types_help(&mut board)?;
+    is_well(&board)
+}
+
+/// So is `serial0`: the console is the UART that is left.
+fn serial0_disabled(scenario: &Scenario) -> Outcome {
+    let changes = [["/chosen", "stdout-path", "serial0:115200n8"], [PL011, "status", "disabled"]];
+    let machine = Machine::raspberry_pi_4(changed_tree(scenario, &changes)?).console_at(MINI_UART_PORT);
+    let mut board = boot_machine(scenario, &machine, &[Vm::hello("hello")])?;
+    board.expect_log(&format!("the console is {MINI_UART}"))?;
+    types_help(&mut board)?;
     is_well(&board)
 }
 

@@ -13,7 +13,7 @@ use regex_lite::Regex;
 
 use crate::console::{Console, Found, Search};
 use crate::machine::Control;
-use crate::{Failure, Gdb, Outcome, Qmp};
+use crate::{Failure, Gdb, Machine, Outcome, Qmp};
 
 /// The longest that any QEMU may run, however slow the machine is.
 const LIMIT: Duration = Duration::from_secs(300);
@@ -22,11 +22,12 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The options that make a socket on standard output the console, and one on standard input QEMU's control socket. So
 /// both are there before QEMU is, have no names, and close with it.
-pub(crate) fn sockets(control: Control) -> Vec<&'static str> {
-    let console = ["-chardev", "socket,id=console,fd=1", "-serial", "chardev:console"];
-    let mut all = Vec::from(["-chardev", "socket,id=control,fd=0"]);
-    all.extend(console);
-    match control {
+pub(crate) fn sockets(machine: &Machine) -> Vec<&'static str> {
+    let mut all = Vec::from(["-chardev", "socket,id=control,fd=0", "-chardev", "socket,id=console,fd=1"]);
+    // The options stand for the machine's serial ports one by one.
+    (0..machine.port).for_each(|_| all.extend(["-serial", "null"]));
+    all.extend(["-serial", "chardev:console"]);
+    match machine.control {
         Control::Qmp => all.extend(["-mon", "chardev=control,mode=control"]),
         Control::Gdb => all.extend(["-S", "-gdb", "chardev:control"]),
     }

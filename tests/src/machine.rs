@@ -18,6 +18,8 @@ pub struct Machine {
     pub(crate) arguments: String,
     pub(crate) kernel: Kernel,
     pub(crate) control: Control,
+    /// Which of its serial ports is the console.
+    pub(crate) port: u8,
     pub(crate) more: Vec<String>,
 }
 
@@ -54,6 +56,7 @@ impl Machine {
             arguments: "hanok.log=debug hanok.color=off".to_owned(),
             kernel: Kernel::Loaded,
             control: Control::Qmp,
+            port: 0,
             more: Vec::new(),
         }
     }
@@ -102,6 +105,13 @@ impl Machine {
     /// The boot loader doesn't load the image: something else does.
     pub fn without_kernel(mut self) -> Self {
         self.kernel = Kernel::Left;
+        self
+    }
+
+    /// The console is this serial port of the machine's, and nobody listens at those before it. A Raspberry Pi 4 has the
+    /// PL011 as port 0 and the mini-UART as port 1.
+    pub fn console_at(mut self, port: u8) -> Self {
+        self.port = port;
         self
     }
 

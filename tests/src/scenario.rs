@@ -150,7 +150,7 @@ impl Scenario {
         let arguments = machine.qemu_arguments(&image.display().to_string());
         let mut command = Command::new(&self.inputs.qemu);
         command.args(["-display", "none", "-monitor", "none", "-nic", "none"]);
-        command.args(crate::board::sockets(machine.control));
+        command.args(crate::board::sockets(machine));
         command.args(&arguments);
         let console = Arc::new(Console::default());
         let shown = format!(
