@@ -8,7 +8,7 @@
 
 use alloc::vec::Vec;
 use core::ops::DerefMut;
-use core::sync::atomic::{AtomicBool, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use abi::record::state;
 use arrayvec::ArrayVec;
@@ -102,9 +102,17 @@ static CONSOLE: Mutex<Console> = Mutex::new(Console {
 /// The board is to be turned off when everything has been sent.
 static POWER_OFF: AtomicBool = AtomicBool::new(false);
 
-/// Gives the console its UART.
-pub fn init(uart: Uart) {
-    CONSOLE.lock().uart = Some(uart);
+/// The INTID of the UART's line; 0: it has none.
+static INTID: AtomicU32 = AtomicU32::new(0);
+
+/// Gives the console its UART, or takes it away.
+pub fn init(uart: Option<Uart>) {
+    CONSOLE.lock().uart = uart;
+}
+
+/// Whether this is the UART's line.
+pub fn has_line(intid: u32) -> bool {
+    intid != 0 && INTID.load(Ordering::Relaxed) == intid
 }
 
 /// Sends at once, waiting for the UART: before guests run.
@@ -164,6 +172,7 @@ pub fn start(board: &Board<'_>) {
     uart.start_receiving();
     drop(console);
     if let Some(intid) = interrupt {
+        INTID.store(intid, Ordering::Relaxed);
         gic::take_spi(intid, Trigger::Level);
     }
     logging::defer();

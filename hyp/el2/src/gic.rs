@@ -28,15 +28,13 @@ pub struct Acknowledged {
     token: u32,
 }
 
-/// INTIDs of EL2's interrupts and of those that guests' timers raise.
+/// INTIDs of EL2's own private interrupts and of those that guests' timers raise.
 #[derive(Clone, Copy, Debug)]
 pub struct Lines {
     /// Maintenance of list registers.
     pub maintenance: u32,
     /// The generic timer's.
     pub timer: Timer,
-    /// The console UART's.
-    pub uart: Option<u32>,
 }
 
 enum Distributor {
@@ -101,7 +99,7 @@ pub fn init(board: &Board<'_>) -> Result<(), GicError> {
     if ends_here {
         log::debug!("the GIC forgets levels at a virtual EOI: guests' timer interrupts are ended by EL2");
     }
-    let lines = Lines { maintenance, timer, uart: board.console().and_then(|uart| uart.interrupt) };
+    let lines = Lines { maintenance, timer };
     CONTROLLER.call_once(|| Controller {
         distributor,
         lines,

@@ -111,7 +111,7 @@ fn take_own(gic: CpuGic, lines: &Lines, interrupt: Acknowledged, vcpu: Option<&'
             }
             gic.deactivate(interrupt);
         }
-        intid if Some(intid) == lines.uart => {
+        intid if console::has_line(intid) => {
             console::service();
             gic.deactivate(interrupt);
         }

@@ -407,6 +407,16 @@ pub fn take_back(run: PaRange) {
     FRAMES.lock().give_back(run);
 }
 
+/// Makes a device EL2's own, so that no VM can be given it.
+///
+/// # Errors
+/// Somebody has it.
+pub fn keep(device: &Range) -> Result<(), LedgerError> {
+    let (start, end) = pages(device);
+    let range = PaRange::new(Pa::new(start), end.saturating_sub(start))?;
+    with_ledger(|ledger| ledger.transfer(range, Transfer::Keep)).unwrap_or(Ok(()))
+}
+
 /// Gives back frames that `claim` gave.
 pub fn yield_back(pa: Pa, pages: usize) {
     let Ok(range) = PaRange::new(pa, pages as u64 * PAGE_SIZE) else { return };

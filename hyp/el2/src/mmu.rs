@@ -1,8 +1,12 @@
 //! EL2's own map: everything at its physical address, nothing writable and executable at once, a hole below every
 //! stack. Guest RAM is Normal write-back and never executable; `no-map` regions are left out.
 //!
-//! The tables are built by `aarch64-paging` while the first map is in use, and do not change once they are.
+//! The tables are built by `aarch64-paging` while the first map is in use. Once they are in use, they change at boot alone, where the
+//! console goes to another UART.
 
+use core::arch::asm;
+
+use aarch64_cpu::asm::barrier;
 use aarch64_paging::descriptor::El23Attributes;
 use aarch64_paging::idmap::IdMap;
 use aarch64_paging::paging::{El2, MemoryRegion};
@@ -11,10 +15,11 @@ use platform::tree::{Board, Gic, Range};
 use spin::Once;
 use stage2::PAGE_SIZE;
 
+use crate::lock::Mutex;
 use crate::{image, percpu};
 
 /// The map, kept for ever; its root is what every CPU's TTBR0_EL2 holds.
-static MAP: Once<IdMap<El2>> = Once::new();
+static MAP: Once<Mutex<IdMap<El2>>> = Once::new();
 
 /// Read-only, whatever else. AP\[1\] is RES1 in a regime with one privilege level.
 const NORMAL: El23Attributes = El23Attributes::VALID
@@ -87,20 +92,47 @@ pub fn init(board: &Board<'_>) -> Result<(), MmuError> {
         let (start, end) = whole_pages(&device);
         map(&mut tables, start, end, DEVICE)?;
     }
-    let tables = MAP.call_once(|| tables);
+    let root = tables.root_address().0 as u64;
+    MAP.call_once(|| Mutex::new(tables));
     crate::cache::sync();
     unsafe extern "C" {
         fn enable_mmu(root: u64);
     }
     // SAFETY: the new map translates everything that the first one did, to the same place and with the same rights, and
     // the whole of RAM and EL2's devices besides; it lives for ever. enable_mmu changes no register that Rust relies on.
-    unsafe { enable_mmu(tables.root_address().0 as u64) };
+    unsafe { enable_mmu(root) };
     Ok(())
 }
 
 /// The root table, for other CPUs.
 pub fn root() -> u64 {
-    MAP.get().map_or(0, |map| map.root_address().0 as u64)
+    MAP.get().map_or(0, |map| map.lock().root_address().0 as u64)
+}
+
+/// Adds a device to the map that is in use. At boot.
+///
+/// # Errors
+/// It can't be mapped.
+pub fn add_device(device: &Range) -> Result<(), MmuError> {
+    let Some(tables) = MAP.get() else { return Ok(()) };
+    let (start, end) = whole_pages(device);
+    map(&mut tables.lock(), start, end, DEVICE)?;
+    barrier::dsb(barrier::ISHST);
+    barrier::isb(barrier::SY);
+    Ok(())
+}
+
+/// Takes a device out of the map that is in use: EL2 never uses it again. At boot.
+pub fn remove_device(device: &Range) {
+    let Some(tables) = MAP.get() else { return };
+    let (start, end) = whole_pages(device);
+    // What is there can be taken away.
+    let _ = map(&mut tables.lock(), start, end, El23Attributes::empty());
+    barrier::dsb(barrier::ISHST);
+    // SAFETY: forgotten translations are read again.
+    unsafe { asm!("tlbi alle2is", options(nostack)) };
+    barrier::dsb(barrier::ISH);
+    barrier::isb(barrier::SY);
 }
 
 fn whole_pages(range: &Range) -> (u64, u64) {

@@ -10,6 +10,8 @@ use core::{ptr, slice};
 
 use platform::tree::{self, Board, Psci, Shape, blob_size, check};
 use platform::uart::Uart;
+use vmm::manifest::Bundle;
+use vmm::passthrough::Devices;
 
 use crate::{bundle, console, crash, gic, image, logging, memory, mmu, percpu, random, smp, vm};
 
@@ -111,7 +113,7 @@ extern "C" fn boot_main(tree: u64) -> ! {
             // SAFETY: just mapped, as the tree says, and EL2 is the only one that runs.
             && let Some(uart) = unsafe { Uart::new(&uart) }
         {
-            console::init(uart);
+            console::init(Some(uart));
         }
     }
     if let Err(error) = checked {
@@ -129,7 +131,7 @@ fn fatal(reason: core::fmt::Arguments<'_>) -> ! {
     crash::halt()
 }
 
-fn start(board: Board<'static>, tree: &'static [u8]) -> ! {
+fn start(mut board: Board<'static>, tree: &'static [u8]) -> ! {
     logging::set_level(board.bootargs);
     log::info!(
         "Hanok {} on {}, {} CPU{}, entered at {:#x}",
@@ -167,8 +169,41 @@ fn start(board: Board<'static>, tree: &'static [u8]) -> ! {
     #[cfg(feature = "stage2-check")]
     crate::stage2_check::run(&board);
     let bundle = bundle::find(&board);
+    if let (Some(devices), Some(bundle)) = (&devices, &bundle) {
+        settle_console(&mut board, devices, bundle);
+    }
     vm::build_all(&board, devices, bundle);
     console::start(&board);
     vm::start_all();
     crate::run::enter()
+}
+
+/// Leaves UARTs to the VMs whose manifests name them: the console is the first one that is left.
+fn settle_console(board: &mut Board<'static>, devices: &Devices<'_>, bundle: &Bundle<'_>) {
+    let until_now = board.console().copied();
+    board.uarts.retain(|uart| !devices.is_wanted(&uart.path, bundle.vms.iter().flatten()));
+    let Some(until_now) = until_now else { return };
+    match board.console() {
+        Some(console) if console.path == until_now.path => {}
+        Some(console) => {
+            log::info!("the console is {} from now on, for a VM is to have {}", console.path, until_now.path);
+            if let Err(error) = mmu::add_device(&console.registers) {
+                return log::error!("{}: {error}", console.path);
+            }
+            // SAFETY: just mapped, for ever; the tree says that the UART is there, and no VM that names it is built yet.
+            if let Some(uart) = unsafe { Uart::new(console) } {
+                console::init(Some(uart));
+                log::info!("the console is {}", console.path);
+            }
+            mmu::remove_device(&until_now.registers);
+        }
+        None => {
+            log::warn!(
+                "a VM is to have {}, and there is no other UART: Hanok says nothing from now on",
+                until_now.path
+            );
+            console::init(None);
+            mmu::remove_device(&until_now.registers);
+        }
+    }
 }

@@ -123,6 +123,11 @@ pub fn build_all(board: &Board<'_>, devices: Option<Devices<'static>>, bundle: O
         let slot = names.position(|(config, cpus)| config.name == name && cpus.is_ok())?;
         VmId::new(u8::try_from(slot).ok()?)
     };
+    if let Some(console) = board.console()
+        && let Err(error) = memory::keep(&console.registers)
+    {
+        log::error!("the console: {error}");
+    }
     let mut builder = Builder::new(board, devices);
     let pa_bits = builder.features.pa_bits;
     let (channels, shared) = channel::share(well_formed(bundle.channels), slot, pa_bits);

@@ -81,17 +81,13 @@ impl<'a> Devices<'a> {
         join(self.tree.entries.iter().flat_map(|entry| &entry.registers).map(|span| span.pages()))
     }
 
-    /// Whether the manifest of one of these VMs names a device that has registers in the same pages.
-    pub fn is_wanted(&self, registers: Span, configs: &[VmConfig<'_>]) -> bool {
-        let names = configs.iter().flat_map(|config| &config.devices.nodes);
-        let mut wanted =
-            names.filter_map(|name| self.tree.find(name)).flat_map(|index| self.tree.subtree(index));
-        wanted.any(|index| {
-            let registers = registers.pages();
-            self.tree
-                .entry(index)
-                .is_some_and(|entry| entry.registers.iter().any(|span| span.pages().meets(registers)))
-        })
+    /// Whether one of these VMs names the node at this path, or one above it.
+    pub fn is_wanted<'c>(&self, path: &str, mut configs: impl Iterator<Item = &'c VmConfig<'c>>) -> bool {
+        let Some(wanted) = self.tree.find(path) else { return false };
+        let has = |name: &&str| {
+            self.tree.find(name).is_some_and(|index| self.tree.subtree(index).contains(&wanted))
+        };
+        configs.any(|config| config.devices.nodes.iter().any(has))
     }
 
     /// Hands a VM the devices that its manifest names.
