@@ -14,6 +14,7 @@ mod life;
 mod linux;
 mod monitor;
 mod neighbours;
+mod passthrough;
 mod raspberry_pi_4;
 mod sdcard;
 mod shared_cpus;
@@ -55,6 +56,7 @@ fn main() -> ExitCode {
         sdcard::cases(),
         raspberry_pi_4::cases(),
         monitor::cases(),
+        passthrough::cases(),
         console::cases(),
         el2_crash::cases(),
         bad_board::cases(),

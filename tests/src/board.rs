@@ -22,16 +22,20 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The options that make a socket on standard output the console, and one on standard input QEMU's control socket. So
 /// both are there before QEMU is, have no names, and close with it.
-pub(crate) fn sockets(machine: &Machine) -> Vec<&'static str> {
+pub(crate) fn sockets(machine: &Machine) -> Vec<String> {
     let mut all = Vec::from(["-chardev", "socket,id=control,fd=0", "-chardev", "socket,id=console,fd=1"]);
     // The options stand for the machine's serial ports one by one.
     (0..machine.port).for_each(|_| all.extend(["-serial", "null"]));
     all.extend(["-serial", "chardev:console"]);
+    let second = machine.second_port.as_ref().map(|path| format!("unix:{}", path.display()));
+    if let Some(second) = &second {
+        all.extend(["-serial", second]);
+    }
     match machine.control {
         Control::Qmp => all.extend(["-mon", "chardev=control,mode=control"]),
         Control::Gdb => all.extend(["-S", "-gdb", "chardev:control"]),
     }
-    all
+    all.into_iter().map(str::to_owned).collect()
 }
 
 /// A machine that runs. It is killed, if it still runs, when this is dropped.

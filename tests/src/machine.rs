@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use crate::Socket;
+
 /// QEMU's `virt` board, or its Raspberry Pi 4. What is not said is as `make run` has it, but for one thing: Hanok's own log says
 /// more.
 #[derive(Clone, Debug)]
@@ -20,6 +22,8 @@ pub struct Machine {
     pub(crate) control: Control,
     /// Which of its serial ports is the console.
     pub(crate) port: u8,
+    /// The socket that the port behind the console goes to.
+    pub(crate) second_port: Option<PathBuf>,
     pub(crate) more: Vec<String>,
 }
 
@@ -57,6 +61,7 @@ impl Machine {
             kernel: Kernel::Loaded,
             control: Control::Qmp,
             port: 0,
+            second_port: None,
             more: Vec::new(),
         }
     }
@@ -112,6 +117,12 @@ impl Machine {
     /// PL011 as port 0 and the mini-UART as port 1.
     pub fn console_at(mut self, port: u8) -> Self {
         self.port = port;
+        self
+    }
+
+    /// The serial port behind the console goes to this socket.
+    pub fn second_port(mut self, socket: &Socket) -> Self {
+        self.second_port = Some(socket.path().to_owned());
         self
     }
 

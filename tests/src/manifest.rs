@@ -121,7 +121,7 @@ impl Vm {
         self
     }
 
-    /// A property with its value in device-tree source; one of the same name is replaced.
+    /// A property with its value in device-tree source, or with none where that is empty; one of the same name is replaced.
     pub fn property(mut self, name: &str, value: &str) -> Self {
         self = self.without(name);
         self.properties.push((name.to_owned(), value.to_owned()));
@@ -147,7 +147,10 @@ pub(crate) fn source(root: &str, vms: &[Vm]) -> String {
         // Writing to a string can't fail.
         let _ = writeln!(text, "\n\t{} {{", vm.name);
         for (name, value) in &vm.properties {
-            let _ = writeln!(text, "\t\t{name} = {value};");
+            let _ = match value.as_str() {
+                "" => writeln!(text, "\t\t{name};"),
+                value => writeln!(text, "\t\t{name} = {value};"),
+            };
         }
         text.push_str("\t};\n");
     }

@@ -9,7 +9,7 @@ use std::{env, fs};
 
 use crate::console::Console;
 use crate::manifest::{self, Vm};
-use crate::{Board, Failure, Machine, Outcome};
+use crate::{Board, Failure, Machine, Outcome, Socket};
 
 /// How much of the console a failure shows.
 const SHOWN_LINES: usize = 60;
@@ -136,6 +136,14 @@ impl Scenario {
             return Ok(path);
         }
         Err(Failure::Wrong(format!("there is no {}: `make bundles` makes it", path.display())))
+    }
+
+    /// A socket for a serial port.
+    ///
+    /// # Errors
+    /// When it can't be made.
+    pub fn socket(&self, name: &str) -> Outcome<Socket> {
+        Socket::new(self.file(name))
     }
 
     /// Starts a machine.

@@ -18,6 +18,8 @@ pub enum PassthroughError {
     Nested,
     #[error("passthrough: {node} belongs to {owner}")]
     Taken { node: String, owner: String },
+    #[error("passthrough: {node} has no `compatible`: it is no device")]
+    NoDevice { node: String },
     #[error("passthrough: {node} is a bus: name the devices behind it")]
     Bus { node: String },
     #[error("passthrough: {node} has no registers in physical memory, or in a form that can't be read")]

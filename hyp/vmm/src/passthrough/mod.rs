@@ -107,10 +107,12 @@ impl<'a> Devices<'a> {
             return Err(PassthroughError::Nested);
         }
         for &index in &named {
+            self.check_owner(index, own)?;
             self.check_device(index)?;
         }
         for &index in &taken {
-            self.check(index, config, own)?;
+            self.check_owner(index, own)?;
+            self.check(index, config)?;
             self.check_neighbours(index, &taken)?;
         }
         let registers = self.place(&taken, room)?;
@@ -152,21 +154,22 @@ impl<'a> Devices<'a> {
     fn check_device(&self, index: usize) -> Result<(), PassthroughError> {
         let node = || self.tree.path(index);
         match self.tree.entry(index) {
+            // What is told of memory is that it is RAM.
+            Some(entry) if entry.value("compatible").is_none() && entry.registers.is_empty() => {
+                Err(PassthroughError::NoDevice { node: node() })
+            }
             Some(entry) if entry.is_bus => Err(PassthroughError::Bus { node: node() }),
             Some(entry) if entry.unreachable => Err(PassthroughError::Unreachable { node: node() }),
             _ => Ok(()),
         }
     }
 
-    /// Whether a node can be handed out to this VM.
-    fn check(&self, index: usize, config: &VmConfig<'_>, own: &[Own]) -> Result<(), PassthroughError> {
+    /// Whether nobody has a node.
+    fn check_owner(&self, index: usize, own: &[Own]) -> Result<(), PassthroughError> {
         let Some(entry) = self.tree.entry(index) else { return Ok(()) };
         let node = || self.tree.path(index);
         if let Some(Some(owner)) = self.owners.get(index) {
             return Err(PassthroughError::Taken { node: node(), owner: owner.clone() });
-        }
-        if entry.private {
-            return Err(PassthroughError::PrivateLine { node: node() });
         }
         for own in own {
             let pages = own.registers.pages();
@@ -174,6 +177,16 @@ impl<'a> Devices<'a> {
             if has_line || entry.registers.iter().any(|span| span.pages().meets(pages)) {
                 return Err(PassthroughError::Own { node: node(), what: own.what });
             }
+        }
+        Ok(())
+    }
+
+    /// Whether a node can be handed out to this VM.
+    fn check(&self, index: usize, config: &VmConfig<'_>) -> Result<(), PassthroughError> {
+        let Some(entry) = self.tree.entry(index) else { return Ok(()) };
+        let node = || self.tree.path(index);
+        if entry.private {
+            return Err(PassthroughError::PrivateLine { node: node() });
         }
         if let Some(span) =
             entry.registers.iter().find(|span| self.tree.memory.iter().any(|bank| bank.meets(span.pages())))

@@ -188,7 +188,7 @@ impl<'a> Tree<'a> {
             }
         }
         if value(&node, "device_type").is_some_and(|kind| kind == b"memory\0") && depth == 1 {
-            self.memory.append(&mut registers);
+            self.memory.extend(&registers);
         }
         let cells = |name, default| number(&node, name).map_or(default, |cells| cells as usize);
         let bus = Bus {
