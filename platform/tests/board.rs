@@ -34,6 +34,7 @@ fn assert_virt(board: &Board<'_>) {
     assert_eq!(board.uarts[..], [virt_uart()]);
     assert_eq!(board.rtc, Some(range(0x901_0000, 0x1000)));
     assert_eq!(board.psci, Some(Psci::Smc));
+    assert_eq!(board.bcm2835_pm, None);
     assert_eq!(board.initrd, None);
     assert_eq!(board.bootargs, "console=ttyAMA0 quiet");
     assert_eq!(board.rng_seed, (0..32).collect::<Vec<u8>>());
@@ -106,10 +107,32 @@ fn raspberry_pi_4() {
         assert_eq!(board.uarts[..], [pl011, mini]);
         assert_eq!(board.console(), Some(&pl011));
         assert_eq!(board.psci, None);
+        assert_eq!(board.bcm2835_pm, Some(range(0xfe10_0000, 0x114)));
         assert_eq!(board.rtc, None);
         assert_eq!(board.initrd, Some(range(0x2e00_0000, 0x12_3456)));
         assert_eq!((board.bootargs, board.rng_seed), ("", &[][..]));
     });
+}
+
+#[test]
+fn what_turns_a_raspberry_pi_off_is_known_by_its_names() {
+    let watchdog = "/soc/watchdog@7e100000";
+    let read = |name: &str, property: &str, value: &str| {
+        let mut tree = pi4();
+        set(&mut tree, watchdog, "compatible", strings(&[name]));
+        set(&mut tree, watchdog, property, strings(&[value]));
+        board(&tree, |board| board.bcm2835_pm)
+    };
+    let there = Some(range(0xfe10_0000, 0x114));
+    for name in ["brcm,bcm2835-pm", "brcm,bcm2835-pm-wdt", "brcm,bcm2711-pm"] {
+        assert_eq!(read(name, "status", "okay"), there, "{name}");
+        assert_eq!(read(name, "status", "disabled"), None, "{name}");
+    }
+    assert_eq!(read("brcm,bcm2835-power", "status", "okay"), None);
+    // What its bus doesn't pass on has no address.
+    let mut tree = pi4();
+    set(&mut tree, watchdog, "reg", cells(&[0x7d10_0000 - 0x200_0000, 0x114]));
+    board(&tree, |board| assert_eq!(board.bcm2835_pm, None));
 }
 
 #[test]

@@ -7,7 +7,7 @@ use tests::{Board, Machine, Outcome, Scenario, Vm, ensure};
 use crate::case::{Case, Named, on_both_gics};
 
 pub fn cases() -> Vec<Case> {
-    let all: [Named; 9] = [
+    let all: [Named; 11] = [
         ("kills", kills),
         ("pauses", pauses),
         ("paused-pulse", paused_pulse),
@@ -17,6 +17,8 @@ pub fn cases() -> Vec<Case> {
         ("preserved", preserved),
         ("manual", manual),
         ("stays", stays),
+        ("starts-afresh", starts_afresh),
+        ("nothing-to-start-afresh", nothing_to_start_afresh),
     ];
     on_both_gics("life/", &all).collect()
 }
@@ -160,6 +162,39 @@ fn manual(scenario: &Scenario, gic: u8) -> Outcome {
     board.expect_log("2 selftest: created")?;
     board.send_line("off")?;
     board.expect_log("no VM is left: turning the board off")?;
+    board.expect_off()?;
+    Ok(())
+}
+
+/// The manifest says that the board starts afresh.
+fn starts_afresh(scenario: &Scenario, gic: u8) -> Outcome {
+    let bundle = scenario.bundle_with("when-all-off = \"reset\";", &[Vm::hello("hello")])?;
+    let mut board = scenario.boot(&Machine::new(gic, 2).bundle(bundle))?;
+    starts_over(&mut board, "linux,dummy-virt, 2 CPUs")
+}
+
+/// `hello`, the only VM of a manifest that says so, goes off, and the board starts afresh: from its first instruction on, all of its
+/// CPUs, and the VM runs again. Twice, since what one reset leaves behind the next one may meet.
+pub fn starts_over(board: &mut Board, name: &str) -> Outcome {
+    for _ in 0..2 {
+        board.expect_log(&format!("Hanok <n>.<n>.<n> on {name}, entered at <n>"))?;
+        board.expect(r"(?m)^hello: tick 1 of 10\n")?;
+        board.send_line("off")?;
+        board.expect_log("hello is off")?;
+        board.expect_log("no VM is left: resetting the board")?;
+    }
+    board.expect_log(&format!("Hanok <n>.<n>.<n> on {name}, entered at <n>"))?;
+    board.expect(r"(?m)^hello: tick 1 of 10\n")?;
+    let text = board.text();
+    ensure(!text.contains("left out"), || "a CPU didn't come back".to_owned())
+}
+
+/// With no VM that ever ran, a reset would be followed by the next: the board is turned off.
+fn nothing_to_start_afresh(scenario: &Scenario, gic: u8) -> Outcome {
+    let later = Vm::hello("hello").property("start", "\"manual\"");
+    let bundle = scenario.bundle_with("when-all-off = \"reset\";", &[later])?;
+    let mut board = scenario.boot(&Machine::new(gic, 1).bundle(bundle))?;
+    board.expect_log("no VM is left, nor would there be after a reset: turning the board off")?;
     board.expect_off()?;
     Ok(())
 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 use tests::{Board, Failure, Machine, Outcome, Scenario, Shell, Vm, ensure, ensure_equal, run_tool};
 
 use crate::case::Case;
+use crate::life::starts_over;
 
 pub fn cases() -> Vec<Case> {
     let selftest = [1, 2, 4].map(|vcpus| {
@@ -24,8 +25,11 @@ pub fn cases() -> Vec<Case> {
         Case::new("raspberry-pi-4/mini-uart/input", mini_uart_input),
         Case::new("raspberry-pi-4/console/stdout-path-disabled", stdout_path_disabled),
         Case::new("raspberry-pi-4/console/serial0-disabled", serial0_disabled),
+        Case::new("raspberry-pi-4/reset", reset),
+        Case::new("raspberry-pi-4/without-switch", without_switch),
         Case::new("raspberry-pi-4/tf-a/selftest", selftest_by_tf_a),
         Case::new("raspberry-pi-4/tf-a/linux", linux_by_tf_a),
+        Case::new("raspberry-pi-4/tf-a/reset", reset_by_tf_a),
     ];
     selftest.into_iter().chain(linux).chain(others).map(Case::needs_linux).collect()
 }
@@ -35,10 +39,12 @@ fn tree(scenario: &Scenario) -> PathBuf {
     scenario.inputs().cards.join("stock/boot/bcm2711-rpi-4-b.dtb")
 }
 
+/// What Hanok calls the board.
+const BOARD: &str = "Raspberry Pi 4 Model B, 4 CPUs";
+
 /// That tree with other values of properties that are strings: node, property, value.
 fn changed_tree(scenario: &Scenario, changes: &[[&str; 3]]) -> Outcome<PathBuf> {
-    let tree = fs::read(tree(scenario)).map_err(Failure::io("read the tree"))?;
-    let tree = scenario.write("changed.dtb", tree)?;
+    let tree = scenario.copy(&tree(scenario), "changed.dtb")?;
     for change in changes {
         run_tool(Command::new("fdtput").args(["-t", "s"]).arg(&tree).args(change))?;
     }
@@ -51,7 +57,7 @@ fn boot(scenario: &Scenario, vms: &[Vm]) -> Outcome<Board> {
 
 fn boot_machine(scenario: &Scenario, machine: &Machine, vms: &[Vm]) -> Outcome<Board> {
     let mut board = scenario.boot(&machine.clone().bundle(scenario.bundle(vms)?))?;
-    board.expect_log("Hanok <n>.<n>.<n> on Raspberry Pi 4 Model B, 4 CPUs, entered at <n>")?;
+    board.expect_log(&format!("Hanok <n>.<n>.<n> on {BOARD}, entered at <n>"))?;
     Ok(board)
 }
 
@@ -70,10 +76,37 @@ fn selftest(scenario: &Scenario, vcpus: u8) -> Outcome {
 fn selftest_on(mut board: Board) -> Outcome {
     let end = board.expect_within(r"(?m)^(\d+) passed, (\d+) failed\n", Duration::from_secs(120))?;
     ensure_equal("failed cases", end.number(2)?, 0)?;
-    board.expect_log("selftest is off")?;
-    // There is nobody to turn the board off.
-    board.expect(r"hanok: this board can't be turned off by software\n")?;
-    is_well(&board)
+    is_well(&board)?;
+    goes_off(board, "selftest")
+}
+
+/// This was the last VM that ran, and the board, which has no PSCI unless TF-A brings it, is off.
+fn goes_off(mut board: Board, last: &str) -> Outcome {
+    board.expect_log(&format!("{last} is off"))?;
+    board.expect_log("no VM is left: turning the board off")?;
+    let text = board.expect_off()?;
+    ensure(!text.contains("by software"), || "it was another who turned the board off".to_owned())
+}
+
+/// The manifest says that the board starts afresh: it does, from its first instruction on, and the VM runs again.
+fn reset(scenario: &Scenario) -> Outcome {
+    let bundle = scenario.bundle_with("when-all-off = \"reset\";", &[Vm::hello("hello")])?;
+    let mut board = scenario.boot(&Machine::raspberry_pi_4(tree(scenario)).bundle(bundle))?;
+    starts_over(&mut board, BOARD)
+}
+
+/// Nothing in the tree turns the board off: it says so, and stays where it is.
+fn without_switch(scenario: &Scenario) -> Outcome {
+    let tree = changed_tree(scenario, &[["/soc/watchdog@7e100000", "status", "disabled"]])?;
+    for (property, verb) in [("", "turned off"), ("when-all-off = \"reset\";", "reset")] {
+        let bundle = scenario.bundle_with(property, &[Vm::hello("hello")])?;
+        let mut board = scenario.boot(&Machine::raspberry_pi_4(tree.clone()).bundle(bundle))?;
+        board.expect(r"(?m)^hello: tick 1 of 10\n")?;
+        board.send_line("off")?;
+        board.expect(&format!(r"(?m)^hanok: this board can't be {verb} by software\n"))?;
+        is_well(&board)?;
+    }
+    Ok(())
 }
 
 /// Debian's Linux to its shell.
@@ -190,9 +223,9 @@ mod place {
 const JUMP_TO_0: u64 = 0xd61f_0000_d280_0000;
 
 /// The board as the firmware leaves it to TF-A, at EL3: stub, kernel, tree and bundle in memory, and the stub told of them.
-fn boot_by_tf_a(scenario: &Scenario, vms: &[Vm]) -> Outcome<Board> {
+fn boot_by_tf_a(scenario: &Scenario, root: &str, vms: &[Vm]) -> Outcome<Board> {
     let card = scenario.inputs().cards.join("tf-a/boot");
-    let bundle = scenario.bundle(vms)?;
+    let bundle = scenario.bundle_with(root, vms)?;
     let size = fs::metadata(&bundle).map_err(Failure::io("look at the bundle"))?.len();
 
     let mut stub = fs::read(card.join("bl31.bin")).map_err(Failure::io("read the stub"))?;
@@ -203,8 +236,7 @@ fn boot_by_tf_a(scenario: &Scenario, vms: &[Vm]) -> Outcome<Board> {
     }
     let stub = scenario.write("stub.bin", stub)?;
 
-    let tree = fs::read(card.join("bcm2711-rpi-4-b.dtb")).map_err(Failure::io("read the tree"))?;
-    let tree = scenario.write("tree.dtb", tree)?;
+    let tree = scenario.copy(&card.join("bcm2711-rpi-4-b.dtb"), "tree.dtb")?;
     let set = |node: &str, property: &str, cells: &[u64]| {
         let cells = cells.iter().map(|cell| format!("{cell:x}"));
         run_tool(Command::new("fdtput").args(["-t", "x"]).arg(&tree).args([node, property]).args(cells))
@@ -238,20 +270,26 @@ fn boot_by_tf_a(scenario: &Scenario, vms: &[Vm]) -> Outcome<Board> {
     }
     let mut board = scenario.boot(&machine)?;
     board.expect(r"(?m)^INFO:    Changed device tree to advertise PSCI\.\n")?;
-    board.expect_log("Hanok <n>.<n>.<n> on Raspberry Pi 4 Model B, 4 CPUs, entered at 0x200000")?;
     Ok(board)
 }
 
 fn selftest_by_tf_a(scenario: &Scenario) -> Outcome {
-    let mut board = boot_by_tf_a(scenario, &[Vm::selftest(4, "")])?;
+    let mut board = boot_by_tf_a(scenario, "", &[Vm::selftest(4, "")])?;
+    board.expect_log(&format!("Hanok <n>.<n>.<n> on {BOARD}, entered at 0x200000"))?;
     let end = board.expect_within(r"(?m)^(\d+) passed, (\d+) failed\n", Duration::from_secs(120))?;
     ensure_equal("failed cases", end.number(2)?, 0)?;
-    board.expect_log("selftest is off")?;
-    is_well(&board)
+    is_well(&board)?;
+    goes_off(board, "selftest")
+}
+
+fn reset_by_tf_a(scenario: &Scenario) -> Outcome {
+    let mut board = boot_by_tf_a(scenario, "when-all-off = \"reset\";", &[Vm::hello("hello")])?;
+    starts_over(&mut board, BOARD)
 }
 
 fn linux_by_tf_a(scenario: &Scenario) -> Outcome {
-    let mut board = boot_by_tf_a(scenario, &[Vm::linux(4)])?;
+    let mut board = boot_by_tf_a(scenario, "", &[Vm::linux(4)])?;
+    board.expect_log(&format!("Hanok <n>.<n>.<n> on {BOARD}, entered at 0x200000"))?;
     let mut shell = Shell::login(&mut board)?;
     shell.check("nproc", "4")?;
     is_well(&board)

@@ -96,6 +96,15 @@ impl Scenario {
         Ok(path)
     }
 
+    /// Copies a file into the scenario's folder, under this name.
+    ///
+    /// # Errors
+    /// When it can't be read or written.
+    pub fn copy(&self, file: &Path, name: &str) -> Outcome<PathBuf> {
+        let contents = fs::read(file).map_err(Failure::io(format!("read {}", file.display())))?;
+        self.write(name, contents)
+    }
+
     /// Makes a bundle of these virtual machines.
     ///
     /// # Errors

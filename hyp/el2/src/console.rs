@@ -13,13 +13,15 @@ use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use abi::record::state;
 use arrayvec::ArrayVec;
 use platform::gic::Trigger;
+use platform::power::End;
 use platform::tree::Board;
 use platform::uart::Uart;
+use spin::Once;
 use vmm::console::{Command, HELP, History, Key, Keys, Line, Progress, colour};
 
 use crate::lock::Mutex;
 use crate::percpu::{self, request, this_cpu};
-use crate::{gic, logging, vm};
+use crate::{gic, logging, power, timer, vm};
 
 /// Bytes that one call of [`service`] sends at most.
 const BUDGET: usize = 256;
@@ -99,8 +101,8 @@ static CONSOLE: Mutex<Console> = Mutex::new(Console {
     next: 0,
 });
 
-/// The board is to be turned off when everything has been sent.
-static POWER_OFF: AtomicBool = AtomicBool::new(false);
+/// What is to become of the board when everything has been sent.
+static END: Once<End> = Once::new();
 
 /// The INTID of the UART's line; 0: it has none.
 static INTID: AtomicU32 = AtomicU32::new(0);
@@ -244,9 +246,9 @@ pub fn wake() {
     }
 }
 
-/// Turns the board off when everything has been sent.
-pub fn request_power_off() {
-    POWER_OFF.store(true, Ordering::Release);
+/// Turns the board off or over when everything has been sent.
+pub fn request_end(how: End) {
+    END.call_once(|| how);
     wake();
 }
 
@@ -256,24 +258,36 @@ pub fn service() {
     // seen to by the call that is at work; and where another CPU looks at the console, that one calls when it has (`catch_up`).
     let Some(mut console) = lock_or_miss() else { return };
     let receiving = console.receive();
-    let all_sent = console.send();
-    if all_sent && POWER_OFF.load(Ordering::Acquire) && console.flush_lines() {
-        console.send();
+    let mut all_sent = console.send();
+    let ending = END.get().copied();
+    if all_sent && ending.is_some() && console.flush_lines() {
+        all_sent = console.send();
+    }
+    let end = ending.filter(|_| all_sent);
+    if end.is_some() {
+        console.drain();
     }
     if let Some(uart) = &mut console.uart {
         uart.set_interrupts(receiving, !all_sent);
     }
     drop(console);
-    if all_sent && POWER_OFF.load(Ordering::Acquire) {
-        // The last byte may still be on the wire, which outlives the CPU.
-        if !crate::smp::by_smc() || platform::power::system_off().is_err() {
-            write_now(b"hanok: this board can't be turned off by software\r\n");
-            crate::crash::halt();
-        }
+    if let Some(how) = end {
+        power::end(how);
     }
 }
 
+/// Longer than a full UART takes at 9600 baud, in microseconds.
+const DRAINING: u64 = 50_000;
+
 impl Console {
+    /// Waits until the UART's last byte has left. Not for ever: the other side may hold it back.
+    fn drain(&mut self) {
+        let start = timer::now();
+        while self.uart.as_mut().is_some_and(|uart| !uart.is_idle())
+            && timer::now().wrapping_sub(start) < timer::ticks(DRAINING)
+        {}
+    }
+
     /// Hands input to the VM in focus, and does what commands say. False: that VM has no room, so the board's UART keeps what
     /// else comes.
     fn receive(&mut self) -> bool {

@@ -227,7 +227,7 @@ pub fn guest_hcr(features: &Features) -> u64 {
 /// What firmware says of the mitigations on this CPU, for its guests. `by_smc`: SMC reaches a PSCI firmware; elsewhere it
 /// may be UNDEFINED, and nothing is known.
 pub fn mitigations(by_smc: bool) -> Mitigations {
-    use platform::power::{Availability, Mitigation, availability};
+    use platform::power::psci::{self, Availability, Mitigation, availability};
     let ask = |mitigation| match by_smc.then(|| availability(mitigation)) {
         Some(Availability::Needed) => Workaround::Needed,
         Some(Availability::NotNeeded) => Workaround::NotNeeded,
@@ -237,7 +237,7 @@ pub fn mitigations(by_smc: bool) -> Mitigations {
     const BYPASS_OFF: Mitigation = Mitigation::Workaround2 { enable: true };
     let mut workaround_2 = ask(BYPASS_OFF);
     if workaround_2 == Workaround::Needed {
-        platform::power::mitigate(BYPASS_OFF);
+        psci::mitigate(BYPASS_OFF);
         workaround_2 = Workaround::NotNeeded;
     }
     Mitigations {

@@ -170,7 +170,7 @@ fn call(vcpu: &'static Vcpu, frame: &mut Frame, esr: Esr) {
             }
         }
         Answer::Mitigate(mitigation) => {
-            platform::power::mitigate(mitigation_of(mitigation));
+            platform::power::psci::mitigate(mitigation_of(mitigation));
             frame.set(0, 0);
         }
         Answer::Power(request) => run::power(vcpu, frame, request),
@@ -186,11 +186,13 @@ fn call(vcpu: &'static Vcpu, frame: &mut Frame, esr: Esr) {
     }
 }
 
-fn mitigation_of(mitigation: smccc::Mitigation) -> platform::power::Mitigation {
+fn mitigation_of(mitigation: smccc::Mitigation) -> platform::power::psci::Mitigation {
     match mitigation {
-        smccc::Mitigation::Workaround1 => platform::power::Mitigation::Workaround1,
-        smccc::Mitigation::Workaround2 { enable } => platform::power::Mitigation::Workaround2 { enable },
-        smccc::Mitigation::Workaround3 => platform::power::Mitigation::Workaround3,
+        smccc::Mitigation::Workaround1 => platform::power::psci::Mitigation::Workaround1,
+        smccc::Mitigation::Workaround2 { enable } => {
+            platform::power::psci::Mitigation::Workaround2 { enable }
+        }
+        smccc::Mitigation::Workaround3 => platform::power::psci::Mitigation::Workaround3,
     }
 }
 

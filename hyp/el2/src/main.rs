@@ -40,6 +40,7 @@ mod memory;
 mod mmu;
 #[allow(clippy::arithmetic_side_effects)] // on the places of its own stacks alone
 mod percpu;
+mod power;
 mod random;
 mod run;
 #[allow(clippy::indexing_slicing, clippy::arithmetic_side_effects)] // runs at boot alone

@@ -299,7 +299,8 @@ fn declare_devices(
         None => Vec::new(),
     };
     let reserved = board.reserved.iter().map(|reserved| &reserved.range);
-    let mut taken: Vec<(u64, u64)> = gic.iter().chain(&board.memory).chain(reserved).map(pages).collect();
+    let own = gic.iter().chain(&board.bcm2835_pm);
+    let mut taken: Vec<(u64, u64)> = own.chain(&board.memory).chain(reserved).map(pages).collect();
     taken.push((1 << ADDRESS_BITS, u64::MAX));
     taken.sort_unstable();
     let mut start = span.start;

@@ -145,6 +145,7 @@ fn devices(board: &Board<'_>) -> Vec<Range> {
     let mut devices: Vec<Range> = Vec::new();
     devices.extend(board.console().map(|uart| uart.registers));
     devices.extend(board.rtc);
+    devices.extend(board.bcm2835_pm);
     match &board.gic {
         Some(Gic::V2 { gicd, gicc, gich, .. }) => devices.extend([*gicd, *gicc, *gich]),
         Some(Gic::V3 { gicd, redistributors, .. }) => {

@@ -104,7 +104,7 @@ unsafe extern "C" {
 
 fn start_by_psci(target: &'static PerCpu) -> Result<(), &'static str> {
     let argument = prepare(target).ok_or("no stack")?;
-    platform::power::cpu_on(target.mpidr, secondary_start as *const () as u64, argument)
+    platform::power::psci::cpu_on(target.mpidr, secondary_start as *const () as u64, argument)
         .map_err(|_| "PSCI refuses to start it")
 }
 

@@ -6,7 +6,7 @@ use core::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
 use aarch64_cpu::asm::barrier;
 use aarch64_cpu::registers::{ELR_EL2, HCR_EL2};
 use abi::record::{CrashRecord, VcpuRecord};
-use platform::power::Mitigation;
+use platform::power::psci::{self, Mitigation};
 use tock_registers::interfaces::{Readable, Writeable};
 use vgic::{IntId, Kicks, VcpuId};
 use vmm::life::Phase;
@@ -350,7 +350,7 @@ fn forget_translations() {
 /// (CVE-2017-5715): another VM is to run.
 fn forget_branches() {
     if own().mitigations.get().workaround_1 == Workaround::Needed {
-        platform::power::mitigate(Mitigation::Workaround1);
+        psci::mitigate(Mitigation::Workaround1);
     }
 }
 

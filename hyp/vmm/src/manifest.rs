@@ -83,6 +83,8 @@ pub enum WhenAllOff {
     /// It is turned off.
     #[default]
     PowerOff,
+    /// It is reset.
+    Reset,
     /// It stays as it is.
     Stay,
 }
@@ -340,8 +342,9 @@ fn is_channel(node: &FdtNode<'_>) -> bool {
 fn read_when_all_off(value: &[u8]) -> Result<WhenAllOff, Reason> {
     match value::read_string(value)? {
         "power-off" => Ok(WhenAllOff::PowerOff),
+        "reset" => Ok(WhenAllOff::Reset),
         "stay" => Ok(WhenAllOff::Stay),
-        found => Err(Reason::NotOneOf { found: found.to_owned(), known: "power-off, stay" }),
+        found => Err(Reason::NotOneOf { found: found.to_owned(), known: "power-off, reset, stay" }),
     }
 }
 

@@ -352,8 +352,9 @@ fn what_becomes_of_the_board() {
         (bundle.when_all_off, wrong.collect::<Vec<_>>())
     };
     assert_eq!(parse("power-off"), (WhenAllOff::PowerOff, vec![]));
+    assert_eq!(parse("reset"), (WhenAllOff::Reset, vec![]));
     assert_eq!(parse("stay"), (WhenAllOff::Stay, vec![]));
-    let text = "/: when-all-off: is \"reboot\", must be one of: power-off, stay";
+    let text = "/: when-all-off: is \"reboot\", must be one of: power-off, reset, stay";
     assert_eq!(parse("reboot"), (WhenAllOff::PowerOff, vec![text.to_owned()]));
     let blob = blob(root().with("when-all-off", 1_u32).child(Node::vm("a").with("elf", [1_u8])));
     let error = Bundle::parse(&blob).unwrap().vms[0].as_ref().unwrap_err().to_string();

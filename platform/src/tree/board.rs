@@ -167,6 +167,8 @@ pub struct Board<'a> {
     pub rtc: Option<Range>,
     /// How firmware is called.
     pub psci: Option<Psci>,
+    /// The power manager of a BCM2835 or one of its successors, whose watchdog turns the board off or over.
+    pub bcm2835_pm: Option<Range>,
     /// `linux,initrd-start` to `linux,initrd-end`: the VM bundle.
     pub initrd: Option<Range>,
     /// `/chosen/bootargs`.

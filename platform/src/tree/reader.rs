@@ -19,6 +19,8 @@ const GIC_V2: &[&str] = &["arm,gic-400", "arm,cortex-a15-gic", "arm,cortex-a7-gi
 const GIC_V3: &[&str] = &["arm,gic-v3"];
 const PL011: &[&str] = &["arm,pl011"];
 const MINI_UART: &[&str] = &["brcm,bcm2835-aux-uart"];
+/// The second was the only name before the device's other parts had a binding, and is still in most trees.
+const BCM2835_PM: &[&str] = &["brcm,bcm2835-pm", "brcm,bcm2835-pm-wdt", "brcm,bcm2711-pm"];
 const PSCI: &[&str] = &["arm,psci", "arm,psci-0.2", "arm,psci-1.0"];
 
 /// A bus on the way from the root to the node at hand.
@@ -312,6 +314,8 @@ impl<'a> Reader<'a> {
             self.uart(node, found, UartKind::MiniUart);
         } else if found.is_compatible(&["arm,pl031"]) {
             board.rtc = self.regions(found).next().flatten();
+        } else if found.is_compatible(BCM2835_PM) {
+            board.bcm2835_pm = self.regions(found).next().flatten();
         } else if found.is_compatible(&["fixed-clock"]) {
             if let (Some(phandle), Some(rate)) = (cell(found.phandle, 0), cell(found.clock_frequency, 0)) {
                 // Only UARTs' are wanted; a board with more fixed clocks than these keeps firmware's settings.

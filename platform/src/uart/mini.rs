@@ -54,6 +54,8 @@ const EIGHT_BITS: u32 = 0b11;
 const LSR_DATA: u32 = 1;
 /// AUX_MU_LSR: the transmit FIFO has room for a byte.
 const LSR_ROOM: u32 = 1 << 5;
+/// AUX_MU_LSR: the transmit FIFO is empty, and nothing is being sent.
+const LSR_IDLE: u32 = 1 << 6;
 /// AUX_MU_CNTL: receiver and transmitter are on, and there is no flow control.
 const RECEIVER_AND_TRANSMITTER: u32 = 0b11;
 
@@ -104,6 +106,11 @@ impl MiniUart {
             field!(self.registers, io).write(byte.into());
         }
         room
+    }
+
+    /// Whether the last byte has left.
+    pub fn is_idle(&mut self) -> bool {
+        field!(self.registers, lsr).read() & LSR_IDLE != 0
     }
 
     /// A byte that has arrived, if one has.
@@ -203,6 +210,17 @@ mod tests {
         aux.set(IO, u32::from(b'y'));
         assert!(!uart.try_send(b'z'));
         assert_eq!(uart.receive(), Some(b'y'));
+    }
+
+    #[test]
+    fn it_is_idle_when_nothing_is_left_to_send() {
+        let aux = Aux::new(&[(ENABLES, 1), (CNTL, 0b11)]);
+        let mut uart = aux.drive();
+        // Room there is before all has been sent.
+        for (lsr, idle) in [(0, false), (1 << 5, false), (0b11 << 5, true)] {
+            aux.set(LSR, lsr);
+            assert_eq!(uart.is_idle(), idle, "{lsr:#b}");
+        }
     }
 
     #[test]

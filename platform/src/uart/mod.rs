@@ -49,6 +49,14 @@ impl Uart {
         while !self.try_send(byte) {}
     }
 
+    /// Whether the last byte has left: one that is still on its way may be lost when the board is reset.
+    pub fn is_idle(&mut self) -> bool {
+        match &mut self.driver {
+            Driver::Pl011(uart) => uart.is_idle(),
+            Driver::Mini(uart) => uart.is_idle(),
+        }
+    }
+
     /// A byte that has arrived, if one has. Bytes with line errors are dropped.
     pub fn receive(&mut self) -> Option<u8> {
         match &mut self.driver {

@@ -47,6 +47,11 @@ impl Pl011 {
         room
     }
 
+    /// Whether the last byte has left.
+    pub fn is_idle(&self) -> bool {
+        !self.driver.is_busy()
+    }
+
     /// A byte that has arrived, if one has. Bytes with line errors are dropped.
     pub fn receive(&mut self) -> Option<u8> {
         loop {

@@ -363,6 +363,15 @@ pub fn pi4() -> DeviceTree {
         ],
         vec![],
     );
+    let watchdog = node(
+        "watchdog@7e100000",
+        &[
+            ("compatible", strings(&["brcm,bcm2711-pm", "brcm,bcm2835-pm-wdt"])),
+            ("reg", cells(&[0x7e10_0000, 0x114, 0x7e00_a000, 0x24, 0x7ec1_1000, 0x20])),
+            ("system-power-controller", vec![]),
+        ],
+        vec![],
+    );
     let soc = node(
         "soc",
         &[
@@ -388,7 +397,13 @@ pub fn pi4() -> DeviceTree {
             ),
             ("interrupt-parent", cells(&[1])),
         ],
-        vec![unused, pl011("serial@7e201000", &[0x7e20_1000, 0x200], 121, &[7, 19, 7, 20]), mini, gic],
+        vec![
+            watchdog,
+            unused,
+            pl011("serial@7e201000", &[0x7e20_1000, 0x200], 121, &[7, 19, 7, 20]),
+            mini,
+            gic,
+        ],
     );
     let reserved = node(
         "reserved-memory",

@@ -13,7 +13,7 @@ use platform::uart::Uart;
 use vmm::manifest::Bundle;
 use vmm::passthrough::Devices;
 
-use crate::{bundle, console, crash, gic, image, logging, memory, mmu, percpu, random, smp, vm};
+use crate::{bundle, console, crash, gic, image, logging, memory, mmu, percpu, power, random, smp, vm};
 
 mod early_map;
 
@@ -158,6 +158,7 @@ fn start(mut board: Board<'static>, tree: &'static [u8]) -> ! {
         fatal(format_args!("heap: {error}"));
     }
     percpu::plan(&board);
+    power::init(&board);
     if let Err(error) = gic::init(&board) {
         fatal(format_args!("{error}"));
     }

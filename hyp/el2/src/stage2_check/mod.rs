@@ -75,7 +75,7 @@ pub fn run(board: &Board<'_>) {
     } else {
         check(board);
     }
-    console::request_power_off();
+    console::request_end(platform::power::End::Off);
     console::service();
 }
 

@@ -109,6 +109,11 @@ fn own_devices(board: &Board<'_>) -> Vec<Own> {
         line: uart.interrupt.and_then(|intid| u16::try_from(intid).ok()),
         what: "the console",
     }));
+    own.extend(board.bcm2835_pm.iter().map(|range| Own {
+        registers: span(range),
+        line: None,
+        what: "the board's power manager",
+    }));
     own
 }
 

@@ -6,6 +6,7 @@
 
 use core::sync::atomic::Ordering;
 
+use platform::power::End;
 use stage2::Progress;
 use vgic::VcpuId;
 
@@ -59,13 +60,22 @@ pub fn all_are_off() -> bool {
     all().all(|vm| vm.phase().is_off())
 }
 
-/// Where [all are off](all_are_off), the board is turned off, if the manifest lets it.
+/// Where [all are off](all_are_off), the board is turned off or over, if the manifest lets it.
 pub fn end() {
     let why = if all().next().is_some() { "no VM is left" } else { "there is no VM to run" };
     match WHEN_ALL_OFF.get().copied().unwrap_or_default() {
         WhenAllOff::PowerOff => {
             log::info!("{why}: turning the board off");
-            console::request_power_off();
+            console::request_end(End::Off);
+        }
+        // The board would reset itself again and again.
+        WhenAllOff::Reset if !all().any(Vm::was_started) => {
+            log::info!("{why}, nor would there be after a reset: turning the board off");
+            console::request_end(End::Off);
+        }
+        WhenAllOff::Reset => {
+            log::info!("{why}: resetting the board");
+            console::request_end(End::Reset);
         }
         WhenAllOff::Stay => log::info!("{why}"),
     }
@@ -76,6 +86,11 @@ impl Vm {
     #[inline]
     pub fn phase(&self) -> Phase {
         Phase::from_u8(self.phase.load(Ordering::SeqCst))
+    }
+
+    /// Whether it has run since the board started.
+    fn was_started(&self) -> bool {
+        self.starts.load(Ordering::Relaxed) != 0
     }
 
     /// This happens to it. `false`: it can't happen now, and nothing has changed.

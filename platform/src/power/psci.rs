@@ -1,4 +1,5 @@
-//! The firmware's PSCI (Arm DEN 0022), called by SMC: starting CPUs, and turning the board off or over.
+//! The firmware's PSCI (Arm DEN 0022), called by SMC: turning the board off or over, starting CPUs, and the mitigations
+//! that are found beside it.
 
 use smccc::Smc;
 use smccc::psci;
@@ -18,6 +19,14 @@ pub fn cpu_on(mpidr: u64, entry: u64, argument: u64) -> Result<(), Error> {
 /// What the firmware answers.
 pub fn system_off() -> Result<(), Error> {
     psci::system_off::<Smc>()
+}
+
+/// Resets the board. Returns only when the firmware refuses.
+///
+/// # Errors
+/// What the firmware answers.
+pub fn system_reset() -> Result<(), Error> {
+    psci::system_reset::<Smc>()
 }
 
 /// A branch-predictor or store-bypass mitigation that firmware carries out (SMCCC 7.5).
