@@ -3,12 +3,14 @@
 
 mod bad_board;
 mod bad_bundle;
+mod board_memory;
 mod board_u_boot;
 mod case;
 mod channels;
 mod console;
 mod el2_crash;
 mod firmware;
+mod handed_over;
 mod isolation;
 mod life;
 mod linux;
@@ -55,6 +57,7 @@ fn main() -> ExitCode {
         firmware::cases(),
         sdcard::cases(),
         raspberry_pi_4::cases(),
+        board_memory::cases(),
         monitor::cases(),
         passthrough::cases(),
         console::cases(),
