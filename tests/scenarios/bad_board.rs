@@ -17,8 +17,13 @@ pub fn cases() -> Vec<Case> {
         ("unstartable-cpu", unstartable_cpu),
         ("no-tree", no_tree),
     ];
-    let everywhere: [(&str, fn(&Scenario, Of) -> Outcome); 3] =
-        [("no-memory", no_memory), ("image-outside", image_outside), ("bundle-outside", bundle_outside)];
+    type Run = fn(&Scenario, Of) -> Outcome;
+    let everywhere: [(&str, Run); 4] = [
+        ("damaged-tree", damaged_tree),
+        ("no-memory", no_memory),
+        ("image-outside", image_outside),
+        ("bundle-outside", bundle_outside),
+    ];
     let on = |of: Of| {
         everywhere.map(|(name, run)| {
             let case =
@@ -67,6 +72,13 @@ fn no_memory(scenario: &Scenario, of: Of) -> Outcome {
     let mut board = HandedOver::new(scenario, of)?.with(&of.memory(&[(0, 0)])).boot()?;
     board.expect_log("error: cannot start: the device tree has no memory")?;
     at_rest(&board, of.ram() + KERNEL)
+}
+
+/// Nothing of a tree that isn't whole is believed, so that there is no UART to complain on.
+fn damaged_tree(scenario: &Scenario, of: Of) -> Outcome {
+    let board = HandedOver::new(scenario, of)?.with(&of.memory(&[(0, 128 << 20)])).damaged().boot()?;
+    at_rest(&board, of.ram() + KERNEL)?;
+    is_silent(&board)
 }
 
 fn image_outside(scenario: &Scenario, of: Of) -> Outcome {

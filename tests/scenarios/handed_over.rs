@@ -70,6 +70,7 @@ pub struct HandedOver<'a> {
     reservations: String,
     /// What the machine's tree is, and behind it what is different.
     source: String,
+    damaged: bool,
     machine: Machine,
 }
 
@@ -87,6 +88,7 @@ impl<'a> HandedOver<'a> {
             of,
             reservations: String::new(),
             source,
+            damaged: false,
             machine: of.machine().without_kernel(),
         };
         Ok(this.with("/ { chosen { bootargs = \"hanok.log=debug hanok.color=off\"; }; };\n"))
@@ -101,6 +103,12 @@ impl<'a> HandedOver<'a> {
     /// With an entry in the tree's memory reservation block; `start` from where RAM begins.
     pub fn reserve(mut self, start: u64, size: u64) -> Self {
         self.reservations.push_str(&format!("/memreserve/ {:#x} {size:#x};\n", self.of.ram() + start));
+        self
+    }
+
+    /// With a tree whose last token isn't what it should be.
+    pub fn damaged(mut self) -> Self {
+        self.damaged = true;
         self
     }
 
@@ -129,6 +137,9 @@ impl<'a> HandedOver<'a> {
         let source = scenario.write("tree.dts", source)?;
         let tree = scenario.file("tree.dtb");
         run_tool(Command::new("dtc").args(["-q", "-I", "dts", "-O", "dtb", "-o"]).arg(&tree).arg(source))?;
+        if self.damaged {
+            damage(&tree)?;
+        }
         // `movz x0, #tree, lsl #16`, the same for the image and x1, and `br x1`.
         let movz = |register: u64, address: u64| 0xd2a0_0000 | (address >> 16) << 5 | register;
         let words = [movz(0, ram + TREE), movz(1, ram + KERNEL), 0xd61f_0020];
@@ -138,6 +149,16 @@ impl<'a> HandedOver<'a> {
         let this = self.load(&tree, TREE).load(&image, KERNEL);
         scenario.boot(&this.machine.option("-kernel", code.display().to_string()))
     }
+}
+
+/// Makes the structure block of a tree end with no known token (Devicetree Specification, 5.4.1).
+fn damage(tree: &Path) -> Outcome {
+    let mut blob = fs::read(tree).map_err(Failure::io("read the tree"))?;
+    let word = |at: usize| blob.get(at..at + 4).and_then(|word| word.try_into().ok()).map(u32::from_be_bytes);
+    let end = word(8).zip(word(36)).map(|(start, size)| (start + size) as usize);
+    let last = end.and_then(|end| blob.get_mut(end - 4..end));
+    last.ok_or_else(|| Failure::Wrong("dtc made no tree".to_owned()))?.fill(0xff);
+    fs::write(tree, blob).map_err(Failure::io("write the tree"))
 }
 
 /// Memory that holds something of which each byte tells where it is.

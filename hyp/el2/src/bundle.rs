@@ -8,7 +8,8 @@ use vmm::manifest::Bundle;
 /// The bundle that runs when the board hands over none.
 static BUILT_IN: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/builtin.dtb"));
 
-/// The bundle, parsed. Without one, or with one that can't be read, the built-in one; what is wrong is said.
+/// The bundle, parsed. Without one, the built-in one. One that can't be used is nobody's wish for another: nothing runs in its
+/// place, and what is wrong with it is said.
 pub fn find(board: &Board<'_>) -> Option<Bundle<'static>> {
     match board.initrd {
         Some(range) => {
