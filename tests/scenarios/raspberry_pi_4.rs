@@ -27,6 +27,7 @@ pub fn cases() -> Vec<Case> {
         Case::new("raspberry-pi-4/console/serial0-disabled", serial0_disabled),
         Case::new("raspberry-pi-4/reset", reset),
         Case::new("raspberry-pi-4/without-switch", without_switch),
+        Case::new("raspberry-pi-4/switch-is-hanoks", switch_is_hanoks),
         Case::new("raspberry-pi-4/tf-a/selftest", selftest_by_tf_a),
         Case::new("raspberry-pi-4/tf-a/linux", linux_by_tf_a),
         Case::new("raspberry-pi-4/tf-a/reset", reset_by_tf_a),
@@ -93,6 +94,19 @@ fn reset(scenario: &Scenario) -> Outcome {
     let bundle = scenario.bundle_with("when-all-off = \"reset\";", &[Vm::hello("hello")])?;
     let mut board = scenario.boot(&Machine::raspberry_pi_4(tree(scenario)).bundle(bundle))?;
     starts_over(&mut board, BOARD)
+}
+
+/// No VM is given what could turn the board off under all others.
+fn switch_is_hanoks(scenario: &Scenario) -> Outcome {
+    let device = "/soc/watchdog@7e100000";
+    let greedy = Vm::hello("greedy").property("passthrough", &format!("\"{device}\""));
+    let bundle = scenario.bundle(&[greedy, Vm::hello("hello")])?;
+    let mut board = scenario.boot(&Machine::raspberry_pi_4(tree(scenario)).bundle(bundle))?;
+    let own = format!("{device} is Hanok's own, or shares a page or a line with it");
+    board.expect_log(&format!("error: left out: /greedy: passthrough: {own}: the board's power manager"))?;
+    board.expect(r"(?m)^hello: tick 1 of 10\n")?;
+    board.send_line("off")?;
+    goes_off(board, "hello")
 }
 
 /// Nothing in the tree turns the board off: it says so, and stays where it is.
