@@ -9,6 +9,7 @@ mod case;
 mod channels;
 mod console;
 mod el2_crash;
+mod el2_map;
 mod firmware;
 mod handed_over;
 mod isolation;
@@ -62,6 +63,7 @@ fn main() -> ExitCode {
         passthrough::cases(),
         console::cases(),
         el2_crash::cases(),
+        el2_map::cases(),
         bad_board::cases(),
         bad_bundle::cases(),
     ];

@@ -12,6 +12,8 @@ use crate::{Failure, Outcome};
 pub struct Code {
     /// By address. Functions that are written in assembly have no size: each reaches to the next one.
     functions: Vec<(u64, String)>,
+    /// What the linker script marks, wherever that is.
+    marks: Vec<(u64, String)>,
     instructions: Vec<u32>,
 }
 
@@ -39,9 +41,17 @@ impl Code {
             }
         }
         functions.sort_unstable();
+        let mut marks = Vec::new();
+        for symbol in elf.symbols() {
+            let name = symbol.name().map_err(|error| error.to_string())?;
+            if name.starts_with("__") {
+                marks.push((symbol.address(), name.to_owned()));
+            }
+        }
         let bytes = text.data().map_err(|error| error.to_string())?;
         let (words, _) = bytes.as_chunks();
-        Ok(Self { functions, instructions: words.iter().map(|word| u32::from_le_bytes(*word)).collect() })
+        let instructions = words.iter().map(|word| u32::from_le_bytes(*word)).collect();
+        Ok(Self { functions, marks, instructions })
     }
 
     /// Where the function begins whose name has this part; the compiler adds to names.
@@ -51,6 +61,15 @@ impl Code {
     pub fn address(&self, part: &str) -> Outcome<u64> {
         let found = self.functions.iter().find(|(_, name)| name.contains(part));
         found.map(|(address, _)| *address).ok_or_else(|| Failure::Wrong(format!("the image has no {part}")))
+    }
+
+    /// Where the linker script's mark of this name is.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn mark(&self, name: &str) -> Outcome<u64> {
+        let found = self.marks.iter().find(|(_, mark)| mark == name);
+        found.map(|(address, _)| *address).ok_or_else(|| Failure::Wrong(format!("the image has no {name}")))
     }
 
     /// The function that an address is in.

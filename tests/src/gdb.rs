@@ -79,13 +79,15 @@ impl Stop {
 /// of its CPUs run and stop together.
 pub struct Gdb {
     stream: BufReader<UnixStream>,
+    /// The document that lists the system registers, once it was asked for.
+    system_registers: Option<String>,
 }
 
 impl Gdb {
     pub(crate) fn new(stream: UnixStream) -> Outcome<Self> {
         stream.set_read_timeout(Some(PATIENCE)).map_err(Failure::io("set a time limit"))?;
         stream.set_write_timeout(Some(PATIENCE)).map_err(Failure::io("set a time limit"))?;
-        let mut gdb = Self { stream: BufReader::new(stream) };
+        let mut gdb = Self { stream: BufReader::new(stream), system_registers: None };
         stopped_cpu(&gdb.ask("?")?)?;
         Ok(gdb)
     }
@@ -126,6 +128,32 @@ impl Gdb {
             self.step(stopped)?;
         }
         Err(Failure::Gdb(format!("CPU {cpu} didn't come to {stop:x?} in {} s", PATIENCE.as_secs())))
+    }
+
+    /// Lets the machine run until some CPU is at EL2 and comes to one of these addresses. Returns the CPU. It stands before the
+    /// instruction; [`step`](Self::step) it before the machine runs on.
+    ///
+    /// # Errors
+    /// When it doesn't happen in time.
+    pub fn run_to_any(&mut self, addresses: &[u64]) -> Outcome<usize> {
+        let limit = Instant::now() + PATIENCE;
+        while Instant::now() < limit {
+            for address in addresses {
+                self.accept(&Stop::At(*address).packet('Z'))?;
+            }
+            self.run()?;
+            let stopped = stopped_cpu(&self.receive()?)?;
+            for address in addresses {
+                self.accept(&Stop::At(*address).packet('z'))?;
+            }
+            let registers = self.registers(stopped)?;
+            if registers.level() == 2 && addresses.contains(&registers.pc) {
+                return Ok(stopped);
+            }
+            // A guest has code at the same address.
+            self.step(stopped)?;
+        }
+        Err(Failure::Gdb(format!("no CPU came to any of {addresses:x?} in {} s", PATIENCE.as_secs())))
     }
 
     /// Lets this CPU execute one instruction.
@@ -170,6 +198,69 @@ impl Gdb {
         }
         let read = bytes(&answer).and_then(|bytes| bytes.try_into().ok());
         read.map(Some).ok_or(Failure::Gdb(format!("{answer} is not what lies at {address:#x}")))
+    }
+
+    /// Reads physical memory.
+    ///
+    /// # Errors
+    /// When there is none, or QEMU doesn't answer.
+    pub fn read_physical<const N: usize>(&mut self, address: u64) -> Outcome<[u8; N]> {
+        // A packet of the stub's holds 4096 digits at most.
+        const PIECE: usize = 1024;
+        let mut memory = [0; N];
+        self.accept("Qqemu.PhyMemMode:1")?;
+        for (piece, at) in memory.chunks_mut(PIECE).zip((address..).step_by(PIECE)) {
+            let answer = self.ask(&format!("m{at:x},{:x}", piece.len()))?;
+            let read = bytes(&answer).filter(|read| read.len() == piece.len());
+            let read =
+                read.ok_or_else(|| Failure::Gdb(format!("memory at {at:#x} is answered by {answer}")))?;
+            piece.copy_from_slice(&read);
+        }
+        self.accept("Qqemu.PhyMemMode:0")?;
+        Ok(memory)
+    }
+
+    /// Values of a CPU's system registers.
+    ///
+    /// # Errors
+    /// When QEMU knows one of them not, or doesn't tell.
+    pub fn system_registers<const N: usize>(&mut self, cpu: usize, names: [&str; N]) -> Outcome<[u64; N]> {
+        self.select(cpu)?;
+        let document = match self.system_registers.take() {
+            Some(document) => document,
+            None => {
+                // QEMU tells of others than the general registers only who has asked which there are.
+                self.document("target.xml")?;
+                self.document("system-registers.xml")?
+            }
+        };
+        let mut values = [0; N];
+        for (value, name) in values.iter_mut().zip(names) {
+            let number = register_number(&document, name);
+            let number = number.ok_or_else(|| Failure::Gdb(format!("QEMU tells of no register {name}")))?;
+            let answer = self.ask(&format!("p{number:x}"))?;
+            let bytes = bytes(&answer).and_then(|bytes| bytes.try_into().ok());
+            *value = bytes
+                .map(u64::from_le_bytes)
+                .ok_or_else(|| Failure::Gdb(format!("{answer} is not the value of {name}")))?;
+        }
+        self.system_registers = Some(document);
+        Ok(values)
+    }
+
+    /// A document of those that describe the machine to a debugger.
+    fn document(&mut self, name: &str) -> Outcome<String> {
+        let mut document = String::new();
+        loop {
+            let part = self.ask(&format!("qXfer:features:read:{name}:{:x},800", document.len()))?;
+            if let Some(last) = part.strip_prefix('l') {
+                return Ok(document + last);
+            }
+            match part.strip_prefix('m') {
+                Some(more) if !more.is_empty() => document += more,
+                _ => return Err(Failure::Gdb(format!("{name} is answered by \"{part}\""))),
+            }
+        }
     }
 
     /// Makes a CPU the one that registers and memory are asked of. Threads count from 1.
@@ -232,6 +323,13 @@ fn stopped_cpu(reply: &str) -> Outcome<usize> {
     cpu.ok_or_else(|| Failure::Gdb(format!("the machine hasn't stopped: {reply}")))
 }
 
+/// The stub's number of a register, by the document that lists those of its kind.
+fn register_number(document: &str, name: &str) -> Option<usize> {
+    let entry = document.split('<').find(|entry| entry.contains(&format!("name=\"{name}\"")))?;
+    let (_, number) = entry.split_once("regnum=\"")?;
+    number.split('"').next()?.parse().ok()
+}
+
 fn checksum(packet: &[u8]) -> u8 {
     packet.iter().fold(0, |sum, byte| sum.wrapping_add(*byte))
 }
@@ -257,6 +355,14 @@ mod tests {
         for other in ["OK", "S05", "T05thread:00;", "T05thread:;"] {
             assert!(stopped_cpu(other).is_err(), "{other}");
         }
+    }
+
+    #[test]
+    fn registers_have_numbers() {
+        let document =
+            r#"<reg name="TTBR0_EL1" regnum="90"/><reg name="TTBR0_EL2" bitsize="64" regnum="137"/>"#;
+        assert_eq!(register_number(document, "TTBR0_EL2"), Some(137));
+        assert_eq!(register_number(document, "TTBR0"), None);
     }
 
     #[test]

@@ -7,6 +7,7 @@
 mod board;
 mod code;
 mod console;
+mod el2_map;
 mod failure;
 mod gdb;
 mod machine;
@@ -15,10 +16,12 @@ mod port;
 mod qmp;
 mod scenario;
 mod shell;
+mod tree;
 
 pub use board::Board;
 pub use code::Code;
 pub use console::Found;
+pub use el2_map::{Mapping, Rights, el2_map};
 pub use failure::{Failure, Outcome, ensure, ensure_equal};
 pub use gdb::{Gdb, Register, Registers, Stop};
 pub use machine::Machine;
@@ -27,3 +30,4 @@ pub use port::{Port, Socket};
 pub use qmp::Qmp;
 pub use scenario::{Inputs, Scenario, run_tool};
 pub use shell::Shell;
+pub use tree::{Device, Tree};
