@@ -10,6 +10,7 @@ mod channels;
 mod console;
 mod el2_crash;
 mod el2_map;
+mod errata;
 mod firmware;
 mod handed_over;
 mod isolation;
@@ -64,6 +65,7 @@ fn main() -> ExitCode {
         console::cases(),
         el2_crash::cases(),
         el2_map::cases(),
+        errata::cases(),
         bad_board::cases(),
         bad_bundle::cases(),
     ];

@@ -21,6 +21,8 @@ use crate::sysreg::{read_sysreg, write_sysreg};
 const SCTLR_EL1_RESET: u64 = 0x30d0_0800;
 /// EL1h, all interrupts masked.
 const SPSR_START: u64 = 0x3c5;
+/// SCTLR_EL1.M: stage 1 is on.
+const SCTLR_M: u64 = 1;
 /// TCR_EL1.EPD0 and EPD1: no table walks at all.
 const TCR_NO_WALKS: u64 = 1 << 7 | 1 << 23;
 
@@ -146,6 +148,35 @@ pub struct Context {
     pub interface: VirtualInterface,
 }
 
+/// The two registers that decide whether EL1's tables are walked.
+#[must_use = "walks stay off"]
+pub struct StageOne {
+    sctlr: u64,
+    tcr: u64,
+}
+
+/// Keeps this CPU from walking EL1's tables from here on: an `AT` that runs ahead of its time, though it comes to nothing,
+/// may leave in the TLB what it has found by registers that don't belong together (Cortex-A72 erratum 1319367, A53 1530924,
+/// and others, see docs/errata.md). Stage 1 is on, so that without walks there is no translation at all, for stage 2 neither.
+pub fn forbid_walks() -> StageOne {
+    let before = StageOne { sctlr: SCTLR_EL1.get(), tcr: TCR_EL1.get() };
+    TCR_EL1.set(before.tcr | TCR_NO_WALKS);
+    barrier::isb(barrier::SY);
+    SCTLR_EL1.set(before.sctlr | SCTLR_M);
+    barrier::isb(barrier::SY);
+    before
+}
+
+impl StageOne {
+    /// Lets walks happen again, by registers which all belong together by now.
+    pub fn restore(self) {
+        SCTLR_EL1.set(self.sctlr);
+        barrier::isb(barrier::SY);
+        TCR_EL1.set(self.tcr);
+        barrier::isb(barrier::SY);
+    }
+}
+
 /// Which world a vCPU's registers are loaded into.
 pub struct World {
     /// HCR_EL2.
@@ -193,23 +224,17 @@ impl Context {
 
     /// Puts a vCPU's registers into this CPU, but for the timers, whose lines must be the guest's first.
     pub fn load(&self, world: &World, frame: &mut Frame, keys: bool) {
-        // No walk may run ahead while the VM's identity is half changed: stage 1 is on, so that walks are all that could
-        // be, and walks are off (Cortex-A72 erratum 1319367).
-        TCR_EL1.set(TCR_NO_WALKS);
-        barrier::isb(barrier::SY);
-        SCTLR_EL1.set(SCTLR_EL1_RESET | 1);
-        barrier::isb(barrier::SY);
+        // The saved registers take the place of those that were here.
+        let _ = forbid_walks();
         VTCR_EL2.set(world.vtcr);
         VTTBR_EL2.set(world.vttbr);
-        write_sysreg!("VPIDR_EL2", MIDR_EL1.get());
+        write_sysreg!("VPIDR_EL2", cpu::midr());
         VMPIDR_EL2.set(world.vmpidr);
         self.el1.load();
         barrier::isb(barrier::SY);
         HCR_EL2.set(world.hcr);
         barrier::isb(barrier::SY);
-        SCTLR_EL1.set(self.sctlr);
-        barrier::isb(barrier::SY);
-        TCR_EL1.set(self.tcr);
+        StageOne { sctlr: self.sctlr, tcr: self.tcr }.restore();
         if keys {
             self.keys.load();
         }

@@ -9,6 +9,7 @@ use tock_registers::interfaces::{Readable, Writeable};
 
 use vmm::smccc::{Mitigations, Workaround};
 
+use crate::context;
 use crate::sysreg::{read_sysreg, write_sysreg};
 
 /// MPIDR_EL1's affinity fields.
@@ -17,6 +18,11 @@ const AFFINITY: u64 = 0xff_00ff_ffff;
 /// This CPU's affinity, without the bits of MPIDR_EL1 that are none.
 pub fn mpidr() -> u64 {
     MPIDR_EL1.get() & AFFINITY
+}
+
+/// MIDR_EL1: which CPU this is.
+pub fn midr() -> u64 {
+    MIDR_EL1.get()
 }
 
 /// The ID register of an index (`vmm::idregs`), as this CPU has it.
@@ -252,6 +258,8 @@ pub fn mitigations(by_smc: bool) -> Mitigations {
 pub fn init() {
     // Until then, and on a CPU without one: AArch64 below, and all interrupts here (FMO, IMO, AMO).
     HCR_EL2.set(1 << 31 | 0b111 << 3);
+    // EL1's registers are UNKNOWN until a vCPU is loaded.
+    let _ = context::forbid_walks();
     trap_features();
     trap_debug();
     give_timers();

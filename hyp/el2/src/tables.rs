@@ -12,7 +12,7 @@ use stage2::{Environment, Invalidation, Ipa, PAGE_SIZE, Pa, PaRange, VmId};
 use tock_registers::interfaces::{Readable, Writeable};
 
 use crate::memory::{FrameError, claim, yield_back};
-use crate::{cache, cpu};
+use crate::{cache, context, cpu};
 
 /// A VM's frames for tables.
 pub struct Tables {
@@ -206,15 +206,26 @@ fn tlbi_range(range: TlbiRange, tables: bool) {
     }
 }
 
-/// TLB maintenance by VMID is about the VMID in VTTBR_EL2.
+/// TLB maintenance by VMID is about the VMID in VTTBR_EL2. What else is loaded here may be another VM's.
 fn with_vmid(vm: VmId, invalidate: impl FnOnce()) {
     barrier::dsb(barrier::ISHST);
     let before = VTTBR_EL2.get();
-    // No base: nothing walks it, for EL2 runs, with HCR_EL2 as it was for the guest but no guest running.
-    VTTBR_EL2.set(u64::from(vm.vmid()) << 48 | before & 0xffff_ffff_ffff);
+    if before >> VMID_SHIFT == u64::from(vm.vmid()) {
+        invalidate();
+        barrier::dsb(barrier::ISH);
+        barrier::isb(barrier::SY);
+        return;
+    }
+    // A walk that ran ahead meanwhile would file one VM's translation under the other's VMID, and behind the invalidation.
+    let stage_one = context::forbid_walks();
+    VTTBR_EL2.set(u64::from(vm.vmid()) << VMID_SHIFT | before & !(u64::MAX << VMID_SHIFT));
     barrier::isb(barrier::SY);
     invalidate();
     barrier::dsb(barrier::ISH);
     VTTBR_EL2.set(before);
     barrier::isb(barrier::SY);
+    stage_one.restore();
 }
+
+/// The position of VTTBR_EL2.VMID, of 8 bits (VTCR_EL2.VS is 0) or 16: what is above is RES0.
+const VMID_SHIFT: u32 = 48;
