@@ -53,8 +53,8 @@ impl IdRegisters {
         self.values.get(usize::from(index)).copied().unwrap_or(0)
     }
 
-    /// What guests see of a CPU with these values.
-    pub fn for_guests(&self, gic: GicInterface) -> Self {
+    /// What guests see of a CPU with these values and this MIDR_EL1.
+    pub fn for_guests(&self, gic: GicInterface, midr: u64) -> Self {
         let mut guest = Self { values: [0; COUNT] };
         let has_aarch32 = self.get(PFR0) & 0xf == 2;
         for row in TABLE.iter().filter(|row| has_aarch32 || row.register >= PFR0) {
@@ -64,7 +64,27 @@ impl IdRegisters {
                 *value |= field;
             }
         }
+        if miscomputes_aes(midr)
+            && let Some(value) = guest.values.get_mut(usize::from(ID_ISAR5))
+        {
+            *value &= !(0xf << ISAR5_AES);
+        }
         guest
+    }
+}
+
+/// Whether an interrupt between two of AArch32's AES instructions can spoil what they compute: Cortex-A57 from r0p1 on
+/// (erratum 1742098) and all of Cortex-A72 (1655431). Programs have other ways to the same end where AES isn't there.
+const fn miscomputes_aes(midr: u64) -> bool {
+    // Implementer and part number; the architecture field between them is 0xf in both.
+    const MODEL: u64 = 0xff0f_fff0;
+    const CORTEX_A57: u64 = 0x410f_d070;
+    const CORTEX_A72: u64 = 0x410f_d080;
+    let variant_and_revision = midr >> 16 & 0xf0 | midr & 0xf;
+    match midr & MODEL {
+        CORTEX_A57 => variant_and_revision >= 0x01,
+        CORTEX_A72 => true,
+        _ => false,
     }
 }
 
@@ -123,6 +143,8 @@ const ID_ISAR2: u8 = number(2, 2);
 const ID_ISAR3: u8 = number(2, 3);
 const ID_ISAR4: u8 = number(2, 4);
 const ID_ISAR5: u8 = number(2, 5);
+/// The position of ID_ISAR5_EL1.AES.
+const ISAR5_AES: u32 = 4;
 const ID_MMFR4: u8 = number(2, 6);
 const ID_ISAR6: u8 = number(2, 7);
 const MVFR0: u8 = number(3, 0);
@@ -266,6 +288,9 @@ static TABLE: &[Row] = &[
 mod tests {
     use super::*;
 
+    /// MIDR_EL1 of a CPU that nothing special is known of: Cortex-A53 r0p4.
+    const OTHER_CPU: u64 = 0x410f_d034;
+
     fn host(values: &[(u8, u64)]) -> IdRegisters {
         IdRegisters::read(|index| {
             values.iter().find(|(register, _)| *register == index).map_or(0, |(_, value)| *value)
@@ -275,7 +300,7 @@ mod tests {
     #[test]
     fn a_cpu_with_everything_shows_no_feature_that_guests_lack() {
         let all = IdRegisters::read(|_| 0x7777_7777_7777_7777);
-        let guest = all.for_guests(GicInterface::SystemRegisters);
+        let guest = all.for_guests(GicInterface::SystemRegisters, OTHER_CPU);
         let field = |register: u8, shift: u32| guest.get(register) >> shift & 0xf;
         for (name, register, shift) in [
             ("EL2", PFR0, 8),
@@ -322,30 +347,50 @@ mod tests {
     #[test]
     fn what_guests_may_use_is_shown() {
         let isar0 = 0x0000_1111_0021_1120u64;
-        let guest = host(&[(ISAR0, isar0), (PFR0, 0x11)]).for_guests(GicInterface::Memory);
+        let guest = host(&[(ISAR0, isar0), (PFR0, 0x11)]).for_guests(GicInterface::Memory, OTHER_CPU);
         assert_eq!(guest.get(ISAR0), isar0);
         assert_eq!(guest.get(PFR0), 0x11);
     }
 
     #[test]
     fn missing_floating_point_stays_missing() {
-        let guest = host(&[(PFR0, 0xff_0011)]).for_guests(GicInterface::Memory);
+        let guest = host(&[(PFR0, 0xff_0011)]).for_guests(GicInterface::Memory, OTHER_CPU);
         assert_eq!(guest.get(PFR0) >> 16 & 0xff, 0xff);
     }
 
     #[test]
     fn the_gic_field_follows_the_guests_gic() {
         let host = host(&[(PFR0, 3 << 24 | 0x11)]);
-        assert_eq!(host.for_guests(GicInterface::SystemRegisters).get(PFR0) >> 24 & 0xf, 1);
-        assert_eq!(host.for_guests(GicInterface::Memory).get(PFR0) >> 24 & 0xf, 0);
+        assert_eq!(host.for_guests(GicInterface::SystemRegisters, OTHER_CPU).get(PFR0) >> 24 & 0xf, 1);
+        assert_eq!(host.for_guests(GicInterface::Memory, OTHER_CPU).get(PFR0) >> 24 & 0xf, 0);
     }
 
     #[test]
     fn aarch32_registers_read_as_zero_where_el0_has_no_aarch32() {
         let values = [(ID_ISAR0, 0x0210_1110), (PFR0, 0x11)];
-        assert_eq!(host(&values).for_guests(GicInterface::Memory).get(ID_ISAR0), 0);
+        assert_eq!(host(&values).for_guests(GicInterface::Memory, OTHER_CPU).get(ID_ISAR0), 0);
         let values = [(ID_ISAR0, 0x0210_1110), (PFR0, 0x12)];
-        assert_eq!(host(&values).for_guests(GicInterface::Memory).get(ID_ISAR0), 0x0210_1110);
+        assert_eq!(host(&values).for_guests(GicInterface::Memory, OTHER_CPU).get(ID_ISAR0), 0x0210_1110);
+    }
+
+    #[test]
+    fn aes_of_aarch32_is_hidden_where_an_interrupt_spoils_it() {
+        // AES with PMULL, SHA1, SHA2, CRC32; AES and PMULL of AArch64.
+        let values = [(ID_ISAR5, 0x0001_1121), (ISAR0, 0x1_1120), (PFR0, 0x12)];
+        let shown = |midr| host(&values).for_guests(GicInterface::Memory, midr);
+        for (cpu, midr, isar5) in [
+            ("Cortex-A72 r0p0", 0x410f_d080, 0x0001_1101),
+            ("Cortex-A72 r0p3", 0x410f_d083, 0x0001_1101),
+            ("Cortex-A72 r1p0", 0x411f_d080, 0x0001_1101),
+            ("Cortex-A57 r0p0", 0x410f_d070, 0x0001_1121),
+            ("Cortex-A57 r0p1", 0x410f_d071, 0x0001_1101),
+            ("Cortex-A57 r1p0", 0x411f_d070, 0x0001_1101),
+            ("Cortex-A53 r0p4", 0x410f_d034, 0x0001_1121),
+            ("somebody else's part of the same number", 0x420f_d083, 0x0001_1121),
+        ] {
+            assert_eq!(shown(midr).get(ID_ISAR5), isar5, "{cpu}");
+            assert_eq!(shown(midr).get(ISAR0), 0x1_1120, "{cpu}: AArch64 is not concerned");
+        }
     }
 
     #[test]

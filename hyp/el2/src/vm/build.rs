@@ -329,7 +329,7 @@ impl<'a> Builder<'a> {
             devices,
             own: own_devices(board),
             features: Features::read(),
-            ids: IdRegisters::read(cpu::id_register).for_guests(interface),
+            ids: IdRegisters::read(cpu::id_register).for_guests(interface, cpu::midr()),
             wall_clock: wall_clock(board),
         }
     }
