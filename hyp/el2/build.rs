@@ -13,8 +13,6 @@ fn main() {
     for argument in ["-pie", "--no-dynamic-linker", "-znotext", "-znorelro", "--build-id=none"] {
         println!("cargo::rustc-link-arg-bins={argument}");
     }
-    // Erratum 843419 of Cortex-A53: an ADRP at the end of a page may give a wrong address.
-    println!("cargo::rustc-link-arg-bins=--fix-cortex-a53-843419");
 
     // The bundle that runs when the board hands over none. Without one, the image says that it has nothing to run.
     println!("cargo::rerun-if-env-changed=HANOK_BUILTIN_BUNDLE");
