@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use tests::{Board, Failure, Machine, Outcome, Scenario, Shell, Vm, ensure, ensure_equal, run_tool};
+use tests::{Board, Code, Failure, Machine, Outcome, Scenario, Shell, Vm, ensure, ensure_equal, run_tool};
 
 use crate::case::Case;
 use crate::life::starts_over;
@@ -29,6 +29,7 @@ pub fn cases() -> Vec<Case> {
         Case::new("raspberry-pi-4/without-switch", without_switch),
         Case::new("raspberry-pi-4/switch-is-hanoks", switch_is_hanoks),
         Case::new("raspberry-pi-4/tf-a/selftest", selftest_by_tf_a),
+        Case::new("raspberry-pi-4/tf-a/forgets-branches", forgets_branches),
         Case::new("raspberry-pi-4/tf-a/linux", linux_by_tf_a),
         Case::new("raspberry-pi-4/tf-a/reset", reset_by_tf_a),
     ];
@@ -237,7 +238,7 @@ mod place {
 const JUMP_TO_0: u64 = 0xd61f_0000_d280_0000;
 
 /// The board as the firmware leaves it to TF-A, at EL3: stub, kernel, tree and bundle in memory, and the stub told of them.
-fn boot_by_tf_a(scenario: &Scenario, root: &str, vms: &[Vm]) -> Outcome<Board> {
+fn machine_with_tf_a(scenario: &Scenario, root: &str, vms: &[Vm]) -> Outcome<Machine> {
     let card = scenario.inputs().cards.join("tf-a/boot");
     let bundle = scenario.bundle_with(root, vms)?;
     let size = fs::metadata(&bundle).map_err(Failure::io("look at the bundle"))?.len();
@@ -282,9 +283,59 @@ fn boot_by_tf_a(scenario: &Scenario, root: &str, vms: &[Vm]) -> Outcome<Board> {
     for cpu in 0..4 {
         machine = machine.option("-device", format!("loader,addr={at:#x},cpu-num={cpu}"));
     }
-    let mut board = scenario.boot(&machine)?;
+    Ok(machine)
+}
+
+/// It has come to Hanok.
+fn comes_by_tf_a(board: &mut Board) -> Outcome {
     board.expect(r"(?m)^INFO:    Changed device tree to advertise PSCI\.\n")?;
+    Ok(())
+}
+
+fn boot_by_tf_a(scenario: &Scenario, root: &str, vms: &[Vm]) -> Outcome<Board> {
+    let mut board = scenario.boot(&machine_with_tf_a(scenario, root, vms)?)?;
+    comes_by_tf_a(&mut board)?;
     Ok(board)
+}
+
+/// `smc #0`.
+const SMC: u32 = 0xd400_0003;
+/// SMCCC_ARCH_WORKAROUND_3.
+const WORKAROUND_3: u64 = 0x8000_3fff;
+
+/// TF-A has a way to make a Cortex-A72 forget what its branches have learnt, and says that it needs it: on every CPU, each
+/// exit goes that way, before EL2's first branch.
+fn forgets_branches(scenario: &Scenario) -> Outcome {
+    const SYNCHRONOUS: u64 = 0x400;
+    const INTERRUPT: u64 = 0x480;
+    let code = Code::read(&scenario.inputs().elf)?;
+    let table = code.address("vectors_workaround_3")?;
+    let mut board = scenario.boot(&machine_with_tf_a(scenario, "", &[Vm::selftest(4, "")])?.with_gdb())?;
+    let mut gdb = board.gdb()?;
+    gdb.run()?;
+    comes_by_tf_a(&mut board)?;
+    board.expect(r"(?m)^test .* ok\n")?;
+    gdb.interrupt()?;
+    for cpu in 0..4 {
+        ensure_equal("VBAR_EL2", gdb.system_registers(cpu, ["VBAR_EL2"])?, [place::KERNEL + table])?;
+    }
+    for vector in [SYNCHRONOUS, INTERRUPT] {
+        let way = (0..32).map(|n| table + vector + 4 * n);
+        let call = way.clone().find(|at| code.instruction(*at) == Some(SMC));
+        let call = call.ok_or_else(|| Failure::Wrong(format!("no SMC is in the vector {vector:#x}")))?;
+        // Branches on an immediate, on a register, on a bit or on zero have bits 28:26 = 101.
+        let is_branch = |at: u64| code.instruction(at).is_some_and(|word| word >> 26 & 0b111 == 0b101);
+        ensure(!way.take_while(|at| *at < call).any(is_branch), || {
+            format!("the vector {vector:#x} branches before its SMC")
+        })?;
+        let cpu = gdb.run_to_any(&[place::KERNEL + call])?;
+        ensure_equal("what is asked of firmware", gdb.registers(cpu)?.x[0], WORKAROUND_3)?;
+        gdb.step(cpu)?;
+    }
+    gdb.run()?;
+    let end = board.expect_within(r"(?m)^(\d+) passed, (\d+) failed\n", Duration::from_secs(120))?;
+    ensure_equal("failed cases", end.number(2)?, 0)?;
+    is_well(&board)
 }
 
 fn selftest_by_tf_a(scenario: &Scenario) -> Outcome {

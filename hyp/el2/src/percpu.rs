@@ -20,7 +20,7 @@ use crate::timer::Deadlines;
 use crate::vcpu::Vcpu;
 use vgic::VcpuId;
 use vmm::sched::Queue;
-use vmm::smccc::Mitigations;
+use vmm::smccc::{Mitigations, Workaround};
 
 /// Reasons for which another CPU wants this one's attention.
 pub mod request {
@@ -179,12 +179,20 @@ impl PerCpu {
     }
 }
 
-/// Sets the vectors on the CPU that runs.
-pub fn set_vectors() {
+/// Sets the vectors on the CPU that runs: those that the mitigations take that its branch predictor needs. Workaround 3 does
+/// what workaround 1 does, and more.
+pub fn set_vectors(mitigations: &Mitigations) {
     unsafe extern "C" {
         static vectors: u8;
+        static vectors_workaround_1: u8;
+        static vectors_workaround_3: u8;
     }
-    VBAR_EL2.set(core::ptr::addr_of!(vectors) as u64);
+    let table = match (mitigations.workaround_3, mitigations.workaround_1) {
+        (Workaround::Needed, _) => core::ptr::addr_of!(vectors_workaround_3),
+        (_, Workaround::Needed) => core::ptr::addr_of!(vectors_workaround_1),
+        _ => core::ptr::addr_of!(vectors),
+    };
+    VBAR_EL2.set(table as u64);
     aarch64_cpu::asm::barrier::isb(aarch64_cpu::asm::barrier::SY);
 }
 
@@ -192,7 +200,7 @@ pub fn set_vectors() {
 pub fn init_boot_cpu() {
     let cpu = PerCpu::new(0, crate::cpu::mpidr(), crate::image::layout().crash_stack_top);
     cpu.adopt();
-    set_vectors();
+    set_vectors(&Mitigations::default());
 }
 
 /// The CPU that runs.

@@ -6,6 +6,7 @@ use core::sync::atomic::{AtomicBool, Ordering};
 
 use platform::tree::{Board, EnableMethod, Psci, Range};
 use stage2::Pa;
+use vmm::smccc::Mitigations;
 
 use crate::percpu::{self, PerCpu, own};
 use crate::{cache, cpu, gic, memory, mmu, run, timer};
@@ -51,7 +52,9 @@ static BY_SMC: AtomicBool = AtomicBool::new(false);
 pub fn init_cpu(by_smc: bool) -> Result<(), &'static str> {
     BY_SMC.store(by_smc, Ordering::Relaxed);
     cpu::init();
-    own().mitigations.set(cpu::mitigations(by_smc));
+    let mitigations = cpu::mitigations(by_smc);
+    own().mitigations.set(mitigations);
+    percpu::set_vectors(&mitigations);
     gic::init_cpu()
 }
 
@@ -144,7 +147,7 @@ fn wait_for(target: &PerCpu) -> Result<(), &'static str> {
 #[unsafe(no_mangle)]
 extern "C" fn secondary_main(cpu: &'static PerCpu) -> ! {
     cpu.adopt();
-    percpu::set_vectors();
+    percpu::set_vectors(&Mitigations::default());
     if let Err(reason) = init_cpu(by_smc()) {
         log::error!("CPU {}: {reason}", cpu.index);
         crate::crash::halt();

@@ -6,12 +6,10 @@ use core::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
 use aarch64_cpu::asm::barrier;
 use aarch64_cpu::registers::{ELR_EL2, HCR_EL2};
 use abi::record::{CrashRecord, VcpuRecord};
-use platform::power::psci::{self, Mitigation};
 use tock_registers::interfaces::{Readable, Writeable};
 use vgic::{IntId, Kicks, VcpuId};
 use vmm::life::Phase;
 use vmm::psci::{PowerState, Start};
-use vmm::smccc::Workaround;
 
 use crate::context::{self, Context, World};
 use crate::exit::{self, Frame};
@@ -194,10 +192,7 @@ impl Vcpu {
             self.instruction.store(0, Ordering::Relaxed);
             self.trace.begin();
         }
-        let before = own().vcpu.replace(Some(self));
-        if before.is_some_and(|before| !core::ptr::eq(before.vm, self.vm)) {
-            forget_branches();
-        }
+        own().vcpu.set(Some(self));
         let world = World {
             hcr: self.hcr.load(Ordering::Relaxed),
             vtcr: self.vm.vtcr,
@@ -344,14 +339,6 @@ fn forget_translations() {
     }
     barrier::dsb(barrier::NSH);
     barrier::isb(barrier::SY);
-}
-
-/// Drops what the VM that ran here has taught this CPU's branch predictor, where firmware says that this is needed and how
-/// (CVE-2017-5715): another VM is to run.
-fn forget_branches() {
-    if own().mitigations.get().workaround_1 == Workaround::Needed {
-        psci::mitigate(Mitigation::Workaround1);
-    }
 }
 
 /// Drops what another vCPU of the VM has left here of its stage 1: the two may use one ASID for different things.

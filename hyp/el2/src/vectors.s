@@ -1,10 +1,14 @@
 // EL2's exception vectors (Arm ARM D1.3.1.1), the way into the handlers and back to the guest.
 //
+// There are three tables. What a guest has taught the branch predictor must not lead EL2's own branches: where firmware says
+// that the CPU needs this, its workaround 1 or 3 drops it, before the first branch that is predicted (CVE-2017-5715,
+// CVE-2022-23960; `percpu::set_vectors` chooses).
+//
 // While a guest runs, SP_EL2 is where this CPU's stack was when it was entered; an exit puts the guest's general-purpose
 // registers there as a Frame (exit.rs). ELR_EL2 and SPSR_EL2 stay in their registers: EL2 runs with interrupts masked, so
 // nothing overwrites them but a crash.
 
-.macro exit_to handler
+.macro exit_to handler, workaround
     .balign 0x80
     sub     sp, sp, #256
     stp     x0, x1, [sp, #0]
@@ -23,6 +27,11 @@
     stp     x26, x27, [sp, #208]
     stp     x28, x29, [sp, #224]
     stp     x30, xzr, [sp, #240]
+    .if \workaround
+    mov     w0, #(\workaround & 0xffff)
+    movk    w0, #(\workaround >> 16), lsl #16
+    smc     #0                          // it may change x0 to x3, which are saved
+    .endif
     mov     x0, sp
     mov     x29, xzr
     bl      \handler
@@ -43,10 +52,10 @@
     b       crash_entry
 .endm
 
-.section .text.vectors, "ax"
+.macro vector_table name, workaround
 .balign 0x800
-.global vectors
-vectors:
+.global \name
+\name:
     crash_with 0                        // synchronous, with SP_EL0
     crash_with 1                        // IRQ
     crash_with 2                        // FIQ
@@ -55,14 +64,20 @@ vectors:
     crash_with 1
     crash_with 2
     crash_with 3
-    exit_to handle_sync                 // a guest in AArch64
-    exit_to handle_irq
-    exit_to handle_irq
-    exit_to handle_serror
-    exit_to handle_sync                 // a guest's EL0 in AArch32
-    exit_to handle_irq
-    exit_to handle_irq
-    exit_to handle_serror
+    exit_to handle_sync, \workaround    // a guest in AArch64
+    exit_to handle_irq, \workaround
+    exit_to handle_irq, \workaround
+    exit_to handle_serror, \workaround
+    exit_to handle_sync, \workaround    // a guest's EL0 in AArch32
+    exit_to handle_irq, \workaround
+    exit_to handle_irq, \workaround
+    exit_to handle_serror, \workaround
+.endm
+
+.section .text.vectors, "ax"
+vector_table vectors, 0
+vector_table vectors_workaround_1, 0x80008000
+vector_table vectors_workaround_3, 0x80003fff
 
 .balign 0x80
 crash_entry:

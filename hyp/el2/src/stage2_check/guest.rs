@@ -139,7 +139,7 @@ pub fn run(code: u64, does: Does, address: u64, value: u64) -> Return {
     // SAFETY: EL1 has stage 2 between itself and everything, and the space maps nothing but the pools where there is
     // memory; interrupts are masked there as they are here. Every synchronous exception from it ends the call.
     let value = unsafe { stage2_check_enter(address, value, entry) };
-    percpu::set_vectors();
+    percpu::set_vectors(&percpu::own().mitigations.get());
     let esr = ESR_EL2.get();
     match esr >> 26 & 0x3f {
         0x16 => Return::Done(value),
