@@ -15,6 +15,7 @@ mod manifest;
 mod port;
 mod qmp;
 mod scenario;
+mod sequences;
 mod shell;
 mod tree;
 
@@ -29,5 +30,6 @@ pub use manifest::Vm;
 pub use port::{Port, Socket};
 pub use qmp::Qmp;
 pub use scenario::{Inputs, Scenario, run_tool};
+pub use sequences::find_843419;
 pub use shell::Shell;
 pub use tree::{Device, Tree};

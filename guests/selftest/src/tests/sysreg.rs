@@ -21,6 +21,10 @@ tests! {
     "sysreg.smc" => smc,
 }
 
+const MIDR: SysReg = SysReg::new(3, 0, 0, 0, 0);
+/// The part number in MIDR_EL1.
+const CORTEX_A72: u64 = 0xd08;
+const ID_ISAR5: SysReg = SysReg::new(3, 0, 0, 2, 5);
 const PFR0: SysReg = SysReg::new(3, 0, 0, 4, 0);
 const PFR1: SysReg = SysReg::new(3, 0, 0, 4, 1);
 const ZFR0: SysReg = SysReg::new(3, 0, 0, 4, 4);
@@ -55,7 +59,7 @@ fn id_space_readable() -> Outcome {
 
 fn id_processor() -> Outcome {
     on_every_cpu(|| {
-        let midr = sysreg::read(SysReg::new(3, 0, 0, 0, 0)).unwrap_or(0);
+        let midr = sysreg::read(MIDR).unwrap_or(0);
         check_eq!(midr >> 16 & 0xf, 0xf, "architecture in MIDR_EL1: by ID registers");
         let mpidr = sysreg::read(SysReg::new(3, 0, 0, 0, 5)).unwrap_or(0);
         check_eq!(mpidr & 1 << 31, 1 << 31, "MPIDR_EL1 bit 31, RES1");
@@ -110,6 +114,10 @@ fn id_hidden() -> Outcome {
     }
     for register in [ZFR0, SMFR0] {
         check_eq!(sysreg::read(register), Ok(0), "{register}, of an extension that isn't given");
+    }
+    let model = sysreg::read(MIDR).unwrap_or(0) >> 4 & 0xfff;
+    if model == CORTEX_A72 {
+        check_eq!(field(ID_ISAR5, 4), 0, "AES in {ID_ISAR5}, which erratum 1655431 spoils");
     }
     Ok(())
 }
