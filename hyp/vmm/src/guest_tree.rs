@@ -64,7 +64,7 @@ impl core::fmt::Debug for Seeds {
 }
 
 /// Phandle of the interrupt controller.
-const GIC: u32 = 1;
+pub(crate) const GIC: u32 = 1;
 /// Phandle of the devices' clock.
 const CLOCK: u32 = 2;
 /// Phandle of the memory of the channel with number 0; those of the others follow.

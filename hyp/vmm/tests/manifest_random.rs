@@ -6,8 +6,9 @@ use dtoolkit::model::{DeviceTree, DeviceTreeNode, DeviceTreeProperty};
 use proptest::prelude::*;
 use vmm::life::{LONGEST_DELAY_MS, LONGEST_TIMEOUT, OnCrash};
 use vmm::manifest::{
-    Bundle, BundleError, MAX_BOOTARGS, MAX_CHANNEL, MAX_CPUS, MAX_NAME, MAX_PERIOD, MAX_RESTART_LIMIT,
-    MAX_WEIGHT, MEMORY_UNIT, MIN_BUDGET, MIN_CHANNEL, MIN_PERIOD, ManifestError, Payload, Sharing, VmConfig,
+    Bundle, BundleError, DeviceConfig, LayoutKind, MAX_BOOTARGS, MAX_CHANNEL, MAX_CPUS, MAX_NAME, MAX_PERIOD,
+    MAX_RESTART_LIMIT, MAX_WEIGHT, MEMORY_UNIT, MIN_BUDGET, MIN_CHANNEL, MIN_PERIOD, ManifestError, Payload,
+    Sharing, VmConfig,
 };
 
 fn property(name: &str, value: impl dtoolkit::ToPropertyValue) -> DeviceTreeProperty {
@@ -52,6 +53,16 @@ fn valid() -> Vec<u8> {
     let reserved = [property("elf", [6_u8; 30]), property("budget", 200_u32), property("period", 1000_u32)];
     tree.root.add_child(vm("rt", reserved));
     tree.root.add_child(vm("u-boot", [property("firmware", [5_u8; 30])]));
+    let driver = [
+        property("elf", [7_u8; 30]),
+        property("layout", "board"),
+        property("memory-address", 0x2000_0000_u64),
+        property("passthrough", ["serial1", "/soc/aux@7e215000"].as_slice()),
+        property("allow-unprotected-dma", [0_u8; 0]),
+        property("allow-pin-control", [0_u8; 0]),
+        property("clock-rates", [500_000_000_u32, 1]),
+    ];
+    tree.root.add_child(vm("driver", driver));
     for (name, vms) in [("link", ["linux", "rt"]), ("line", ["u-boot", "linux"])] {
         let mut channel = DeviceTreeNode::new(name).unwrap();
         channel.add_property(property("compatible", "hanok,channel"));
@@ -97,6 +108,7 @@ fn check_config(config: &VmConfig<'_>, blob: &[u8]) {
         assert!((1..=MAX_RESTART_LIMIT).contains(&limit) && (1..=LONGEST_DELAY_MS).contains(&delay));
     }
     assert!(config.watchdog.is_none_or(|timeout| (1..=LONGEST_TIMEOUT).contains(&timeout)));
+    check_devices(config);
     let bootargs = config.bootargs.unwrap_or_default();
     assert!(bootargs.len() <= MAX_BOOTARGS && !bootargs.contains('\0'));
     let parts = match config.payload {
@@ -115,6 +127,17 @@ fn check_channels(bundle: &Bundle<'_>, vms: &BTreeSet<&str>) {
         assert!(channel.size.is_power_of_two() && (MIN_CHANNEL..=MAX_CHANNEL).contains(&channel.size));
     }
     bundle.channels.iter().filter_map(|channel| channel.as_ref().err()).for_each(check_message);
+}
+
+fn check_devices(config: &VmConfig<'_>) {
+    let on_board = config.layout == LayoutKind::Board;
+    assert!(!on_board || !matches!(config.payload, Payload::Firmware(_)));
+    assert!(config.memory_address.is_none_or(|address| on_board && address.is_multiple_of(MEMORY_UNIT)));
+    let devices = &config.devices;
+    assert!(devices.nodes.iter().all(|name| !name.is_empty() && !name.contains('\0')));
+    assert!(devices.clock_rates.iter().all(|rate| *rate != 0));
+    assert!(on_board || !devices.unprotected_dma);
+    assert!(!devices.nodes.is_empty() || *devices == DeviceConfig::default());
 }
 
 fn check_message(error: &ManifestError) {
@@ -146,7 +169,7 @@ fn the_undamaged_bundle_is_good() {
     check(&blob);
     let bundle = Bundle::parse(&blob).unwrap();
     assert!(bundle.vms.iter().all(Result::is_ok) && bundle.channels.iter().all(Result::is_ok));
-    assert_eq!((bundle.vms.len(), bundle.channels.len()), (5, 2));
+    assert_eq!((bundle.vms.len(), bundle.channels.len()), (6, 2));
 }
 
 /// A byte's new value: any, or one of those that the format gives a meaning to.
@@ -191,7 +214,8 @@ proptest! {
     fn random_values(
         name in prop::sample::select(vec![
             "compatible", "cpus", "cpu-affinity", "memory", "bootargs", "kernel", "initrd", "elf", "binary",
-            "load-address", "entry-address", "firmware", "weight", "budget", "period", "phandle", "x",
+            "load-address", "entry-address", "firmware", "weight", "budget", "period", "phandle", "layout",
+            "memory-address", "passthrough", "allow-unprotected-dma", "allow-pin-control", "clock-rates", "x",
         ]),
         value in prop::collection::vec(byte(), 0..20),
         payload in prop::sample::select(vec!["kernel", "elf", "binary", "firmware"]),

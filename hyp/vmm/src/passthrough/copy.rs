@@ -13,15 +13,19 @@ use dtoolkit::{Node, Property, ToPropertyValue};
 use stage2::PaRange;
 
 use super::dma::{Window, may_do_dma};
-use super::tree::{Entry, Tree, cell, strings};
+use super::tree::{Entry, Line, Tree, cell, strings};
 use super::{GivenLine, PassthroughError};
+use crate::guest_tree;
 use crate::layout::Ipa;
 use crate::manifest::VmConfig;
 
 /// Phandles of copies: this, and the node's number in the board's tree on top. A VM's own nodes have smaller ones.
 const COPIES: u32 = 0x1_0000;
 /// Phandles of fixed clocks, the first one's.
-const CLOCKS: u32 = 0x2_0000;
+const CLOCKS: u32 = 0x1000_0000;
+
+/// In a list of references: none at this place.
+const NOTHING: u32 = 0;
 
 /// Properties that refer to nodes. Each reference is a phandle, and behind it as many cells as the property with this name says in
 /// the node that is referred to; or none.
@@ -30,19 +34,25 @@ const REFERENCES: &[(&str, Option<&str>)] = &[
     ("gpio-ranges", Some("#gpio-range-cells")),
     ("hwlocks", Some("#hwlock-cells")),
     ("interconnects", Some("#interconnect-cells")),
+    ("interrupt-affinity", None),
     ("interrupt-parent", None),
     ("io-channels", Some("#io-channel-cells")),
     ("iommus", Some("#iommu-cells")),
     ("mboxes", Some("#mbox-cells")),
     ("memory-region", None),
+    ("mmc-pwrseq", None),
+    ("msi-parent", Some("#msi-cells")),
     ("nvmem-cells", None),
+    ("operating-points-v2", None),
     ("phy-handle", None),
     ("phys", Some("#phy-cells")),
     ("power-domains", Some("#power-domain-cells")),
     ("pwms", Some("#pwm-cells")),
+    ("remote-endpoint", None),
     ("resets", Some("#reset-cells")),
     ("sound-dai", Some("#sound-dai-cells")),
     ("thermal-sensors", Some("#thermal-sensor-cells")),
+    ("usb-phy", None),
 ];
 
 /// Cells of a reference in `gpio-ranges`, for which no property tells them: first pin here, first pin there, count.
@@ -111,16 +121,19 @@ impl Copy<'_, '_> {
     pub fn nodes(&self, config: &VmConfig<'_>) -> Result<Vec<DeviceTreeNode>, PassthroughError> {
         let rates = self.rates(&config.devices.clock_rates)?;
         let mut nodes: Vec<DeviceTreeNode> = Vec::new();
-        let mut buses: Vec<(Vec<Window>, DeviceTreeNode)> = Vec::new();
+        let mut buses: Vec<(Option<Vec<Window>>, DeviceTreeNode)> = Vec::new();
         for &index in self.named {
             let Some(copy) = self.copy(index, true, &rates) else { continue };
             // What does no DMA may be on any bus.
             let does = self.tree.entry(index).is_some_and(may_do_dma);
-            let windows = if does { self.tree.dma_windows(index) } else { Vec::new() };
-            let number = match buses.iter().position(|(of, _)| *of == windows) {
+            let windows = if does { self.tree.dma_windows(index) } else { None };
+            // No two nodes of a bus have one name.
+            let has_room = |bus: &DeviceTreeNode| bus.children().all(|child| child.name() != copy.name());
+            let number = match buses.iter().position(|(of, bus)| *of == windows && has_room(bus)) {
                 Some(number) => number,
                 None => {
-                    buses.push((windows.clone(), bus(buses.len(), &windows)));
+                    let bus = bus(buses.len(), windows.as_deref().unwrap_or_default());
+                    buses.push((windows, bus));
                     buses.len().saturating_sub(1)
                 }
             };
@@ -146,7 +159,7 @@ impl Copy<'_, '_> {
         let mut unknown: Vec<(Clock, String)> = Vec::new();
         for (index, entry) in self.entries() {
             let names: Vec<&str> = strings(entry.value("clock-names").unwrap_or_default()).collect();
-            for (number, clock) in self.clocks(entry).into_iter().enumerate() {
+            for (number, (_, clock)) in self.clocks(entry).into_iter().enumerate() {
                 let Some(clock) = clock else { continue };
                 if self.taken.contains(&clock.provider) || rates.of(&clock).is_some() {
                     continue;
@@ -174,8 +187,8 @@ impl Copy<'_, '_> {
         self.taken.iter().filter_map(|&index| Some((index, self.tree.entry(index)?)))
     }
 
-    /// The clocks of a node; `None` for one whose provider isn't in the tree.
-    fn clocks(&self, entry: &Entry<'_>) -> Vec<Option<Clock>> {
+    /// The clocks of a node, each with the phandle of its provider; `None` for one whose provider isn't in the tree.
+    fn clocks(&self, entry: &Entry<'_>) -> Vec<(u32, Option<Clock>)> {
         let value = entry.value("clocks").unwrap_or_default();
         let mut clocks = Vec::new();
         let mut at = 0_usize;
@@ -186,7 +199,7 @@ impl Copy<'_, '_> {
             let first = at.saturating_add(1);
             at = first.saturating_add(count as usize);
             let cells = (first..at).map_while(|at| cell(value, at)).collect();
-            clocks.push(provider.map(|provider| Clock { provider, cells }));
+            clocks.push((phandle, provider.map(|provider| Clock { provider, cells })));
         }
         clocks
     }
@@ -202,7 +215,7 @@ impl Copy<'_, '_> {
         if !is("fixed-factor-clock") {
             return None;
         }
-        let parent = self.clocks(entry).into_iter().next()??;
+        let parent = self.clocks(entry).into_iter().next()?.1?;
         let rate = u64::from(self.fixed_rate(parent.provider, depth.saturating_add(1))?);
         let rate = rate
             .checked_mul(entry.number("clock-mult")?.into())?
@@ -226,6 +239,13 @@ impl Copy<'_, '_> {
                 copy.add_property(property);
             }
         }
+        // The node may have it by its old name.
+        if entry.phandle.is_some() {
+            set(&mut copy, "phandle", copied(index));
+        }
+        if is_device {
+            self.add_inherited(&mut copy, index, entry);
+        }
         let below = self.tree.subtree(index).filter(|below| *below != index);
         for child in below.filter(|below| self.tree.entry(*below).is_some_and(|entry| entry.parent == index))
         {
@@ -234,6 +254,17 @@ impl Copy<'_, '_> {
             }
         }
         Some(copy)
+    }
+
+    /// Gives the copy of a device what nodes above it said that hold for all below them, where that isn't so on the VM's bus.
+    fn add_inherited(&self, copy: &mut DeviceTreeNode, index: usize, entry: &Entry<'_>) {
+        let parent = entry.interrupt_parent.and_then(|phandle| self.tree.by_phandle(phandle));
+        if let Some(parent) = parent.filter(|parent| self.taken.contains(parent)) {
+            set(copy, "interrupt-parent", copied(parent));
+        }
+        if may_do_dma(entry) && self.tree.is_dma_coherent(index) {
+            set(copy, "dma-coherent", [0_u8; 0]);
+        }
     }
 
     /// What becomes of a property.
@@ -250,12 +281,23 @@ impl Copy<'_, '_> {
             "reg" if is_device => Some(property(name, self.registers(entry))),
             "phandle" => Some(property(name, copied(index))),
             "clocks" => Some(property(name, self.copied_clocks(entry, rates)?)),
-            "interrupts" | "interrupts-extended" if self.tree.has_lines(entry) => {
-                Some(property("interrupts", self.interrupts(entry)))
+            "clock-names" if entry.value("clocks").is_some() => {
+                self.copied_clocks(entry, rates).map(|_| property(name, value))
             }
-            // The VM has no such controller, if it isn't one of its devices.
-            "interrupts" if !self.has_interrupt_parent(entry) => None,
-            "interrupts-extended" | "linux,phandle" => None,
+            // The other form goes before it.
+            "interrupts" if entry.value("interrupts-extended").is_some() => None,
+            "interrupts" | "interrupts-extended" => {
+                let cells: Vec<u32> = self.interrupts(entry).into_iter().flatten().flatten().collect();
+                (!cells.is_empty()).then(|| property(name, cells))
+            }
+            "interrupt-names" => {
+                let kept = self.interrupts(entry);
+                let names = strings(value).zip(&kept).filter(|(_, kept)| kept.is_some());
+                let names: Vec<&str> = names.map(|(name, _)| name).collect();
+                (!names.is_empty()).then(|| property(name, names))
+            }
+            "interrupt-parent" if self.is_to_gic(value) => Some(property(name, guest_tree::GIC)),
+            "linux,phandle" => None,
             "status" if is_device => None,
             _ if name.starts_with("assigned-clock") => None,
             _ => match self.references(entry, name, value) {
@@ -266,11 +308,7 @@ impl Copy<'_, '_> {
     }
 
     fn guest_address(&self, physical: u64) -> Option<u64> {
-        self.registers.iter().find_map(|(at, pages)| {
-            let offset =
-                physical.checked_sub(pages.start().as_u64()).filter(|offset| *offset < pages.size())?;
-            at.as_u64().checked_add(offset)
-        })
+        super::guest_address(self.registers, physical)
     }
 
     fn registers(&self, entry: &Entry<'_>) -> Vec<u32> {
@@ -279,27 +317,46 @@ impl Copy<'_, '_> {
         spans.flatten().flat_map(cells).collect()
     }
 
-    fn interrupts(&self, entry: &Entry<'_>) -> Vec<u32> {
+    /// What the VM has for each interrupt of a node; `None` for one that goes to a controller which it doesn't have.
+    fn interrupts(&self, entry: &Entry<'_>) -> Vec<Option<Vec<u32>>> {
+        let is_extended = entry.value("interrupts-extended").is_some();
+        let of = |(controller, cells): (usize, Vec<u32>)| {
+            let (phandle, cells) = if self.tree.is_gic(controller) {
+                (guest_tree::GIC, self.line(&cells)?.to_vec())
+            } else if self.taken.contains(&controller) {
+                (copied(controller), cells)
+            } else {
+                return None;
+            };
+            Some(is_extended.then_some(phandle).into_iter().chain(cells).collect())
+        };
+        self.tree.interrupts(entry).into_iter().map(of).collect()
+    }
+
+    /// The VM's line for one of the board's.
+    fn line(&self, cells: &[u32]) -> Option<[u32; 3]> {
         const SPI: u32 = 0;
         const EDGE: u32 = 1;
         const LEVEL: u32 = 4;
-        let of = |intid| self.lines.iter().find(|line| line.physical.intid == intid).map(|line| line.spi);
-        let lines = entry
-            .lines
-            .iter()
-            .filter_map(|line| Some([SPI, of(line.intid)?, if line.edge { EDGE } else { LEVEL }]));
-        lines.flatten().collect()
+        let physical = Line::read(cells)?;
+        let given = self.lines.iter().find(|line| line.physical.intid == physical.intid)?;
+        Some([SPI, given.spi, if given.physical.edge { EDGE } else { LEVEL }])
     }
 
-    fn has_interrupt_parent(&self, entry: &Entry<'_>) -> bool {
-        let parent = entry.interrupt_parent.and_then(|phandle| self.tree.by_phandle(phandle));
-        parent.is_some_and(|parent| self.taken.contains(&parent))
+    /// Whether a reference is to the interrupt controller, for which the VM has one of its own.
+    fn is_to_gic(&self, value: &[u8]) -> bool {
+        let target = cell(value, 0).and_then(|phandle| self.tree.by_phandle(phandle));
+        target.is_some_and(|target| self.tree.is_gic(target))
     }
 
     /// Clocks of the VM's own devices as they are, others as fixed ones. `None` where one isn't in the board's tree.
     fn copied_clocks(&self, entry: &Entry<'_>, rates: &Rates) -> Option<Vec<u32>> {
         let mut cells = Vec::new();
-        for clock in self.clocks(entry) {
+        for (phandle, clock) in self.clocks(entry) {
+            if phandle == NOTHING {
+                cells.push(NOTHING);
+                continue;
+            }
             let clock = clock?;
             if self.taken.contains(&clock.provider) {
                 cells.push(copied(clock.provider));
@@ -318,8 +375,14 @@ impl Copy<'_, '_> {
             let whole = entry.value(of).is_none_or(|value| self.references(entry, of, value) != Some(None));
             return Some(whole.then(|| value.to_vec()));
         }
+        // Its pins are the parent's.
+        if name == "gpios" && entry.value("gpio-hog").is_some() {
+            return None;
+        }
         let cells = match REFERENCES.iter().find(|(known, _)| *known == name) {
             Some((_, cells)) => *cells,
+            // Numbers, by the name of all things.
+            None if name.ends_with("nr-gpios") => return None,
             None if name == "gpios" || name.ends_with("-gpios") || name.ends_with("-gpio") => {
                 Some("#gpio-cells")
             }
@@ -330,6 +393,11 @@ impl Copy<'_, '_> {
         let mut copy = Vec::new();
         let mut at = 0_usize;
         while let Some(phandle) = cell(value, at) {
+            if phandle == NOTHING {
+                copy.extend(NOTHING.to_be_bytes());
+                at = at.saturating_add(1);
+                continue;
+            }
             let target = self.tree.by_phandle(phandle).filter(|target| self.taken.contains(target));
             let Some(target) = target else { return Some(None) };
             let count = match cells {

@@ -42,11 +42,11 @@ pub struct Window {
 }
 
 impl Window {
-    /// The window as those of the bus above let it through: what of it lies in one of them.
-    pub(super) fn through(self, above: &[Self]) -> Option<Self> {
-        above.iter().find_map(|bus| {
+    /// The window as those of the bus above let it through: what of it lies in each of them.
+    pub(super) fn through(self, above: &[Self]) -> impl Iterator<Item = Self> {
+        above.iter().filter_map(move |bus| {
             let start = self.physical.max(bus.bus);
-            let end = self.physical.checked_add(self.size)?.min(bus.bus.checked_add(bus.size)?);
+            let end = self.physical.saturating_add(self.size).min(bus.bus.saturating_add(bus.size));
             let size = end.checked_sub(start).filter(|size| *size != 0)?;
             let within = start.checked_sub(self.physical)?;
             let physical = bus.physical.checked_add(start.checked_sub(bus.bus)?)?;

@@ -4,6 +4,8 @@ use alloc::string::String;
 
 use thiserror::Error;
 
+use super::Span;
+
 /// What is wrong with what a manifest asks for. Nodes are paths in the board's tree.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[allow(missing_docs, reason = "the message of each variant says what its fields are")]
@@ -14,8 +16,8 @@ pub enum PassthroughError {
     NoSuchNode { name: String },
     #[error("passthrough: {node} is named twice")]
     Twice { node: String },
-    #[error("passthrough: a node and a node inside of it are both named: the outer one is enough")]
-    Nested,
+    #[error("passthrough: {node} is inside of another node that is named: the outer one is enough")]
+    Nested { node: String },
     #[error("passthrough: {node} belongs to {owner}")]
     Taken { node: String, owner: String },
     #[error("passthrough: {node} has no `compatible`: it is no device")]
@@ -30,6 +32,8 @@ pub enum PassthroughError {
     Own { node: String, what: &'static str },
     #[error("passthrough: {node} lies in RAM, at {address:#x}")]
     Memory { node: String, address: u64 },
+    #[error("passthrough: {node} is RAM, and no device")]
+    MemoryNode { node: String },
     #[error(
         "passthrough: {node} controls pins, and could take any of them from another device, from Hanok's console too: \
          it needs `allow-pin-control`"
@@ -56,13 +60,23 @@ pub enum PassthroughError {
     #[error("passthrough: the devices have more interrupts than the {room} that the layout has for them")]
     TooManyLines { room: u32 },
     #[error(
-        "clock-rates: {given} rate{} given, and {} clock{} without a fixed rate in the board's tree: {}",
+        "clock-rates: {given} rate{} given, and {} clock{} without a fixed rate in the board's tree{}",
         if *.given == 1 { " is" } else { "s are" }, .clocks.len(), if .clocks.len() == 1 { "" } else { "s" },
-        .clocks.join(", ")
+        list(.clocks)
     )]
     ClockRates { given: usize, clocks: alloc::vec::Vec<String> },
     #[error("passthrough: {node} reaches no memory by DMA, as its bus has it")]
     NoReach { node: String },
+    #[error(
+        "memory-address: the VM's RAM would be from {:#x} to {:#x}, and its devices reach {:#x} to {:#x} by DMA",
+        .ram.start, .ram.end.saturating_sub(1), .reach.start, .reach.end.saturating_sub(1)
+    )]
+    OutOfReach { ram: Span, reach: Span },
+}
+
+/// Names behind a colon, if there are any.
+fn list(names: &[String]) -> String {
+    if names.is_empty() { String::new() } else { alloc::format!(": {}", names.join(", ")) }
 }
 
 /// Whose a neighbour is.

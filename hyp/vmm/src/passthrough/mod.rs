@@ -7,6 +7,7 @@
 //! Nothing is mapped here: [`Given`] says what the caller is to map, and what the VM's tree has of it.
 
 mod copy;
+mod describe;
 mod dma;
 mod error;
 mod tree;
@@ -18,6 +19,7 @@ use alloc::vec::Vec;
 use dtoolkit::model::DeviceTreeNode;
 use stage2::{Pa, PaRange};
 
+pub use describe::Described;
 pub use dma::Window;
 pub use error::PassthroughError;
 pub use tree::{Line, Span};
@@ -35,6 +37,14 @@ pub struct Own {
     pub line: Option<u16>,
     /// What it is, for a message: "the console".
     pub what: &'static str,
+}
+
+impl Own {
+    /// `size` bytes of registers from `start` on, with the line of this INTID, if it's one that a device can have.
+    pub fn new(start: Pa, size: u64, line: Option<u32>, what: &'static str) -> Self {
+        let line = line.and_then(|intid| u16::try_from(intid).ok());
+        Self { registers: Span::new(start.as_u64(), size), line, what }
+    }
 }
 
 /// The devices of the board, and whose they are.
@@ -103,8 +113,8 @@ impl<'a> Devices<'a> {
         let named = self.named(config)?;
         let mut taken: Vec<usize> = named.iter().flat_map(|&index| self.tree.subtree(index)).collect();
         taken.sort_unstable();
-        if taken.windows(2).any(|pair| pair.first() == pair.last()) {
-            return Err(PassthroughError::Nested);
+        if let Some(&[inner, _]) = taken.array_windows().find(|[one, next]| one == next) {
+            return Err(PassthroughError::Nested { node: self.tree.path(inner) });
         }
         for &index in &named {
             self.check_owner(index, own)?;
@@ -115,9 +125,13 @@ impl<'a> Devices<'a> {
             self.check(index, config)?;
             self.check_neighbours(index, &taken)?;
         }
+        let along = self.along(&taken);
+        for &index in &along {
+            self.check_power(index, config)?;
+        }
         let registers = self.place(&taken, room)?;
         let lines = self.lines(&taken, room)?;
-        let reach = self.reach(&named)?;
+        let reach = self.reach(&named, config)?;
         let nodes = copy::Copy {
             tree: &self.tree,
             named: &named,
@@ -126,7 +140,7 @@ impl<'a> Devices<'a> {
             lines: &lines,
         }
         .nodes(config)?;
-        for &index in &taken {
+        for &index in taken.iter().chain(&along) {
             if let Some(owner) = self.owners.get_mut(index) {
                 *owner = Some(config.name.to_owned());
             }
@@ -140,28 +154,33 @@ impl<'a> Devices<'a> {
             self.tree.find(name).ok_or_else(|| PassthroughError::NoSuchNode { name: (*name).to_owned() })
         };
         let named = config.devices.nodes.iter().map(find).collect::<Result<Vec<_>, _>>()?;
-        match named
-            .iter()
-            .enumerate()
-            .find(|(place, index)| named.get(..*place).is_some_and(|before| before.contains(index)))
-        {
-            Some((_, &index)) => Err(PassthroughError::Twice { node: self.tree.path(index) }),
-            None => Ok(named),
+        let is_again = |(place, index): &(usize, &usize)| {
+            named.get(..*place).is_some_and(|before| before.contains(index))
+        };
+        if let Some((_, &index)) = named.iter().enumerate().find(is_again) {
+            return Err(PassthroughError::Twice { node: self.tree.path(index) });
         }
+        Ok(named)
     }
 
-    /// Whether a node that is named is a device: what lies below one need not have registers in memory.
+    /// Whether a node that is named is something that can be used where it is: it has its registers in memory, or it has none, and
+    /// a driver knows what it is (a supply, lamps at pins). What lies below one need not have registers in memory.
     fn check_device(&self, index: usize) -> Result<(), PassthroughError> {
+        let Some(entry) = self.tree.entry(index) else { return Ok(()) };
         let node = || self.tree.path(index);
-        match self.tree.entry(index) {
-            // What is told of memory is that it is RAM.
-            Some(entry) if entry.value("compatible").is_none() && entry.registers.is_empty() => {
-                Err(PassthroughError::NoDevice { node: node() })
-            }
-            Some(entry) if entry.is_bus => Err(PassthroughError::Bus { node: node() }),
-            Some(entry) if entry.unreachable => Err(PassthroughError::Unreachable { node: node() }),
-            _ => Ok(()),
+        if entry.is_memory {
+            return Err(PassthroughError::MemoryNode { node: node() });
         }
+        if entry.compatible().next().is_none() && entry.registers.is_empty() {
+            return Err(PassthroughError::NoDevice { node: node() });
+        }
+        if entry.is_bus {
+            return Err(PassthroughError::Bus { node: node() });
+        }
+        if entry.unreachable || entry.registers.is_empty() && entry.value("reg").is_some() {
+            return Err(PassthroughError::Unreachable { node: node() });
+        }
+        Ok(())
     }
 
     /// Whether nobody has a node.
@@ -193,6 +212,13 @@ impl<'a> Devices<'a> {
         {
             return Err(PassthroughError::Memory { node: node(), address: span.start });
         }
+        self.check_power(index, config)
+    }
+
+    /// Whether a VM may have what a device can do to others.
+    fn check_power(&self, index: usize, config: &VmConfig<'_>) -> Result<(), PassthroughError> {
+        let Some(entry) = self.tree.entry(index) else { return Ok(()) };
+        let node = || self.tree.path(index);
         if entry.is_pin_controller && !config.devices.pin_control {
             return Err(PassthroughError::PinControl { node: node() });
         }
@@ -236,20 +262,48 @@ impl<'a> Devices<'a> {
         Ok(())
     }
 
+    /// The devices that go along with those that are taken: they are disabled in the tree, nobody has them, and they share a page or a
+    /// line.
+    fn along(&self, taken: &[usize]) -> Vec<usize> {
+        let taken_entries = || taken.iter().filter_map(|&index| self.tree.entry(index));
+        let shares = |neighbour: &tree::Entry<'_>| {
+            taken_entries().any(|entry| {
+                let page = |span: &Span| neighbour.registers.iter().any(|of| of.pages().meets(span.pages()));
+                let line = |line: &Line| neighbour.lines.iter().any(|of| of.intid == line.intid);
+                entry.registers.iter().any(page) || entry.lines.iter().any(line)
+            })
+        };
+        let entries = self.tree.entries.iter().enumerate();
+        let along =
+            entries.filter(|(index, entry)| !taken.contains(index) && !entry.enabled && shares(entry));
+        along.map(|(index, _)| index).collect()
+    }
+
     /// What all of these devices reach that may do DMA.
-    fn reach(&self, named: &[usize]) -> Result<Option<Span>, PassthroughError> {
-        let mut reach: Option<Span> = None;
+    fn reach(&self, named: &[usize], config: &VmConfig<'_>) -> Result<Option<Span>, PassthroughError> {
+        let mut reach: Option<Vec<Span>> = None;
         for &index in named {
-            let windows = self.tree.dma_windows(index);
-            if windows.is_empty() || !self.tree.entry(index).is_some_and(dma::may_do_dma) {
+            if !self.tree.entry(index).is_some_and(dma::may_do_dma) {
                 continue;
             }
-            let so_far = reach.unwrap_or(Span { start: 0, end: u64::MAX });
-            let common = |window: &Window| so_far.common(Span::new(window.physical, window.size));
-            let widest = windows.iter().filter_map(common).max_by_key(|span| span.size());
-            reach = Some(widest.ok_or_else(|| PassthroughError::NoReach { node: self.tree.path(index) })?);
+            let Some(windows) = self.tree.dma_windows(index) else { continue };
+            let so_far = reach.unwrap_or_else(|| Vec::from([Span { start: 0, end: u64::MAX }]));
+            let spans = windows.iter().map(|window| Span::new(window.physical, window.size));
+            let common: Vec<Span> =
+                spans.flat_map(|span| so_far.iter().filter_map(move |of| of.common(span))).collect();
+            if common.is_empty() {
+                return Err(PassthroughError::NoReach { node: self.tree.path(index) });
+            }
+            reach = Some(common);
         }
-        Ok(reach)
+        let Some(reach) = reach else { return Ok(None) };
+        let widest = reach.iter().copied().max_by_key(|span| span.size());
+        let Some(start) = config.memory_address else { return Ok(widest) };
+        let ram = Span::new(start, config.memory);
+        match reach.into_iter().find(|span| span.common(ram) == Some(ram)) {
+            Some(span) => Ok(Some(span)),
+            None => Err(PassthroughError::OutOfReach { ram, reach: widest.unwrap_or(ram) }),
+        }
     }
 
     /// Where the VM has the registers.
@@ -297,6 +351,14 @@ impl<'a> Devices<'a> {
         }
         Ok(lines)
     }
+}
+
+/// Where a VM that has these pages has a physical address.
+fn guest_address(registers: &[(Ipa, PaRange)], physical: u64) -> Option<u64> {
+    registers.iter().find_map(|(at, pages)| {
+        let offset = physical.checked_sub(pages.start().as_u64()).filter(|offset| *offset < pages.size())?;
+        at.as_u64().checked_add(offset)
+    })
 }
 
 /// The largest page that a guest can have.

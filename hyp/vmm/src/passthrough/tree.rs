@@ -65,6 +65,18 @@ pub struct Line {
     pub edge: bool,
 }
 
+impl Line {
+    /// An interrupt as the GIC's binding has it: kind, number, flags (Linux, bindings/interrupt-controller/arm,gic.yaml). `None` for a
+    /// private one, or one that doesn't exist.
+    pub(super) fn read(cells: &[u32]) -> Option<Self> {
+        const SPI: u32 = 0;
+        const EDGES: u32 = 0b11;
+        let &[kind, number, flags, ..] = cells else { return None };
+        let intid = number.checked_add(32).filter(|intid| kind == SPI && *intid < 1020)?;
+        Some(Self { intid: intid as u16, edge: flags & EDGES != 0 })
+    }
+}
+
 /// A node.
 #[derive(Debug)]
 pub(super) struct Entry<'a> {
@@ -79,10 +91,12 @@ pub(super) struct Entry<'a> {
     pub registers: Vec<Span>,
     /// It has registers that some bus above doesn't pass on, or that can't be understood.
     pub unreachable: bool,
+    /// It stands for RAM, or for a part of it that something keeps for itself.
+    pub is_memory: bool,
     /// What has an address on it has one in memory.
     pub is_bus: bool,
     pub is_pin_controller: bool,
-    /// The phandle of its interrupt controller.
+    /// The phandle of the controller to which its `interrupts` go.
     pub interrupt_parent: Option<u32>,
     pub lines: Vec<Line>,
     /// It has a line that every CPU has of its own.
@@ -124,27 +138,32 @@ struct Bus<'b> {
     /// From addresses on it to addresses on the one above: start here, start there, size. `None`: nothing has one.
     ranges: Option<Vec<[u64; 3]>>,
     enabled: bool,
+    /// The phandle of the controller to which interrupts of nodes on it go that name none.
     interrupt_parent: Option<u32>,
+    /// It lists pieces of RAM that are kept for something.
+    reserves: bool,
     index: usize,
     depth: usize,
 }
 
 impl Bus<'_> {
-    /// The physical address behind one on this bus.
-    fn physical(&self, address: u64) -> Option<u64> {
+    /// The physical address behind one on this bus, where `size` bytes begin.
+    fn physical(&self, address: u64, size: u64) -> Option<u64> {
         let Some(above) = self.above else { return Some(address) };
-        above.physical(translate(self.ranges.as_deref()?, address)?)
+        above.physical(translate(self.ranges.as_deref()?, address, size)?, size)
     }
 }
 
-/// An address on the other side of a bus: the same one, where no windows are named.
-pub(super) fn translate(ranges: &[[u64; 3]], address: u64) -> Option<u64> {
+/// An address on the other side of a bus: the same one, where no windows are named. All `size` bytes have to lie in one of them: what
+/// is behind its end is something else's.
+fn translate(ranges: &[[u64; 3]], address: u64, size: u64) -> Option<u64> {
     if ranges.is_empty() {
         return Some(address);
     }
-    ranges.iter().find_map(|&[here, there, size]| {
-        let offset = address.checked_sub(here).filter(|offset| *offset < size)?;
-        there.checked_add(offset)
+    ranges.iter().find_map(|&[here, there, length]| {
+        let offset = address.checked_sub(here)?;
+        let room = length.checked_sub(offset).filter(|room| *room != 0)?;
+        if size <= room { there.checked_add(offset) } else { None }
     })
 }
 
@@ -178,7 +197,7 @@ impl<'a> Tree<'a> {
             .into_iter()
             .flat_map(|above| entries(value(&node, "reg"), [above.address_cells, above.size_cells]))
         {
-            let physical = entry.and_then(|[address, size]| Some((above?.physical(address)?, size)));
+            let physical = entry.and_then(|[address, size]| Some((above?.physical(address, size)?, size)));
             match physical {
                 Some((_, 0)) => {}
                 Some((address, size)) if address.checked_add(size).is_some() => {
@@ -187,9 +206,15 @@ impl<'a> Tree<'a> {
                 _ => unreachable = true,
             }
         }
-        if value(&node, "device_type").is_some_and(|kind| kind == b"memory\0") && depth == 1 {
-            self.memory.extend(&registers);
+        unreachable |= above.is_some_and(|above| {
+            !is_whole(value(&node, "reg").unwrap_or_default(), [above.address_cells, above.size_cells])
+        });
+        let is_bank = depth == 1 && value(&node, "device_type").is_some_and(|kind| kind == b"memory\0");
+        let is_memory = is_bank || above.is_some_and(|above| above.reserves);
+        if is_memory {
+            self.memory.append(&mut registers);
         }
+        let phandle = number(&node, "phandle").or(number(&node, "linux,phandle"));
         let cells = |name, default| number(&node, name).map_or(default, |cells| cells as usize);
         let bus = Bus {
             above,
@@ -197,7 +222,12 @@ impl<'a> Tree<'a> {
             size_cells: cells("#size-cells", 1),
             ranges: None,
             enabled,
-            interrupt_parent,
+            // A controller's nodes are its own, unless they say otherwise.
+            interrupt_parent: match value(&node, "#interrupt-cells") {
+                Some(_) => phandle,
+                None => interrupt_parent,
+            },
+            reserves: depth == 1 && node.name() == "reserved-memory",
             index,
             depth,
         };
@@ -209,9 +239,10 @@ impl<'a> Tree<'a> {
             parent,
             depth,
             enabled,
-            phandle: number(&node, "phandle").or(number(&node, "linux,phandle")),
+            phandle,
             registers,
             unreachable,
+            is_memory,
             is_bus: depth == 0 || ranges.is_some(),
             is_pin_controller: value(&node, "gpio-controller").is_some(),
             interrupt_parent,
@@ -227,16 +258,43 @@ impl<'a> Tree<'a> {
 
     /// Reads the lines of every node, once it is known what the interrupt controller is.
     fn read_lines(&mut self) {
-        let Some(gic) = self.gic.and_then(|gic| self.entries.get(gic)) else { return };
-        let (phandle, cells) = (gic.phandle, gic.number("#interrupt-cells").unwrap_or(3));
-        for entry in &mut self.entries {
-            for line in lines(entry, phandle, cells as usize) {
-                match line {
-                    Some(line) => entry.lines.push(line),
-                    None => entry.private = true,
-                }
-            }
+        let Some(gic) = self.gic else { return };
+        let lines = |entry: &Entry<'_>| -> Vec<Option<Line>> {
+            let own = self.interrupts(entry).into_iter().filter(|(controller, _)| *controller == gic);
+            own.map(|(_, cells)| Line::read(&cells)).collect()
+        };
+        let lines: Vec<_> = self.entries.iter().map(lines).collect();
+        for (entry, lines) in self.entries.iter_mut().zip(lines) {
+            entry.private = lines.contains(&None);
+            entry.lines = lines.into_iter().flatten().collect();
         }
+    }
+
+    /// Whether a node is the board's interrupt controller.
+    pub fn is_gic(&self, index: usize) -> bool {
+        self.gic == Some(index)
+    }
+
+    /// The interrupts of a node: each one's controller, and what it says to that, up to the first whose controller isn't in the tree.
+    pub fn interrupts(&self, entry: &Entry<'_>) -> Vec<(usize, Vec<u32>)> {
+        let mut found = Vec::new();
+        let extended = entry.value("interrupts-extended");
+        let value = extended.or(entry.value("interrupts")).unwrap_or_default();
+        let mut at = 0_usize;
+        while let Some(first) = cell(value, at) {
+            let phandle = if extended.is_some() { Some(first) } else { entry.interrupt_parent };
+            let Some(controller) = phandle.and_then(|phandle| self.by_phandle(phandle)) else { break };
+            let cells = self.entry(controller).and_then(|entry| entry.number("#interrupt-cells"));
+            let Some(count) = cells.filter(|cells| *cells != 0) else { break };
+            let start = at.saturating_add(usize::from(extended.is_some()));
+            at = start.saturating_add(count as usize);
+            let cells: Vec<u32> = (start..at).map_while(|at| cell(value, at)).collect();
+            if cells.len() < count as usize {
+                break;
+            }
+            found.push((controller, cells));
+        }
+        found
     }
 
     pub fn entry(&self, index: usize) -> Option<&Entry<'a>> {
@@ -298,8 +356,8 @@ impl<'a> Tree<'a> {
     }
 
     /// What becomes of a device's addresses when it does DMA: the windows of the nearest bus above that has any, as CPUs see them.
-    /// Without any, they are the CPUs' own.
-    pub fn dma_windows(&self, index: usize) -> Vec<Window> {
+    /// `None` without any: they are the CPUs' own.
+    pub fn dma_windows(&self, index: usize) -> Option<Vec<Window>> {
         let mut windows: Option<Vec<Window>> = None;
         let mut at = index;
         while at != 0 {
@@ -307,12 +365,12 @@ impl<'a> Tree<'a> {
             if let Some(ranges) = self.dma_ranges(bus).filter(|ranges| !ranges.is_empty()) {
                 windows = Some(match windows {
                     None => ranges,
-                    Some(below) => below.into_iter().filter_map(|window| window.through(&ranges)).collect(),
+                    Some(below) => below.into_iter().flat_map(|window| window.through(&ranges)).collect(),
                 });
             }
             at = bus;
         }
-        windows.unwrap_or_default()
+        windows
     }
 
     fn dma_ranges(&self, index: usize) -> Option<Vec<Window>> {
@@ -330,45 +388,25 @@ impl<'a> Tree<'a> {
         entries(Some(entry.value("dma-ranges")?), fields).map(window).collect()
     }
 
-    /// Whether a node's interrupts are lines of the board's interrupt controller.
-    pub fn has_lines(&self, entry: &Entry<'_>) -> bool {
-        !entry.lines.is_empty()
+    /// Whether a device's DMA sees what CPUs have in their caches, as the nearest node says that says anything.
+    pub fn is_dma_coherent(&self, index: usize) -> bool {
+        let mut at = index;
+        while let Some(entry) = self.entry(at) {
+            if entry.value("dma-coherent").is_some() || entry.value("dma-noncoherent").is_some() || at == 0 {
+                return entry.value("dma-noncoherent").is_none() && entry.value("dma-coherent").is_some();
+            }
+            at = entry.parent;
+        }
+        false
     }
 }
 
 /// The windows of a bus's `ranges`; `None` where they can't be understood, as those of PCI.
 fn windows(ranges: &[u8], bus: &Bus<'_>) -> Option<Vec<[u64; 3]>> {
     let above = bus.above.map_or(2, |above| above.address_cells);
-    entries(Some(ranges), [bus.address_cells, above, bus.size_cells]).collect()
-}
-
-/// The lines of a node; `None` for a private one, or one that doesn't exist.
-fn lines<'a>(
-    entry: &Entry<'a>,
-    gic: Option<u32>,
-    cells: usize,
-) -> impl Iterator<Item = Option<Line>> + use<'a> {
-    let mut found = Vec::new();
-    if let Some(extended) = entry.value("interrupts-extended") {
-        // Controllers may differ from entry to entry, and so may their cells: up to the first other one.
-        let size = cells.saturating_add(1).saturating_mul(4);
-        let own = extended.chunks_exact(size.max(4)).take_while(|chunk| cell(chunk, 0) == gic);
-        found.extend(own.map(|chunk| line(chunk.get(4..).unwrap_or_default())));
-    } else if let Some(interrupts) =
-        entry.value("interrupts").filter(|_| entry.interrupt_parent == gic && gic.is_some())
-    {
-        found.extend(interrupts.chunks_exact(cells.max(3).saturating_mul(4)).map(line));
-    }
-    found.into_iter()
-}
-
-/// An entry of `interrupts`: kind, number, flags (Linux, bindings/interrupt-controller/arm,gic.yaml).
-fn line(entry: &[u8]) -> Option<Line> {
-    const SPI: u32 = 0;
-    const EDGES: u32 = 0b11;
-    let (kind, number, flags) = (cell(entry, 0)?, cell(entry, 1)?, cell(entry, 2)?);
-    let intid = number.checked_add(32).filter(|intid| kind == SPI && *intid < 1020)?;
-    Some(Line { intid: intid as u16, edge: flags & EDGES != 0 })
+    let fields = [bus.address_cells, above, bus.size_cells];
+    // Of half a window nobody knows what it would be: it must not pass for none.
+    if is_whole(ranges, fields) { entries(Some(ranges), fields).collect() } else { None }
 }
 
 /// The value of a node's property.
@@ -399,12 +437,21 @@ pub(super) fn strings(value: &[u8]) -> impl Iterator<Item = &str> {
         .filter(|text| !text.is_empty())
 }
 
+/// Whether a value ends with an entry whose fields have these numbers of cells.
+fn is_whole<const N: usize>(value: &[u8], cells: [usize; N]) -> bool {
+    value.len().checked_rem(entry_size(cells)).is_none_or(|rest| rest == 0)
+}
+
+fn entry_size<const N: usize>(cells: [usize; N]) -> usize {
+    cells.iter().fold(0_usize, |sum, cells| sum.saturating_add(cells.saturating_mul(4)))
+}
+
 /// The entries of a value whose fields have these numbers of cells; `None` for one that has a number of more than 64 bits.
 pub(super) fn entries<const N: usize>(
     value: Option<&[u8]>,
     cells: [usize; N],
 ) -> impl Iterator<Item = Option<[u64; N]>> + use<'_, N> {
-    let size = cells.iter().fold(0_usize, |sum, cells| sum.saturating_add(cells.saturating_mul(4)));
+    let size = entry_size(cells);
     // A list of nothing has no entries.
     value.unwrap_or_default().chunks_exact(size.max(4)).map(move |entry| {
         let mut fields = [0; N];
