@@ -81,7 +81,7 @@ help:
 	@echo 'make mutants    do the tests of stage 2 notice when it is wrong? Hours; MUTANTS="--file hyp/stage2/src/bbm.rs" minutes'
 	@echo 'make stage2-costs  what operations on stage-2 tables cost, in instructions'
 	@echo 'make bundles    every manifest in guests/ as a bundle in target/bundles'
-	@echo 'make check-manifest M=x.dts  read it as the hypervisor will: what is in it, or what is wrong'
+	@echo 'make check-manifest M=x.dts  read it as the hypervisor will: what is in it, or what is wrong; BOARD=tree.dtb with devices'
 	@echo 'make fmt | clippy | doc | clean | distclean (clean keeps the downloads)'
 	@echo
 	@echo 'MANIFEST=x.dts  the virtual machines to run (guests/default.dts) KERNEL=, INITRD=  in place of Debian'"'"'s'
@@ -154,8 +154,9 @@ bundles: $(BUNDLES)
 
 # Payloads that it includes have to be there: the build's own after `make bundles`.
 M ?=
+BOARD ?=
 check-manifest: $(TOOLS)
-	@scripts/check-manifest '$(M)'
+	@scripts/check-manifest '$(M)' '$(BOARD)'
 
 fmt:
 	$(HOST_CARGO) fmt --all

@@ -2,7 +2,9 @@
 
 mod trees;
 
-use platform::tree::{Board, Cpu, EnableMethod, Gic, Psci, Reserved, Timer, Uart, UartKind};
+use platform::tree::{
+    Board, BoardError, Cpu, EnableMethod, Gic, Psci, Reserved, Timer, Uart, UartKind, Used,
+};
 use stage2::Pa;
 use trees::*;
 
@@ -524,4 +526,50 @@ fn redistributor_regions_and_stride() {
     board(&tree, |board| {
         assert!(matches!(board.gic, Some(Gic::V3 { redistributors, .. }) if redistributors.len() == 1));
     });
+}
+
+#[test]
+fn what_a_hypervisor_uses_itself() {
+    let gic = |start, size| Used {
+        registers: range(start, size),
+        interrupt: None,
+        what: "the interrupt controller",
+    };
+    let console = |start, size, intid| Used {
+        registers: range(start, size),
+        interrupt: Some(intid),
+        what: "the console",
+    };
+    board(&pi4(), |mut board| {
+        let controller =
+            [(0xff84_1000, 0x1000), (0xff84_2000, 0x2000), (0xff84_4000, 0x2000), (0xff84_6000, 0x2000)];
+        let controller = controller.map(|(start, size)| gic(start, size));
+        let power =
+            Used { registers: range(0xfe10_0000, 0x114), interrupt: None, what: "the board's power manager" };
+        let with = |uart: Used| [&controller[..], &[uart, power]].concat();
+        assert_eq!(board.used().collect::<Vec<_>>(), with(console(0xfe20_1000, 0x200, 153)));
+        // Whoever takes a UART away leaves the next one.
+        board.uarts.remove(0);
+        assert_eq!(board.used().collect::<Vec<_>>(), with(console(0xfe21_5040, 0x40, 125)));
+        board.uarts.clear();
+        board.bcm2835_pm = None;
+        assert_eq!(board.used().collect::<Vec<_>>(), controller);
+    });
+    board(&virt_v3(), |board| {
+        let expected =
+            [gic(0x800_0000, 0x1_0000), gic(0x80a_0000, 0xf6_0000), console(0x900_0000, 0x1000, 33)];
+        assert_eq!(board.used().collect::<Vec<_>>(), expected);
+    });
+}
+
+#[test]
+fn a_tree_that_firmware_has_not_completed() {
+    let mut tree = pi4();
+    unset(&mut tree, "/memory@0", "reg");
+    let mut blob = tree.to_dtb();
+    let shape = checked(&mut blob).unwrap();
+    let board = Board::read_incomplete(&blob, &shape).unwrap();
+    assert!(board.memory.is_empty() && board.gic.is_some());
+    assert_eq!(board.uarts.len(), 2);
+    assert_eq!(Board::read(&blob, &shape).unwrap_err(), BoardError::Missing("memory"));
 }

@@ -16,8 +16,8 @@ usage: tools image ELF IMAGE
        tools initramfs RECIPE BUSYBOX MODULES CPIO
            make a Linux guest's initramfs. RECIPE: a folder with `modules`, the names of the modules that guests need,
            and `etc`, the files for /etc. BUSYBOX: a static busybox for arm64. MODULES: the kernel's lib/modules/VERSION
-       tools check-manifest BUNDLE
-           say what is in a VM bundle, or what is wrong with it
+       tools check-manifest BUNDLE [TREE]
+           say what is in a VM bundle, or what is wrong with it. TREE: the device tree of the board, for its devices
        tools sdcard FOLDER MEBIBYTES IMAGE
            make the image of a memory card with a FAT32 volume that holds the files of FOLDER";
 
@@ -30,7 +30,8 @@ fn main() -> ExitCode {
         ["initramfs", recipe, busybox, modules, cpio] => {
             make_initramfs(Path::new(recipe), Path::new(busybox), Path::new(modules), Path::new(cpio))
         }
-        ["check-manifest", bundle] => check_manifest(Path::new(bundle)),
+        ["check-manifest", bundle] => check_manifest(Path::new(bundle), None),
+        ["check-manifest", bundle, tree] => check_manifest(Path::new(bundle), Some(Path::new(tree))),
         ["sdcard", folder, mebibytes, image] => make_card(Path::new(folder), mebibytes, Path::new(image)),
         _ => Err(USAGE.into()),
     };
@@ -78,8 +79,9 @@ fn make_initramfs(recipe: &Path, busybox: &Path, root: &Path, to: &Path) -> Resu
 }
 
 /// Mistakes go to standard error, the last line says how many there are.
-fn check_manifest(bundle: &Path) -> Result<(), String> {
-    let tools::manifest::Report { sound, wrong } = tools::manifest::check(&read(bundle)?);
+fn check_manifest(bundle: &Path, board: Option<&Path>) -> Result<(), String> {
+    let board = board.map(read).transpose()?;
+    let tools::manifest::Report { sound, wrong } = tools::manifest::check(&read(bundle)?, board.as_deref());
     for line in &sound {
         println!("{line}");
     }

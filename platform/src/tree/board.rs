@@ -177,6 +177,17 @@ pub struct Board<'a> {
     pub rng_seed: &'a [u8],
 }
 
+/// A device that a hypervisor uses itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Used {
+    /// Its registers.
+    pub registers: Range,
+    /// The INTID of its line.
+    pub interrupt: Option<u32>,
+    /// What it is, for a message.
+    pub what: &'static str,
+}
+
 /// What a tree lacks, or has in a form that can't be used.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 #[allow(missing_docs, reason = "the message of each variant says what its fields are")]
@@ -198,8 +209,7 @@ impl<'a> Board<'a> {
     /// What a hypervisor cannot do without is missing or malformed: RAM, CPUs, GIC, timer. A missing UART is not an
     /// error: a board may run without a console.
     pub fn read(blob: &'a [u8], shape: &Shape) -> Result<Self, BoardError> {
-        let (board, outcome) = Reader::run(blob, shape);
-        outcome?;
+        let board = Self::read_incomplete(blob, shape)?;
         let need = |there: bool, what| if there { Ok(()) } else { Err(BoardError::Missing(what)) };
         need(!board.memory.is_empty(), "memory")?;
         need(!board.cpus.is_empty(), "CPUs")?;
@@ -208,9 +218,46 @@ impl<'a> Board<'a> {
         Ok(board)
     }
 
+    /// The same of a tree that need not have everything: firmware puts the rest into it, memory above all.
+    ///
+    /// # Errors
+    /// Something that is there is malformed.
+    pub fn read_incomplete(blob: &'a [u8], shape: &Shape) -> Result<Self, BoardError> {
+        let (board, outcome) = Reader::run(blob, shape);
+        outcome.map(|()| board)
+    }
+
     /// The UART that is the console.
     pub fn console(&self) -> Option<&Uart> {
         self.uarts.first()
+    }
+
+    /// What a hypervisor uses of the board itself, so that nobody else can have it.
+    pub fn used(&self) -> impl Iterator<Item = Used> {
+        let mut gic: ArrayVec<Range, { MAX_REDISTRIBUTORS + 1 }> = ArrayVec::new();
+        match &self.gic {
+            Some(Gic::V2 { gicd, gicc, gich, gicv, .. }) => gic.extend([*gicd, *gicc, *gich, *gicv]),
+            Some(Gic::V3 { gicd, redistributors, .. }) => {
+                gic.extend(core::iter::once(*gicd).chain(redistributors.iter().copied()));
+            }
+            None => {}
+        }
+        let gic = gic.into_iter().map(|registers| Used {
+            registers,
+            interrupt: None,
+            what: "the interrupt controller",
+        });
+        let console = self.console().map(|uart| Used {
+            registers: uart.registers,
+            interrupt: uart.interrupt,
+            what: "the console",
+        });
+        let power = self.bcm2835_pm.map(|registers| Used {
+            registers,
+            interrupt: None,
+            what: "the board's power manager",
+        });
+        gic.chain(console).chain(power)
     }
 
     /// Only the console, from a tree that may lack everything else or have it wrong: for the message that says so.

@@ -9,6 +9,6 @@ mod value;
 
 pub use board::{
     Board, BoardError, Cpu, EnableMethod, Gic, MAX_CPUS, MAX_UARTS, MINI_UART_IN_PAGE, Psci, Range, Reserved,
-    Timer, Uart, UartKind,
+    Timer, Uart, UartKind, Used,
 };
 pub use check::{MAX_BLOB, Shape, TreeError, blob_size, check};

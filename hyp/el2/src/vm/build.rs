@@ -93,28 +93,8 @@ fn span(range: &Range) -> Span {
 
 /// What Hanok uses of the board.
 fn own_devices(board: &Board<'_>) -> Vec<Own> {
-    let gic: Vec<&Range> = match &board.gic {
-        Some(Gic::V2 { gicd, gicc, gich, gicv, .. }) => Vec::from([gicd, gicc, gich, gicv]),
-        Some(Gic::V3 { gicd, redistributors, .. }) => core::iter::once(gicd).chain(redistributors).collect(),
-        None => Vec::new(),
-    };
-    let mut own: Vec<Own> = Vec::new();
-    own.extend(gic.iter().map(|range| Own {
-        registers: span(range),
-        line: None,
-        what: "the interrupt controller",
-    }));
-    own.extend(board.console().map(|uart| Own {
-        registers: span(&uart.registers),
-        line: uart.interrupt.and_then(|intid| u16::try_from(intid).ok()),
-        what: "the console",
-    }));
-    own.extend(board.bcm2835_pm.iter().map(|range| Own {
-        registers: span(range),
-        line: None,
-        what: "the board's power manager",
-    }));
-    own
+    let own = board.used();
+    own.map(|used| Own::new(used.registers.start, used.registers.size, used.interrupt, used.what)).collect()
 }
 
 /// Builds every VM of the bundle that can be; says of the others why not.
