@@ -33,14 +33,16 @@ IMAGE := target/image/hanok.img
 CHECK_IMAGE := target/image/hanok-stage2-check.img
 GUEST_ELFS := $(GUESTS:%=target/guests/%.elf)
 LINUX_FILES := target/guests/linux/Image target/guests/linux/initrd.cpio target/guests/u-boot.bin
+LINUX_RPI4_FILES := target/guests/linux-rpi4/Image target/guests/linux-rpi4/initrd.cpio
 
 # Manifests that are bundled ahead of the tests; without Linux, those that need neither it nor U-Boot.
 MANIFESTS := $(wildcard guests/*.dts tests/manifests/*.dts)
 TEST_CARDS := test-cards
 ifeq ($(LINUX),no)
 TEST_CARDS :=
-MANIFESTS := $(shell grep -LE 'incbin/..(linux/|u-boot)' $(MANIFESTS))
+MANIFESTS := $(shell grep -LE 'incbin/..(linux|u-boot)' $(MANIFESTS))
 LINUX_FILES :=
+LINUX_RPI4_FILES :=
 endif
 BUNDLES := $(patsubst %.dts,target/bundles/%.dtb,$(notdir $(MANIFESTS)))
 
@@ -52,7 +54,7 @@ export QEMU TOOLS KERNEL INITRD GIC CPUS CPU MEM DEBUG ARGS MANIFEST IMAGE LINUX
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 .PHONY: help image run sdcard-rpi4 run-rpi4 test test-host test-target test-cards loom fuzz miri mutants stage2-costs bundles \
-        check-manifest fmt fmt-check clippy doc emulator payloads clean distclean FORCE
+        check-manifest fmt fmt-check clippy doc emulator payloads payloads-rpi4 clean distclean FORCE
 
 # The toolchain, chosen once for everything but what needs no target: there any cargo will do.
 TOOLCHAIN_MK := target/toolchain-$(TOOLCHAIN).mk
@@ -223,6 +225,15 @@ payloads: $(TOOLS)
 
 target/guests/linux/Image target/guests/linux/initrd.cpio target/guests/u-boot.bin: payloads
 	@:
+
+# After the others, which use the same downloads.
+payloads-rpi4: payloads
+	@scripts/payloads rpi4
+
+target/guests/linux-rpi4/Image target/guests/linux-rpi4/initrd.cpio: payloads-rpi4
+	@:
+
+target/bundles/rpi4-devices.dtb: $(LINUX_RPI4_FILES)
 
 target/bundles/%.dtb: guests/%.dts $(GUEST_ELFS) $(LINUX_FILES) scripts/bundle
 	@scripts/bundle $< $@

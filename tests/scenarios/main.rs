@@ -20,6 +20,7 @@ mod monitor;
 mod neighbours;
 mod passthrough;
 mod raspberry_pi_4;
+mod raspberry_pi_4_devices;
 mod sdcard;
 mod shared_cpus;
 mod small_guests;
@@ -59,6 +60,7 @@ fn main() -> ExitCode {
         firmware::cases(),
         sdcard::cases(),
         raspberry_pi_4::cases(),
+        raspberry_pi_4_devices::cases(),
         board_memory::cases(),
         monitor::cases(),
         passthrough::cases(),

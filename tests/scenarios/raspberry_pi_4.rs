@@ -37,7 +37,7 @@ pub fn cases() -> Vec<Case> {
 }
 
 /// The tree of a card with the stock stub.
-fn tree(scenario: &Scenario) -> PathBuf {
+pub fn tree(scenario: &Scenario) -> PathBuf {
     scenario.inputs().cards.join("stock/boot/bcm2711-rpi-4-b.dtb")
 }
 
@@ -292,7 +292,7 @@ fn comes_by_tf_a(board: &mut Board) -> Outcome {
     Ok(())
 }
 
-fn boot_by_tf_a(scenario: &Scenario, root: &str, vms: &[Vm]) -> Outcome<Board> {
+pub fn boot_by_tf_a(scenario: &Scenario, root: &str, vms: &[Vm]) -> Outcome<Board> {
     let mut board = scenario.boot(&machine_with_tf_a(scenario, root, vms)?)?;
     comes_by_tf_a(&mut board)?;
     Ok(board)

@@ -14,8 +14,8 @@ const LCR: usize = 0x0c;
 const LSR: usize = 0x14;
 const CNTL: usize = 0x20;
 
-/// Interrupts when something has come in.
-const RECEIVE: u32 = 1;
+/// Interrupts when something has come in, which need bit 2 as well.
+const RECEIVE: u32 = 0b101;
 const CLEAR_FIFOS: u32 = 0b110;
 const EIGHT_BITS: u32 = 0b11;
 const DATA_READY: u32 = 1;

@@ -91,13 +91,10 @@ impl<'a> Devices<'a> {
         join(self.tree.entries.iter().flat_map(|entry| &entry.registers).map(|span| span.pages()))
     }
 
-    /// Whether one of these VMs names the node at this path, or one above it.
+    /// Whether one of these VMs names the device at this path.
     pub fn is_wanted<'c>(&self, path: &str, mut configs: impl Iterator<Item = &'c VmConfig<'c>>) -> bool {
         let Some(wanted) = self.tree.find(path) else { return false };
-        let has = |name: &&str| {
-            self.tree.find(name).is_some_and(|index| self.tree.subtree(index).contains(&wanted))
-        };
-        configs.any(|config| config.devices.nodes.iter().any(has))
+        configs.any(|config| config.devices.nodes.iter().any(|name| self.tree.find(name) == Some(wanted)))
     }
 
     /// Hands a VM the devices that its manifest names.
