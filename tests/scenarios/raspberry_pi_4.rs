@@ -30,10 +30,15 @@ pub fn cases() -> Vec<Case> {
         Case::new("raspberry-pi-4/switch-is-hanoks", switch_is_hanoks),
         Case::new("raspberry-pi-4/tf-a/selftest", selftest_by_tf_a),
         Case::new("raspberry-pi-4/tf-a/forgets-branches", forgets_branches),
-        Case::new("raspberry-pi-4/tf-a/linux", linux_by_tf_a),
+        Case::new("raspberry-pi-4/tf-a/side-by-side", side_by_side_by_tf_a),
         Case::new("raspberry-pi-4/tf-a/reset", reset_by_tf_a),
     ];
-    selftest.into_iter().chain(linux).chain(others).map(Case::needs_linux).collect()
+    let linux_by_tf_a = [1, 2, 4].map(|vcpus| {
+        Case::new(format!("raspberry-pi-4/tf-a/linux/{vcpus}-vcpus"), move |scenario| {
+            linux_by_tf_a(scenario, vcpus)
+        })
+    });
+    selftest.into_iter().chain(linux).chain(linux_by_tf_a).chain(others).map(Case::needs_linux).collect()
 }
 
 /// The tree of a card with the stock stub.
@@ -126,7 +131,14 @@ fn without_switch(scenario: &Scenario) -> Outcome {
 
 /// Debian's Linux to its shell.
 fn linux(scenario: &Scenario, vcpus: u8) -> Outcome {
-    let mut board = boot(scenario, &[Vm::linux(vcpus)])?;
+    comes_to_its_shell(boot(scenario, &[Vm::linux(vcpus)])?, vcpus)
+}
+
+fn linux_by_tf_a(scenario: &Scenario, vcpus: u8) -> Outcome {
+    comes_to_its_shell(boot_by_tf_a(scenario, "", &[Vm::linux(vcpus)])?, vcpus)
+}
+
+fn comes_to_its_shell(mut board: Board, vcpus: u8) -> Outcome {
     let mut shell = Shell::login(&mut board)?;
     shell.check("nproc", &vcpus.to_string())?;
     shell.check("echo hanok | md5sum", "58bb721193dd2abf3b515b4c260d17a2  -")?;
@@ -146,13 +158,23 @@ fn card(scenario: &Scenario) -> Outcome {
 }
 
 /// Two VMs on CPUs of their own, of which one stops and is started again by the third.
-fn side_by_side(scenario: &Scenario) -> Outcome {
-    let vms = [
+fn neighbours() -> [Vm; 3] {
+    [
         Vm::keeper("victim=selftest what=stop times=5 most=200000"),
         Vm::selftest(2, ""),
         Vm::busy(1, "sleep=1 every=100").named("bystander"),
-    ];
-    let mut board = boot(scenario, &vms)?;
+    ]
+}
+
+fn side_by_side(scenario: &Scenario) -> Outcome {
+    get_along(boot(scenario, &neighbours())?)
+}
+
+fn side_by_side_by_tf_a(scenario: &Scenario) -> Outcome {
+    get_along(boot_by_tf_a(scenario, "", &neighbours())?)
+}
+
+fn get_along(mut board: Board) -> Outcome {
     board.expect_within(r"(?m)^keeper: done\n", Duration::from_secs(120))?;
     board.expect_within(r"(?m)^\[selftest\] \d+ passed, 0 failed\n", Duration::from_secs(120))?;
     board.expect(r"(?m)^\[bystander\] busy: vCPU 0: round \d+\n")?;
@@ -238,7 +260,7 @@ mod place {
 const JUMP_TO_0: u64 = 0xd61f_0000_d280_0000;
 
 /// The board as the firmware leaves it to TF-A, at EL3: stub, kernel, tree and bundle in memory, and the stub told of them.
-fn machine_with_tf_a(scenario: &Scenario, root: &str, vms: &[Vm]) -> Outcome<Machine> {
+pub fn machine_with_tf_a(scenario: &Scenario, root: &str, vms: &[Vm]) -> Outcome<Machine> {
     let card = scenario.inputs().cards.join("tf-a/boot");
     let bundle = scenario.bundle_with(root, vms)?;
     let size = fs::metadata(&bundle).map_err(Failure::io("look at the bundle"))?.len();
@@ -287,12 +309,12 @@ fn machine_with_tf_a(scenario: &Scenario, root: &str, vms: &[Vm]) -> Outcome<Mac
 }
 
 /// It has come to Hanok.
-fn comes_by_tf_a(board: &mut Board) -> Outcome {
+pub fn comes_by_tf_a(board: &mut Board) -> Outcome {
     board.expect(r"(?m)^INFO:    Changed device tree to advertise PSCI\.\n")?;
     Ok(())
 }
 
-pub fn boot_by_tf_a(scenario: &Scenario, root: &str, vms: &[Vm]) -> Outcome<Board> {
+fn boot_by_tf_a(scenario: &Scenario, root: &str, vms: &[Vm]) -> Outcome<Board> {
     let mut board = scenario.boot(&machine_with_tf_a(scenario, root, vms)?)?;
     comes_by_tf_a(&mut board)?;
     Ok(board)
@@ -350,12 +372,4 @@ fn selftest_by_tf_a(scenario: &Scenario) -> Outcome {
 fn reset_by_tf_a(scenario: &Scenario) -> Outcome {
     let mut board = boot_by_tf_a(scenario, "when-all-off = \"reset\";", &[Vm::hello("hello")])?;
     starts_over(&mut board, BOARD)
-}
-
-fn linux_by_tf_a(scenario: &Scenario) -> Outcome {
-    let mut board = boot_by_tf_a(scenario, "", &[Vm::linux(4)])?;
-    board.expect_log(&format!("Hanok <n>.<n>.<n> on {BOARD}, entered at 0x200000"))?;
-    let mut shell = Shell::login(&mut board)?;
-    shell.check("nproc", "4")?;
-    is_well(&board)
 }

@@ -3,10 +3,10 @@
 
 use std::fs;
 
-use tests::{Failure, Machine, Outcome, Scenario, Shell, Vm, ensure, ensure_equal};
+use tests::{Board, Failure, Machine, Outcome, Scenario, Shell, Socket, Vm, ensure, ensure_equal};
 
 use crate::case::Case;
-use crate::raspberry_pi_4::{boot_by_tf_a, tree};
+use crate::raspberry_pi_4::{comes_by_tf_a, machine_with_tf_a, tree};
 
 pub fn cases() -> Vec<Case> {
     let all = [
@@ -31,13 +31,29 @@ fn driver(nodes: &[&str]) -> Vm {
 /// What is typed at the mini-UART comes to the guest by interrupt, what that says comes out there, and the pins do what it says.
 /// Another VM, which enables all interrupts that it has, sees none of this.
 fn mini_uart(scenario: &Scenario) -> Outcome {
-    let vms = [
+    let socket = scenario.socket("uart")?;
+    let bundle = scenario.bundle(&with_bystander())?;
+    let machine = Machine::raspberry_pi_4(tree(scenario)).second_port(&socket).bundle(bundle);
+    converse(scenario.boot(&machine)?, &socket)
+}
+
+/// The same where CPUs come up by PSCI.
+fn by_tf_a(scenario: &Scenario) -> Outcome {
+    let socket = scenario.socket("uart")?;
+    let machine = machine_with_tf_a(scenario, "", &with_bystander())?.second_port(&socket);
+    let mut board = scenario.boot(&machine)?;
+    comes_by_tf_a(&mut board)?;
+    converse(board, &socket)
+}
+
+fn with_bystander() -> [Vm; 2] {
+    [
         driver(&[MINI_UART, AUX, GPIO]).property("allow-pin-control", ""),
         Vm::busy(2, "sleep=1 every=1000000000 interrupts=1").named("bystander"),
-    ];
-    let socket = scenario.socket("uart")?;
-    let machine = Machine::raspberry_pi_4(tree(scenario)).second_port(&socket).bundle(scenario.bundle(&vms)?);
-    let mut board = scenario.boot(&machine)?;
+    ]
+}
+
+fn converse(mut board: Board, socket: &Socket) -> Outcome {
     board.expect(r"(?m)^driver: a mini-UART at 0xc010040 with interrupt 148\n")?;
     let mut uart = socket.accept()?;
     uart.expect(r"driver: here is the mini-UART\n")?;
@@ -58,13 +74,6 @@ fn mini_uart(scenario: &Scenario) -> Outcome {
     let text = board.text();
     ensure(!text.contains("[bystander] busy: done") && !text.contains("bystander turned"), || text.clone())?;
     ensure(!text.contains("is nobody's"), || "an interrupt was nobody's".to_owned())
-}
-
-/// The same devices where CPUs come up by PSCI.
-fn by_tf_a(scenario: &Scenario) -> Outcome {
-    let vm = driver(&[MINI_UART, AUX]);
-    let mut board = boot_by_tf_a(scenario, "", &[vm])?;
-    board.expect(r"(?m)^driver: a mini-UART at 0xc000040 with interrupt 144\n").map(drop)
 }
 
 /// A VM is given the UART that is Hanok's console: Hanok goes on at the other one, and the VM's console is there too.
