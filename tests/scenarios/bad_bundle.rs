@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use tests::{Failure, Machine, Outcome, Scenario, Vm};
+use tests::{Failure, Machine, Outcome, Scenario, Vm, ensure};
 
 use crate::case::{Case, GICS};
 
@@ -23,6 +23,9 @@ pub fn cases() -> Vec<Case> {
                 Case::new(format!("bad-vm/{name}/gicv{gic}"), move |scenario| left_out(scenario, gic, make));
             cases.push(if needs_linux { case.needs_linux() } else { case });
         }
+        cases.push(Case::new(format!("bad-vm/leaves-its-cpus/gicv{gic}"), move |scenario| {
+            leaves_its_cpus(scenario, gic)
+        }));
     }
     cases
 }
@@ -194,4 +197,25 @@ fn gzip_kernel(scenario: &Scenario) -> Outcome<(Vm, String)> {
 fn gzip(bytes: &[u8]) -> Outcome<Vec<u8>> {
     let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
     encoder.write_all(bytes).and_then(|()| encoder.finish()).map_err(Failure::io("compress"))
+}
+
+/// A VM that comes first and can't be built takes no CPUs from those behind it, with their channels.
+fn leaves_its_cpus(scenario: &Scenario, gic: u8) -> Outcome {
+    let vms = [
+        Vm::hello("large").property("cpus", "<2>").memory(8192),
+        Vm::hello("one"),
+        Vm::hello("two"),
+        Vm::hello("three"),
+        Vm::channel("link", ["one", "two"], 64),
+    ];
+    let mut board = scenario.boot(&Machine::new(gic, 2).bundle(scenario.bundle(&vms)?))?;
+    board.expect_ever("hanok: error: left out: /large: memory: ")?;
+    board.expect_ever(
+        "hanok: error: left out: /three: cpus: 1 CPUs are wanted and 0 of the board's 2 are free\n",
+    )?;
+    board.expect_log("one: 1 vCPU on CPU <n>, 16 MiB")?;
+    board.expect_log("two: 1 vCPU on CPU <n>, 16 MiB")?;
+    board.expect_ever(r"(?m)^\[two\] hello: tick 1 of 10\n")?;
+    let text = board.text();
+    ensure(!text.contains("/link"), || "their channel was left out".to_owned())
 }

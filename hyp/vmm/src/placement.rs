@@ -105,6 +105,23 @@ pub enum PlacementError {
     },
 }
 
+/// Why a CPU can't be had that another VM's vCPU is pinned to.
+const TAKEN: &str = "another VM's";
+
+impl PlacementError {
+    /// Whether there might be room if other VMs took none.
+    pub fn may_pass(&self) -> bool {
+        match self {
+            Self::Cpus { wanted, all, .. } => *wanted <= *all,
+            Self::Affinity { why, .. } => *why == TAKEN,
+            Self::AffinityCount { .. } => false,
+            Self::NoneToShare { .. } | Self::NoRoom { .. } | Self::CannotKeep { .. } | Self::Full { .. } => {
+                true
+            }
+        }
+    }
+}
+
 /// The CPU of each vCPU, for each VM in the order of `demands`, or why it has none. `online[n]`: CPU n of the board runs;
 /// CPU 0 is the boot CPU, which has the board's housekeeping to do and is taken last.
 ///
@@ -257,7 +274,7 @@ impl Board {
                 None => "not there",
                 Some(state) if !state.is_online => "not running",
                 Some(_) if chosen.contains(&index) => "named twice",
-                Some(state) if state.is_pinned => "another VM's",
+                Some(state) if state.is_pinned => TAKEN,
                 Some(_) => {
                     chosen.push(index);
                     continue;

@@ -340,3 +340,19 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn what_others_take_may_pass() {
+    let passes = |online: &[bool], demands: &[Demand<'_>]| {
+        place(online, demands).pop().unwrap().map_err(|error| error.may_pass()).unwrap_err()
+    };
+    let pinned = |vcpus, affinity| Demand { vcpus, affinity, sharing: Sharing::Pinned };
+    let weight = Demand { vcpus: 1, affinity: None, sharing: Sharing::Weight(256) };
+    assert!(passes(&[true; 2], &[pinned(2, None), pinned(1, None)]));
+    assert!(passes(&[true; 2], &[pinned(2, None), weight]));
+    assert!(passes(&[true; 2], &[pinned(1, Some(&[1])), pinned(1, Some(&[1]))]));
+    // Nobody else's doing.
+    assert!(!passes(&[true; 2], &[pinned(3, None)]));
+    assert!(!passes(&[true; 2], &[pinned(1, Some(&[7]))]));
+    assert!(!passes(&[true, false], &[pinned(1, Some(&[1]))]));
+}

@@ -104,8 +104,10 @@ pub fn build_all(board: &Board<'_>, devices: Option<Devices<'static>>, bundle: O
     let configs: Vec<_> = well_formed(bundle.vms).collect();
     let placed = place(&configs);
     let slot = |name: &str| {
+        let may_run =
+            |cpus: &Result<_, PlacementError>| cpus.as_ref().map_or_else(|error| error.may_pass(), |_| true);
         let mut names = configs.iter().zip(&placed);
-        let slot = names.position(|(config, cpus)| config.name == name && cpus.is_ok())?;
+        let slot = names.position(|(config, cpus)| config.name == name && may_run(cpus))?;
         VmId::new(u8::try_from(slot).ok()?)
     };
     if let Some(console) = board.console()
@@ -116,17 +118,32 @@ pub fn build_all(board: &Board<'_>, devices: Option<Devices<'static>>, bundle: O
     let mut builder = Builder::new(board, devices);
     let pa_bits = builder.features.pa_bits;
     let (channels, shared) = channel::share(well_formed(bundle.channels), slot, pa_bits);
-    let mut built = Vec::new();
     // Slots are not used again: what a VM that failed could not give back stays written down as its own.
-    for (slot, (config, cpus)) in configs.iter().zip(placed).enumerate() {
+    let mut build = |slot: usize| {
+        let config = configs.get(slot)?;
         let ends = vmm::channel::ends(&channels, config.name);
-        let build = |_| builder.build(config, slot, (&ends, &shared));
-        match cpus.map_err(BuildError::from).and_then(build) {
-            Ok(vm) => built.push((config.clone(), vm)),
-            Err(error) => log::error!("left out: /{}: {error}", config.name),
+        let built = builder.build(config, slot, (&ends, &shared));
+        built.inspect_err(|error| log::error!("left out: /{}: {error}", config.name)).ok()
+    };
+    let mut built: Vec<(usize, &'static Vm)> = Vec::new();
+    let mut waiting = Vec::new();
+    for (slot, cpus) in placed.into_iter().enumerate() {
+        match cpus {
+            Ok(_) => built.extend(build(slot).map(|vm| (slot, vm))),
+            Err(error) => waiting.push((slot, error)),
         }
     }
-    // Anew, for whoever could not be built takes no CPU.
+    // Whoever could not be built takes no CPU, so there may be room now for one that had none; but not at others' expense.
+    for (slot, error) in waiting {
+        let all = built.iter().map(|(slot, _)| *slot).chain([slot]);
+        let all: Vec<_> = all.filter_map(|slot| configs.get(slot).cloned()).collect();
+        match place(&all).iter().all(Result::is_ok) {
+            true => built.extend(build(slot).map(|vm| (slot, vm))),
+            false => log::error!("left out: /{}: {error}", configs[slot].name),
+        }
+    }
+    built.sort_unstable_by_key(|(slot, _)| *slot);
+    let built: Vec<_> = built.into_iter().map(|(slot, vm)| (configs[slot].clone(), vm)).collect();
     let (configs, built): (Vec<_>, Vec<_>) = built.into_iter().unzip();
     let mut placed: Vec<(&VmConfig<'_>, &'static Vm, Vec<usize>)> = Vec::new();
     for ((config, vm), cpus) in configs.iter().zip(built).zip(place(&configs)) {
