@@ -8,7 +8,8 @@ use tests::{Failure, Machine, Outcome, Scenario, Shell, Vm, ensure, ensure_equal
 use crate::case::{Case, Named, on_both_gics};
 
 pub fn cases() -> Vec<Case> {
-    let all: [Named; 3] = [("clock", clock), ("restarted", restarted), ("refused", refused)];
+    let all: [Named; 4] =
+        [("clock", clock), ("restarted", restarted), ("refused", refused), ("only-uart", only_uart)];
     let with_linux: [Named; 1] = [("linux-disk", linux_disk)];
     let with_linux = on_both_gics("passthrough/", &with_linux).map(Case::needs_linux);
     with_linux.chain(on_both_gics("passthrough/", &all)).collect()
@@ -88,6 +89,17 @@ fn refused(scenario: &Scenario, gic: u8) -> Outcome {
         })?;
     }
     ensure_equal("how many were left out", text.matches("left out").count(), wanted.len())
+}
+
+/// The board's only UART goes to a VM: Hanok says so, and nothing any more; it goes on working.
+fn only_uart(scenario: &Scenario, gic: u8) -> Outcome {
+    let vm = Vm::pulse("ticks=10 reports=1").property("passthrough", "\"/pl011@9000000\"");
+    let mut board = scenario.boot(&Machine::new(gic, 2).bundle(scenario.bundle(&[vm])?))?;
+    board.expect_log(
+        "warning: a VM is to have /pl011@9000000, and there is no other UART: Hanok says nothing from now on",
+    )?;
+    let text = board.expect_off()?;
+    ensure(text.ends_with("nothing from now on\n"), || "it was heard after that".to_owned())
 }
 
 /// Linux with a disk that is the board's: what its controller reads and writes by DMA is the VM's memory.

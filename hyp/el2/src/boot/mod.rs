@@ -184,27 +184,26 @@ fn settle_console(board: &mut Board<'static>, devices: &Devices<'_>, bundle: &Bu
     let until_now = board.console().copied();
     board.uarts.retain(|uart| !devices.is_wanted(&uart.path, bundle.vms.iter().flatten()));
     let Some(until_now) = until_now else { return };
-    match board.console() {
-        Some(console) if console.path == until_now.path => {}
-        Some(console) => {
-            log::info!("the console is {} from now on, for a VM is to have {}", console.path, until_now.path);
-            if let Err(error) = mmu::add_device(&console.registers) {
-                return log::error!("{}: {error}", console.path);
-            }
-            // SAFETY: just mapped, for ever; the tree says that the UART is there, and no VM that names it is built yet.
-            if let Some(uart) = unsafe { Uart::new(console) } {
-                console::init(Some(uart));
-                log::info!("the console is {}", console.path);
-            }
-            mmu::remove_device(&until_now.registers);
-        }
-        None => {
-            log::warn!(
-                "a VM is to have {}, and there is no other UART: Hanok says nothing from now on",
-                until_now.path
-            );
-            console::init(None);
-            mmu::remove_device(&until_now.registers);
-        }
+    if board.console().is_some_and(|console| console.path == until_now.path) {
+        return;
+    }
+    let next = board.console().and_then(|console| {
+        log::info!("the console is {} from now on, for a VM is to have {}", console.path, until_now.path);
+        let mapped = mmu::add_device(&console.registers);
+        mapped.inspect_err(|error| log::error!("{}: {error}", console.path)).ok()?;
+        // SAFETY: just mapped, for ever; the tree says that the UART is there, and no VM that names it is built.
+        unsafe { Uart::new(console) }
+    });
+    if next.is_none() {
+        board.uarts.clear();
+        log::warn!(
+            "a VM is to have {}, and there is no other UART: Hanok says nothing from now on",
+            until_now.path
+        );
+    }
+    console::init(next);
+    mmu::remove_device(&until_now.registers);
+    if let Some(console) = board.console() {
+        log::info!("the console is {}", console.path);
     }
 }
