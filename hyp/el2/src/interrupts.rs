@@ -82,6 +82,7 @@ fn inject(vcpu: &'static Vcpu, intid: IntId) {
 
 /// Hands a line of a device to the VM that has it, whose EOI deactivates it. It is sent to the CPU of the vCPU that the VM has
 /// chosen, so whoever runs here instead shares this CPU with that one.
+#[inline(never)]
 fn inject_shared(Owner { vm, intid }: Owner) {
     let kicks = with_hardware!(|hardware| vm.vgic.lock().inject_mapped(VcpuId(0), intid, &mut hardware));
     vm.kick(kicks.unwrap_or(Kicks::NONE));

@@ -42,7 +42,8 @@ impl Vgic {
     ///
     /// One that the guest has disabled meanwhile is deactivated at once, if it is level-sensitive: the physical
     /// distributor holds it until it is enabled again.
-    #[inline]
+    // Twice in the image: a call more is dear for a timer interrupt.
+    #[inline(always)]
     pub fn inject_mapped(&mut self, vcpu: VcpuId, intid: IntId, physical: &mut impl Physical) -> Kicks {
         let (place, mask) = (Place::of(vcpu, intid), intid.bit());
         let Some(bank) = self.bank_mut(place) else { return Kicks::NONE };
