@@ -8,8 +8,13 @@ use tests::{Failure, Machine, Outcome, Scenario, Shell, Vm, ensure, ensure_equal
 use crate::case::{Case, Named, on_both_gics};
 
 pub fn cases() -> Vec<Case> {
-    let all: [Named; 4] =
-        [("clock", clock), ("restarted", restarted), ("refused", refused), ("only-uart", only_uart)];
+    let all: [Named; 5] = [
+        ("clock", clock),
+        ("restarted", restarted),
+        ("refused", refused),
+        ("only-uart", only_uart),
+        ("left-out", left_out),
+    ];
     let with_linux: [Named; 1] = [("linux-disk", linux_disk)];
     let with_linux = on_both_gics("passthrough/", &with_linux).map(Case::needs_linux);
     with_linux.chain(on_both_gics("passthrough/", &all)).collect()
@@ -100,6 +105,25 @@ fn only_uart(scenario: &Scenario, gic: u8) -> Outcome {
     )?;
     let text = board.expect_off()?;
     ensure(text.ends_with("nothing from now on\n"), || "it was heard after that".to_owned())
+}
+
+/// A VM that is given a device and then can't be built has it no longer: the next one gets it, and it works there.
+fn left_out(scenario: &Scenario, gic: u8) -> Outcome {
+    let driver = |name: &str| Vm::driver("clock", &[CLOCK]).named(name).weight(256);
+    let vms = [
+        // More than the board has, and behind all that it has.
+        driver("too-large").memory(1 << 14),
+        driver("elsewhere").property("layout", "\"board\"").property("memory-address", "<0x70 0x0>"),
+        driver("next"),
+    ];
+    let mut board = scenario.boot(&Machine::new(gic, 1).bundle(scenario.bundle(&vms)?))?;
+    board.expect(r"(?m)^driver: alarm 3 of 3\n")?;
+    let text = board.expect_off()?;
+    for (vm, message) in [("too-large", "memory: "), ("elsewhere", "memory: no ")] {
+        let start = format!("hanok: error: left out: /{vm}: {message}");
+        ensure(text.contains(&start), || format!("/{vm} was not left out for want of memory"))?;
+    }
+    Ok(())
 }
 
 /// Linux with a disk that is the board's: what its controller reads and writes by DMA is the VM's memory.

@@ -331,7 +331,7 @@ impl<'a> Builder<'a> {
         }
     }
 
-    /// Builds a VM in `slot`, but for its vCPUs, or gives back all memory that it took.
+    /// Builds a VM in `slot`, but for its vCPUs, or gives back all memory and devices that it took.
     fn build(
         &mut self,
         config: &VmConfig<'static>,
@@ -341,13 +341,16 @@ impl<'a> Builder<'a> {
         let id = VmId::new(slot as u8).ok_or(BuildError::TooMany)?;
         memory::grow_heap_for_vm(config.cpus as usize).map_err(BuildError::Heap)?;
         let given = self.give_devices(config, id)?;
-        let house = self.house(config, given)?;
-        let set_aside = house.set_aside;
-        self.furnish(config, id, house, channels).inspect_err(|_| {
-            if let Some(run) = set_aside {
-                memory::take_back(run);
-            }
-        })
+        let registers: Vec<PaRange> = given.registers.iter().map(|(_, run)| *run).collect();
+        let built = self.house(config, given).and_then(|house| {
+            let set_aside = house.set_aside;
+            self.furnish(config, id, house, channels).inspect_err(|_| {
+                if let Some(run) = set_aside {
+                    memory::take_back(run);
+                }
+            })
+        });
+        built.inspect_err(|_| self.take_devices_back(config.name, id, &registers))
     }
 
     /// Finds out where a VM has its things.
@@ -506,13 +509,32 @@ impl<'a> Builder<'a> {
         };
         let given = devices.give(config, room, &self.own)?;
         if let Some(line) = given.lines.iter().find(|line| !gic::has_spi(line.physical.intid.into())) {
-            return Err(BuildError::NoLine(line.physical.intid));
+            let refused = BuildError::NoLine(line.physical.intid);
+            self.take_devices_back(config.name, vm, &[]);
+            return Err(refused);
         }
-        let assign = |ledger: &mut memory::Ledger| {
-            given.registers.iter().try_for_each(|(_, run)| ledger.transfer(*run, Transfer::Assign(vm)))
-        };
-        memory::with_ledger(assign).unwrap_or(Ok(())).map_err(BuildError::Assign)?;
+        for (number, (_, run)) in given.registers.iter().enumerate() {
+            let assigned = memory::with_ledger(|ledger| ledger.transfer(*run, Transfer::Assign(vm)));
+            if let Some(Err(error)) = assigned {
+                let before: Vec<PaRange> = given.registers[..number].iter().map(|(_, run)| *run).collect();
+                self.take_devices_back(config.name, vm, &before);
+                return Err(BuildError::Assign(error));
+            }
+        }
         Ok(given)
+    }
+
+    /// The devices of a VM that can't be built, with these registers, are nobody's again. Nothing maps them any more.
+    fn take_devices_back(&mut self, name: &str, vm: VmId, registers: &[PaRange]) {
+        if let Some(devices) = &mut self.devices {
+            devices.take_back(name);
+        }
+        for run in registers {
+            let returned = memory::with_ledger(|ledger| ledger.transfer(*run, Transfer::Return(vm)));
+            if let Some(Err(error)) = returned {
+                log::error!("/{name}: registers at {:#x}: {error}", run.start().as_u64());
+            }
+        }
     }
 
     fn machine(

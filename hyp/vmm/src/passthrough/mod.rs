@@ -145,6 +145,13 @@ impl<'a> Devices<'a> {
         Ok(Given { registers, lines, nodes, reach })
     }
 
+    /// Takes back all that a VM was given, which can't be built after all: others may have it.
+    pub fn take_back(&mut self, vm: &str) {
+        for owner in self.owners.iter_mut().filter(|owner| owner.as_deref() == Some(vm)) {
+            *owner = None;
+        }
+    }
+
     /// The nodes that a manifest names.
     fn named(&self, config: &VmConfig<'_>) -> Result<Vec<usize>, PassthroughError> {
         let find = |name: &&str| {

@@ -38,6 +38,21 @@ fn two_vms_get_two_devices() {
 }
 
 #[test]
+fn what_is_taken_back_another_vm_may_have() {
+    let blob = pi().to_dtb();
+    let mut devices = Devices::find(&blob, Pa::new(PI_GICD)).unwrap();
+    let uart = |name| with_rates(vm(name, &["serial1", AUX]), &[1000]);
+    let first = give_of(&mut devices, &pi_own(), &uart("a")).unwrap();
+    give_of(&mut devices, &pi_own(), &vm("b", &[RNG])).unwrap();
+    devices.take_back("a");
+    // What went along with them is nobody's again either, and what another VM has stays that one's.
+    let second = give_of(&mut devices, &pi_own(), &uart("c")).unwrap();
+    assert_eq!((first.registers, first.lines, first.nodes), (second.registers, second.lines, second.nodes));
+    let text = refusal(give_of(&mut devices, &pi_own(), &vm("a", &[RNG])));
+    assert_eq!(text, "passthrough: /soc/rng@7e104000 belongs to b");
+}
+
+#[test]
 fn what_is_below_a_device_is_its_vms_too() {
     let tree = virt([node(
         "outer@a000000",
