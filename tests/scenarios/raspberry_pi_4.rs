@@ -50,7 +50,7 @@ pub fn tree(scenario: &Scenario) -> PathBuf {
 const BOARD: &str = "Raspberry Pi 4 Model B, 4 CPUs";
 
 /// That tree with other values of properties that are strings: node, property, value.
-fn changed_tree(scenario: &Scenario, changes: &[[&str; 3]]) -> Outcome<PathBuf> {
+pub fn changed_tree(scenario: &Scenario, changes: &[[&str; 3]]) -> Outcome<PathBuf> {
     let tree = scenario.copy(&tree(scenario), "changed.dtb")?;
     for change in changes {
         run_tool(Command::new("fdtput").args(["-t", "s"]).arg(&tree).args(change))?;
@@ -183,9 +183,9 @@ fn get_along(mut board: Board) -> Outcome {
 }
 
 const PL011: &str = "/soc/serial@7e201000";
-const MINI_UART: &str = "/soc/serial@7e215040";
-/// A PL011 that the board's pins leave no place for.
-const DISABLED: &str = "/soc/serial@7e201400";
+pub const MINI_UART: &str = "/soc/serial@7e215040";
+/// A PL011 that the board's pins leave no place for, in one page with [`PL011`].
+pub const DISABLED: &str = "/soc/serial@7e201400";
 /// The serial port that QEMU has the mini-UART as.
 const MINI_UART_PORT: u8 = 1;
 

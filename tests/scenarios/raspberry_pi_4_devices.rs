@@ -6,13 +6,14 @@ use std::fs;
 use tests::{Board, Failure, Machine, Outcome, Scenario, Shell, Socket, Vm, ensure, ensure_equal};
 
 use crate::case::Case;
-use crate::raspberry_pi_4::{comes_by_tf_a, machine_with_tf_a, tree};
+use crate::raspberry_pi_4::{self, DISABLED, changed_tree, comes_by_tf_a, machine_with_tf_a, tree};
 
 pub fn cases() -> Vec<Case> {
     let all = [
         Case::new("raspberry-pi-4/passthrough/mini-uart", mini_uart),
         Case::new("raspberry-pi-4/passthrough/by-tf-a", by_tf_a),
         Case::new("raspberry-pi-4/passthrough/console-moves", console_moves),
+        Case::new("raspberry-pi-4/passthrough/console-stays-in-its-page", console_in_one_page),
         Case::new("raspberry-pi-4/passthrough/refused", refused),
         Case::new("raspberry-pi-4/passthrough/linux", linux),
     ];
@@ -95,6 +96,19 @@ fn console_moves(scenario: &Scenario) -> Outcome {
     uart.expect(r"hanok: no VM is left: turning the board off\n")?;
     let first = board.expect_off()?;
     ensure(!first.contains("hello:"), || "the guest was heard at the UART that it has itself".to_owned())
+}
+
+/// The UART at which Hanok goes on lies in one page with the one that a VM is to have, which it therefore isn't given. This
+/// machine has no such second UART, so that nothing is heard of it; but all of it goes on, to the end.
+fn console_in_one_page(scenario: &Scenario) -> Outcome {
+    let vm = Vm::hello("hello").property("passthrough", "\"serial0\"").property("clock-rates", "<48000000>");
+    let changes = [[DISABLED, "status", "okay"], [raspberry_pi_4::MINI_UART, "status", "disabled"]];
+    let machine = Machine::raspberry_pi_4(changed_tree(scenario, &changes)?).bundle(scenario.bundle(&[vm])?);
+    let mut board = scenario.boot(&machine)?;
+    board.expect_log(&format!(
+        "the console is {DISABLED} from now on, for a VM is to have /soc/serial@7e201000"
+    ))?;
+    board.expect_off().map(drop)
 }
 
 /// What shares a page or a line on this board is named, and so is what else is needed.

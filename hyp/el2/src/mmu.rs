@@ -135,6 +135,12 @@ pub fn remove_device(device: &Range) {
     barrier::isb(barrier::SY);
 }
 
+/// Whether one page has registers of both devices.
+pub fn share_a_page(one: &Range, other: &Range) -> bool {
+    let ((start, end), (from, to)) = (whole_pages(one), whole_pages(other));
+    start < to && from < end
+}
+
 fn whole_pages(range: &Range) -> (u64, u64) {
     let start = range.start.as_u64() & !(PAGE_SIZE - 1);
     (start, range.end().next_multiple_of(PAGE_SIZE))

@@ -202,7 +202,10 @@ fn settle_console(board: &mut Board<'static>, devices: &Devices<'_>, bundle: &Bu
         );
     }
     console::init(next);
-    mmu::remove_device(&until_now.registers);
+    // UARTs may share a page, as those of a Raspberry Pi 4 do.
+    if !board.console().is_some_and(|console| mmu::share_a_page(&console.registers, &until_now.registers)) {
+        mmu::remove_device(&until_now.registers);
+    }
     if let Some(console) = board.console() {
         log::info!("the console is {}", console.path);
     }
