@@ -81,7 +81,7 @@ impl<'a> Hardware<'a> {
                 "its device tree has no interrupt controller that is known (GICv2 or GICv3)".to_owned()
             );
         };
-        let devices = Devices::find(blob, gicd.start).ok_or("its device tree can't be read a second time")?;
+        let devices = Devices::find(blob, gicd.start).ok_or("its device tree is too large, or damaged")?;
         board.uarts.retain(|uart| !devices.is_wanted(&uart.path, bundle.vms.iter().flatten()));
         let own = board.used();
         let own =

@@ -19,7 +19,9 @@ use vmm::passthrough::{Devices, Span};
 use crate::image;
 use crate::lock::Mutex;
 
-const HEAP_BYTES: usize = 1 << 20;
+/// What EL2 has until it can use the board's memory. The largest tree whose devices are looked for
+/// (`vmm::passthrough::Devices::find`) takes the most of it.
+const HEAP_BYTES: usize = 2 << 20;
 
 #[repr(C, align(4096))]
 struct HeapSpace(UnsafeCell<[u8; HEAP_BYTES]>);

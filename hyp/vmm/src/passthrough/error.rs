@@ -10,7 +10,7 @@ use super::Span;
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[allow(missing_docs, reason = "the message of each variant says what its fields are")]
 pub enum PassthroughError {
-    #[error("passthrough: the board's device tree can't be read a second time")]
+    #[error("passthrough: the board's device tree is too large to find devices in, or damaged")]
     NoTree,
     #[error("passthrough: the board's device tree has no node or alias {name:?}")]
     NoSuchNode { name: String },

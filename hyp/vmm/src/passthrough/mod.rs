@@ -79,7 +79,7 @@ pub struct GivenLine {
 
 impl<'a> Devices<'a> {
     /// Finds them in the board's tree, `gicd` being the address of the interrupt controller's registers. `None` where the blob is
-    /// damaged.
+    /// damaged, or has so many nodes or registers that there may be no memory for a list of them.
     pub fn find(blob: &'a [u8], gicd: Pa) -> Option<Self> {
         let tree = Tree::read(blob, gicd.as_u64())?;
         let owners = tree.entries.iter().map(|_| None).collect();

@@ -15,6 +15,14 @@ use super::dma::Window;
 
 /// The deepest nesting that is followed.
 const MAX_DEPTH: usize = 16;
+/// The most nodes that are read. Trees of large boards have some 3,000.
+const MOST_NODES: usize = 4096;
+/// The most ranges of registers that are read, of all nodes together.
+const MOST_REGISTERS: usize = 8192;
+/// The most interrupts that are read of a node: more than there are lines.
+const MOST_INTERRUPTS: usize = 1024;
+/// The longest `ranges` of a bus, in bytes.
+const LONGEST_RANGES: usize = 32 << 10;
 
 /// A range of physical addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -128,6 +136,10 @@ pub(super) struct Tree<'a> {
     gic: Option<usize>,
     /// RAM.
     pub memory: Vec<Span>,
+    /// How many ranges of registers have been read, those of RAM among them.
+    ranges: usize,
+    /// There is more than is read: it takes memory, of which there is little when this is done.
+    is_too_large: bool,
 }
 
 /// A node whose children have addresses on it.
@@ -168,22 +180,31 @@ fn translate(ranges: &[[u64; 3]], address: u64, size: u64) -> Option<u64> {
 }
 
 impl<'a> Tree<'a> {
+    /// Reads all of it. `None` where it's damaged, or too large.
     pub fn read(blob: &'a [u8], gicd: u64) -> Option<Self> {
         let root = Fdt::new(blob).ok()?.root();
-        let mut tree = Self { entries: Vec::new(), gic: None, memory: Vec::new() };
+        let mut tree =
+            Self { entries: Vec::new(), gic: None, memory: Vec::new(), ranges: 0, is_too_large: false };
         tree.add(root, None);
+        if tree.is_too_large {
+            return None;
+        }
         let is_gic = |entry: &Entry<'_>| {
             entry.registers.first().is_some_and(|span| span.start == gicd)
                 && entry.value("interrupt-controller").is_some()
         };
         tree.gic = tree.entries.iter().position(is_gic);
         tree.read_lines();
-        Some(tree)
+        (!tree.is_too_large).then_some(tree)
     }
 
     /// Adds a node and all below it.
     fn add(&mut self, node: FdtNode<'a>, above: Option<&Bus<'_>>) {
         let index = self.entries.len();
+        self.is_too_large |= index >= MOST_NODES;
+        if self.is_too_large {
+            return;
+        }
         let depth = above.map_or(0, |above| above.depth.saturating_add(1));
         let enabled = above.is_none_or(|above| above.enabled)
             && matches!(
@@ -197,6 +218,11 @@ impl<'a> Tree<'a> {
             .into_iter()
             .flat_map(|above| entries(value(&node, "reg"), [above.address_cells, above.size_cells]))
         {
+            self.ranges = self.ranges.saturating_add(1);
+            if self.ranges > MOST_REGISTERS {
+                self.is_too_large = true;
+                return;
+            }
             let physical = entry.and_then(|[address, size]| Some((above?.physical(address, size)?, size)));
             match physical {
                 Some((_, 0)) => {}
@@ -232,6 +258,10 @@ impl<'a> Tree<'a> {
             depth,
         };
         let ranges = value(&node, "ranges");
+        self.is_too_large |= ranges.is_some_and(|ranges| ranges.len() > LONGEST_RANGES);
+        if self.is_too_large {
+            return;
+        }
         let bus = Bus { ranges: ranges.and_then(|ranges| windows(ranges, &bus)), ..bus };
         let parent = above.map_or(0, |above| above.index);
         self.entries.push(Entry {
@@ -259,14 +289,15 @@ impl<'a> Tree<'a> {
     /// Reads the lines of every node, once it is known what the interrupt controller is.
     fn read_lines(&mut self) {
         let Some(gic) = self.gic else { return };
-        let lines = |entry: &Entry<'_>| -> Vec<Option<Line>> {
-            let own = self.interrupts(entry).into_iter().filter(|(controller, _)| *controller == gic);
-            own.map(|(_, cells)| Line::read(&cells)).collect()
-        };
-        let lines: Vec<_> = self.entries.iter().map(lines).collect();
-        for (entry, lines) in self.entries.iter_mut().zip(lines) {
-            entry.private = lines.contains(&None);
-            entry.lines = lines.into_iter().flatten().collect();
+        for index in 0..self.entries.len() {
+            let interrupts = self.entry(index).map_or_else(Vec::new, |entry| self.interrupts(entry));
+            self.is_too_large |= interrupts.len() >= MOST_INTERRUPTS;
+            let own = interrupts.iter().filter(|(controller, _)| *controller == gic);
+            let lines: Vec<Option<Line>> = own.map(|(_, cells)| Line::read(cells)).collect();
+            if let Some(entry) = self.entries.get_mut(index) {
+                entry.private = lines.contains(&None);
+                entry.lines = lines.into_iter().flatten().collect();
+            }
         }
     }
 
@@ -281,7 +312,7 @@ impl<'a> Tree<'a> {
         let extended = entry.value("interrupts-extended");
         let value = extended.or(entry.value("interrupts")).unwrap_or_default();
         let mut at = 0_usize;
-        while let Some(first) = cell(value, at) {
+        while let Some(first) = cell(value, at).filter(|_| found.len() < MOST_INTERRUPTS) {
             let phandle = if extended.is_some() { Some(first) } else { entry.interrupt_parent };
             let Some(controller) = phandle.and_then(|phandle| self.by_phandle(phandle)) else { break };
             let cells = self.entry(controller).and_then(|entry| entry.number("#interrupt-cells"));

@@ -178,3 +178,32 @@ fn what_was_given_is_told_device_by_device() {
     assert_eq!(devices.gone_along(&config), ["/soc/spi@7e215080", "/soc/spi@7e2150c0"]);
     assert!(devices.gone_along(&vm("b", &[RNG])).is_empty());
 }
+
+/// A tree with so many more nodes, each with so many ranges of registers.
+fn large(nodes: u32, ranges: u32) -> Vec<u8> {
+    let reg = |number: u32| {
+        (0..ranges).flat_map(|range| [1, (number * ranges + range) << 12, 0, 4]).collect::<Vec<_>>()
+    };
+    virt(
+        (0..nodes)
+            .map(|number| crate::board::device(&format!("node-{number}"), "arm,pl061", &reg(number), &[])),
+    )
+    .to_dtb()
+}
+
+#[test]
+fn in_a_tree_that_is_too_large_no_device_is_found() {
+    let found = |blob: &[u8]| Devices::find(blob, Pa::new(VIRT_GICD)).is_some();
+    // Some nodes are there already.
+    assert!(found(&large(4000, 1)));
+    assert!(!found(&large(4096, 1)));
+    assert!(found(&large(8, 1000)));
+    assert!(!found(&large(9, 1000)));
+    // A list of interrupts that is longer than there are interrupts, and a bus with more windows than anything has.
+    let many = |count| {
+        virt([crate::board::device("many", "arm,pl061", &[0, 0xa00_0000, 0, 4], &[spis(&vec![7; count])])])
+    };
+    assert!(found(&many(1000).to_dtb()) && !found(&many(1100).to_dtb()));
+    let windows = |count: usize| virt([node("bus", &[("ranges", crate::board::cells(&vec![0; count]))], [])]);
+    assert!(found(&windows(6000).to_dtb()) && !found(&windows(12_000).to_dtb()));
+}
