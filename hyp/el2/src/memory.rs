@@ -5,6 +5,7 @@
 
 use alloc::vec::Vec;
 use core::cell::UnsafeCell;
+use core::mem::MaybeUninit;
 use core::ops::DerefMut;
 
 use buddy_system_allocator::{FrameAllocator, LockedHeap};
@@ -24,12 +25,14 @@ use crate::lock::Mutex;
 const HEAP_BYTES: usize = 2 << 20;
 
 #[repr(C, align(4096))]
-struct HeapSpace(UnsafeCell<[u8; HEAP_BYTES]>);
+struct HeapSpace(UnsafeCell<MaybeUninit<[u8; HEAP_BYTES]>>);
 
 // SAFETY: only the allocator refers to it, and that has a lock.
 unsafe impl Sync for HeapSpace {}
 
-static HEAP_SPACE: HeapSpace = HeapSpace(UnsafeCell::new([0; HEAP_BYTES]));
+// Apart from what is zeroed at boot, which takes a while.
+#[unsafe(link_section = ".heap")]
+static HEAP_SPACE: HeapSpace = HeapSpace(UnsafeCell::new(MaybeUninit::uninit()));
 
 #[global_allocator]
 static HEAP: LockedHeap<32> = LockedHeap::empty();

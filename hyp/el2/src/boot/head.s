@@ -33,10 +33,11 @@ boot_cpu_start:
     msr     hcr_el2, x1
     isb
 
-    // Lines of this memory that a loader left dirty must not come down on what is written past the caches now.
+    // Lines of this memory that a loader left dirty must not come down on what is written past the caches now. The heap is
+    // written through the caches alone.
 0:  adrp    x0, __bss_start
     add     x0, x0, :lo12:__bss_start
-    adrp    x1, __image_end
+    adrp    x1, __heap_start
     bl      invalidate_to_poc
 
     adrp    x1, __bss_start
@@ -80,7 +81,7 @@ boot_cpu_start:
     mov     x1, #2                      // NO_DEVICE_TREE
     cbz     x0, 4f
     adrp    x0, __image_start
-    adrp    x1, __image_end
+    adrp    x1, __heap_start
     bl      invalidate_to_poc
     mov     x0, x20
     bl      enable_mmu
