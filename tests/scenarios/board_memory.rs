@@ -22,7 +22,9 @@ pub fn cases() -> Vec<Case> {
         Case::new("board-memory/1-gib/pi", one_gib).needs_linux(),
         Case::new("board-memory/2-gib/pi", two_gib).needs_linux(),
     ];
-    Of::ALL.into_iter().flat_map(|of| all.into_iter().map(case(of))).chain(sizes).collect()
+    let devices = [Case::new("board-memory/many-devices/virt", many_devices)];
+    let all = Of::ALL.into_iter().flat_map(|of| all.into_iter().map(case(of)));
+    all.chain(sizes).chain(devices).collect()
 }
 
 const KIB: u64 = 1 << 10;
@@ -93,6 +95,37 @@ fn reserved(scenario: &Scenario, of: Of) -> Outcome {
         })?;
     }
     Ok(())
+}
+
+/// A tree with nearly as many nodes as are accepted, each with registers in a place of its own: EL2's memory suffices for what it
+/// has to know of these, and a device that comes early in the map can be handed out.
+fn many_devices(scenario: &Scenario) -> Outcome {
+    let of = Of::Virt(3);
+    let node = |number: u64| {
+        let address = 0x7f_0000_0000 + (number << 14);
+        format!(
+            "device@{address:x} {{ compatible = \"none,such\"; reg = <{:#x} {:#x} 0 0x1000>; interrupts = <0 {} 4>; }};\n",
+            address >> 32,
+            address & 0xffff_ffff,
+            40 + number % 200
+        )
+    };
+    let nodes: String = (0..3900).map(node).collect();
+    let board = HandedOver::new(scenario, of)?.with(&format!("/ {{\n{nodes}}};\n"));
+    let vms = [
+        Vm::driver("clock", &["/pl031@9010000"]),
+        Vm::hello("late")
+            .property("passthrough", "\"/device@7f03ccc000\"")
+            .property("layout", "\"board\"")
+            .property("allow-unprotected-dma", ""),
+    ];
+    let mut board = board.bundle(&scenario.bundle(&vms)?)?.boot()?;
+    board.expect_log(
+        "warning: the board has devices at more than <n> places: no VM is given one from <n> on",
+    )?;
+    board.expect_ever(r"(?m)hanok: error: left out: /late: passthrough: ")?;
+    board.expect(r"(?m)^driver: alarm 3 of 3\n")?;
+    board.expect_off().map(drop)
 }
 
 /// The bank of a board of 1 GiB: a VM that fits runs, one that doesn't is left out with a message that names it.

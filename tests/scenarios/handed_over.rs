@@ -60,8 +60,8 @@ impl Of {
 
 /// Where things lie, from where RAM begins.
 pub const KERNEL: u64 = 0x20_0000;
-const TREE: u64 = 0x40_0000;
-const BUNDLE: u64 = 0x50_0000;
+const TREE: u64 = 0x80_0000;
+const BUNDLE: u64 = 0xa0_0000;
 
 /// A board that is being described.
 pub struct HandedOver<'a> {

@@ -137,6 +137,8 @@ pub type Ledger = stage2::Ledger<Vec<Run>>;
 
 /// Room for the board's own runs and some for each VM: RAM in power-of-two pieces, tables, devices.
 const LEDGER_RUNS: usize = 4096;
+/// So many places of devices are written down: each takes up to two runs, and half of them are left for the rest.
+const DEVICE_RUNS: usize = LEDGER_RUNS / 4;
 
 static LEDGER: Once<Mutex<Ledger>> = Once::new();
 
@@ -278,7 +280,14 @@ pub fn init(board: &Board<'_>, tree: &[u8], devices: Option<&Devices<'_>>) -> Re
         // The guest's CPU interface: 8 KiB, whatever the tree says of what lies behind.
         inventory.declare(PaRange::new(gicv.start, GICV_BYTES)?, Kind::Banked)?;
     }
-    for pages in devices.map(Devices::pages).unwrap_or_default() {
+    let pages = devices.map(Devices::pages).unwrap_or_default();
+    if let Some(first) = pages.get(DEVICE_RUNS) {
+        log::warn!(
+            "the board has devices at more than {DEVICE_RUNS} places: no VM is given one from {:#x} on",
+            first.start
+        );
+    }
+    for pages in pages.into_iter().take(DEVICE_RUNS) {
         declare_devices(&mut inventory, board, pages)?;
     }
     let image_pages = PaRange::new(Pa::new(image.start), image.end - image.start)?;
