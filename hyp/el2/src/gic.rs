@@ -180,7 +180,7 @@ pub fn has_spi(intid: u32) -> bool {
     }
 }
 
-/// Sends an SPI of a guest's device to a CPU. It stays off until the guest turns it on.
+/// Sends an SPI of a guest's device, which is off, to a CPU. It stays off until the guest turns it on.
 pub fn give_spi(intid: u32, trigger: Trigger, cpu: &PerCpu) {
     let Some(controller) = CONTROLLER.get() else { return };
     controller.route(intid, cpu);

@@ -29,6 +29,8 @@ pub struct Vcpu {
     pub id: VcpuId,
     /// The number of its CPU now. Only that CPU changes it.
     home: AtomicUsize,
+    /// The CPU on which it was last loaded, to which lines of devices that go to it are sent. For its own CPU.
+    sent_to: AtomicUsize,
     /// By the number of a CPU, which of that CPU's vCPUs it is, for those that it may be on.
     places: Box<[Option<u8>]>,
     /// HCR_EL2 while it runs.
@@ -56,6 +58,7 @@ impl Vcpu {
             vm,
             id,
             home: AtomicUsize::new(cpu),
+            sent_to: AtomicUsize::new(cpu),
             places,
             hcr: AtomicU64::new(vm.hcr),
             context: Mutex::new(Context::default()),
@@ -215,6 +218,11 @@ impl Vcpu {
             let mut vgic = self.vm.vgic.lock();
             if start.is_some() {
                 vgic.reset_vcpu(self.id);
+            }
+            // Whoever runs where it was before has nothing to do with its devices. Since it started, or moved, only.
+            let here = this_cpu().index;
+            if self.sent_to.swap(here, Ordering::Relaxed) != here || start.is_some() {
+                vgic.follow(self.id, &mut hardware);
             }
             vgic.load(self.id, &mut hardware)
         });

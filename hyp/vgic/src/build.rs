@@ -159,7 +159,7 @@ impl Vgic {
     }
 
     /// Bring the whole controller to its state at power-up, for a restart of the VM. Mapped SPIs are disabled
-    /// and made inactive in the physical distributor; mapped private lines were when their vCPUs were saved.
+    /// and made inactive in the physical distributor, and an edge that waits there is forgotten; mapped private lines were when their vCPUs were saved.
     /// Levels of lines stay: the devices behind them say when they change. Does nothing while any vCPU is
     /// loaded.
     pub fn reset(&mut self, physical: &mut impl Physical) {
@@ -177,13 +177,14 @@ impl Vgic {
         self.reset_routes();
     }
 
-    /// Disable every mapped SPI in the physical distributor and make it inactive.
+    /// Disable every mapped SPI in the physical distributor and make it inactive and, but for its line, not pending.
     fn release_spis(&self, physical: &mut impl Physical) {
         for (index, bank) in self.shared.banks.iter().enumerate() {
             let place = Place { vcpu: VcpuId(0), word: index.wrapping_add(1) };
             for n in crate::bank::Bits(bank.mapped) {
                 let Some(line) = self.line(place, n) else { continue };
                 physical.set_enabled(line, false);
+                physical.set_pending(line, false);
                 if (bank.latch | bank.taken | bank.active) & 1u32.wrapping_shl(n) != 0 {
                     physical.set_active(line, false);
                 }

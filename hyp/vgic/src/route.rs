@@ -229,6 +229,19 @@ impl Vgic {
         kicks
     }
 
+    /// `vcpu` is on another physical CPU from now on: the mapped SPIs that go to it follow it there.
+    pub fn follow(&self, vcpu: VcpuId, hw: &mut impl Physical) {
+        let Some(state) = self.vcpus.get(vcpu.index()) else { return };
+        for (index, bank) in self.shared.banks.iter().enumerate() {
+            let word = index.wrapping_add(1);
+            for n in Bits(bank.mapped & state.word(&state.targets, word)) {
+                if let Some(line) = self.line(Place { vcpu, word }, n) {
+                    hw.set_target(line);
+                }
+            }
+        }
+    }
+
     /// Route an SPI to `target`. Where it is pending in a list register, it is taken out of there.
     pub(crate) fn set_target(&mut self, intid: IntId, target: u8) -> Kicks {
         let (word, mask) = (intid.word(), intid.bit());

@@ -350,6 +350,79 @@ fn mapped_spis() {
 }
 
 #[test]
+fn mapped_spis_follow_their_vcpu() {
+    let mut m = v3(2, 4);
+    m.write(0, 0x6000 + 8 * 41, Width::Double, 1);
+    let sent = |m: &Machine| (m.dist[&(0, 72)].sent, m.dist[&(0, 73)].sent);
+    let ((first, _), second) = sent(&m);
+    assert_eq!(second, (1, 1), "by the guest");
+    let follow = |m: &mut Machine, vcpu| {
+        m.with(0, |vgic, _, hw| {
+            vgic.follow(VcpuId(vcpu), hw);
+            Kicks::NONE
+        });
+    };
+    follow(&mut m, 1);
+    assert_eq!(sent(&m), ((first, 0), (2, 1)));
+    follow(&mut m, 0);
+    assert_eq!(sent(&m), ((first + 1, 0), (2, 1)));
+    // Routed to nobody, it goes nowhere.
+    m.write(0, 0x6000 + 8 * 41, Width::Double, 0x77);
+    follow(&mut m, 0);
+    follow(&mut m, 1);
+    assert_eq!(sent(&m), ((first + 2, 0), (2, 1)));
+}
+
+#[test]
+fn a_mapped_spi_ends_where_another_cpu_took_it() {
+    for interfaces in [1, 4] {
+        let mut m = v3(2, interfaces);
+        // Taken for vCPU 1, which is saved, with the interrupt once pending and once active, and goes on later.
+        m.write(0, 0x6000 + 8 * 41, Width::Double, 1);
+        m.set_physical(0, 73, true);
+        m.settle();
+        m.save(1);
+        assert!(m.dist[&(0, 73)].active, "it waits");
+        m.load(1);
+        m.settle();
+        assert_eq!(m.acknowledge(1), Some((IntId(41), 0)));
+        m.save(1);
+        assert!(m.dist[&(0, 73)].active, "and is being handled");
+        assert_eq!(m.read(0, 0x304, W), 1 << 9);
+        m.load(1);
+        m.settle();
+        finish(&mut m, 1, IntId(41), 0);
+        assert!(!m.dist[&(0, 73)].active);
+        assert_eq!(m.acknowledge(1), None);
+        // One that comes while it isn't loaded is there when it is.
+        m.save(1);
+        m.set_physical(0, 73, false);
+        m.set_physical(0, 73, true);
+        m.settle();
+        m.load(1);
+        m.settle();
+        assert_eq!(m.acknowledge(1), Some((IntId(41), 0)));
+        finish(&mut m, 1, IntId(41), 0);
+    }
+}
+
+#[test]
+fn an_edge_of_the_life_before_is_gone() {
+    let mut m = v3(1, 4);
+    // Once in the VM's hands and once more in the board's.
+    m.set_physical(0, 73, true);
+    m.settle();
+    m.set_physical(0, 73, false);
+    m.set_physical(0, 73, true);
+    m.save(0);
+    assert!(m.dist[&(0, 73)].active && m.dist[&(0, 73)].latch);
+    let mut hw = machine::Hw { cpu: &mut m.cpus[0], dist: &mut m.dist };
+    m.vgic.reset(&mut hw);
+    let line = m.dist[&(0, 73)];
+    assert!(!line.enabled && !line.active && !line.latch);
+}
+
+#[test]
 fn the_highest_priority_gets_the_list_register() {
     let mut m = v3(1, 2);
     m.write(0, 0xc08, W, 0xaaaa_aaaa);

@@ -7,7 +7,6 @@ use alloc::vec::Vec;
 use core::num::NonZeroU32;
 use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU64};
 
-use platform::gic::Trigger;
 use platform::tree::{Board, Gic, Range};
 use spin::Once;
 use stage2::{CopyReserve, Format, Geometry, Ipa, PaRange, Progress, Stage2, Transfer, VmId};
@@ -173,16 +172,10 @@ pub fn build_all(board: &Board<'_>, devices: Option<Devices<'static>>, bundle: O
     log::debug!("{} KiB of EL2's heap are in use", memory::heap_used() >> 10);
 }
 
-/// Sends the lines of devices to the VMs that have them, and to the CPUs of their first vCPUs.
+/// Sends the lines of devices to the VMs that have them.
 fn give_lines(vms: impl Iterator<Item = &'static Vm>) {
     let owned = |vm: &'static Vm| vm.lines.iter().map(move |line| (vm, line));
-    let lines: Vec<_> = vms.flat_map(owned).collect();
-    for (vm, line) in &lines {
-        let trigger = if line.physical.edge { Trigger::Edge } else { Trigger::Level };
-        if let Some(cpu) = vm.first_cpu() {
-            gic::give_spi(line.physical.intid.into(), trigger, cpu);
-        }
-    }
+    let lines: Vec<_> = vms.inspect(|vm| vm.send_lines()).flat_map(owned).collect();
     interrupts::give_lines(lines.iter().map(|(vm, line)| {
         let owner = interrupts::Owner { vm, intid: IntId::spi(line.spi as u16) };
         (line.physical.intid, owner)

@@ -288,6 +288,7 @@ impl Vm {
     /// Everything that the last life has left in its interrupt controller and its devices is gone.
     fn reset_devices(&self) {
         with_hardware!(|hardware| self.vgic.lock().reset(&mut hardware));
+        self.send_lines();
         let mut uart = self.uart.lock();
         let line = uart.reset();
         self.apply(self.layout.uart.intid(), line);

@@ -24,6 +24,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 
+use platform::gic::Trigger;
 use spin::Once;
 use stage2::{Access, Ipa, VmId};
 use vgic::{IntId, Kicks, VcpuId, Vgic};
@@ -43,7 +44,7 @@ use crate::lock::Mutex;
 use crate::logging::Budget;
 use crate::percpu::{self, PerCpu, request, this_cpu};
 use crate::vcpu::Vcpu;
-use crate::{cache, console, interrupts, run, timer};
+use crate::{cache, console, gic, interrupts, run, timer};
 
 pub use build::{build_all, devices_of};
 use crash::Crashed;
@@ -212,6 +213,16 @@ impl Vm {
     /// The CPU of its vCPU 0.
     fn first_cpu(&self) -> Option<&'static PerCpu> {
         percpu::get(self.vcpus().first()?.cpu())
+    }
+
+    /// Has the lines of its devices as before its first start: signalled as the board's tree says, whatever it has made of that, and
+    /// sent to the CPU of its vCPU 0. They are off.
+    fn send_lines(&self) {
+        let Some(cpu) = self.first_cpu() else { return };
+        for line in &self.lines {
+            let trigger = if line.physical.edge { Trigger::Edge } else { Trigger::Level };
+            gic::give_spi(line.physical.intid.into(), trigger, cpu);
+        }
     }
 
     /// Sees to an access to memory that faulted in stage 2. Returns whether the guest may try again; else it has no right to

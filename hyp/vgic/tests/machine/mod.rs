@@ -26,6 +26,8 @@ pub struct Physical {
     pub latch: bool,
     pub line: bool,
     pub edge: bool,
+    /// How often it was sent somewhere, and the vCPU to whose CPU it was sent last.
+    pub sent: (usize, u8),
 }
 
 impl Physical {
@@ -65,7 +67,11 @@ impl vgic::Physical for Hw<'_> {
     fn set_edge(&mut self, line: Line, edge: bool) {
         self.line(line).edge = edge;
     }
-    fn set_target(&mut self, _: Line) {}
+    fn set_target(&mut self, line: Line) {
+        let vcpu = line.vcpu.0;
+        let (times, to) = &mut self.line(line).sent;
+        (*times, *to) = (*times + 1, vcpu);
+    }
 }
 
 impl ListRegisters for Hw<'_> {
