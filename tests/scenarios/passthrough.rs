@@ -15,7 +15,8 @@ pub fn cases() -> Vec<Case> {
         ("only-uart", only_uart),
         ("left-out", left_out),
     ];
-    let with_linux: [Named; 1] = [("linux-disk", linux_disk)];
+    let with_linux: [Named; 2] =
+        [("linux-disk", linux_disk), ("linux-at-its-addresses-afresh", linux_afresh)];
     let with_linux = on_both_gics("passthrough/", &with_linux).map(Case::needs_linux);
     with_linux.chain(on_both_gics("passthrough/", &all)).collect()
 }
@@ -166,4 +167,26 @@ fn linux_disk(scenario: &Scenario, gic: u8) -> Outcome {
     let pattern: Vec<u8> = (1..=200_000).flat_map(|n| format!("{n}\n").into_bytes()).take(1 << 20).collect();
     ensure(written[..1 << 20] == contents[..1 << 20], || "what was not written has changed".to_owned())?;
     ensure(written[1 << 20..2 << 20] == pattern[..], || "the disk doesn't have what was written".to_owned())
+}
+
+/// Linux whose memory has its physical addresses starts afresh: it is loaded where it was, nothing of its
+/// last life is there, and nobody else is disturbed.
+fn linux_afresh(scenario: &Scenario, gic: u8) -> Outcome {
+    let linux = Vm::linux(2).memory(256).property("layout", "\"board\"");
+    let vms = [linux, Vm::busy(1, "sleep=1 every=1000 interrupts=1").named("bystander")];
+    let mut board = scenario.boot(&Machine::new(gic, 3).bundle(scenario.bundle(&vms)?))?;
+    let mut place = None;
+    for life in 1..=3 {
+        let mut shell = Shell::login(&mut board)?;
+        let here = shell.run("grep -m 1 'System RAM' /proc/iomem")?;
+        let first = place.get_or_insert_with(|| here.clone());
+        ensure_equal("where its memory is", &here, first)?;
+        shell.check("ls /tmp/mark 2>&1 | grep -c 'No such'", "1")?;
+        shell.run("touch /tmp/mark; head -c 20000000 /dev/zero | tr '\\0' x >/tmp/filled")?;
+        if life < 3 {
+            shell.type_line("reboot -f")?;
+            board.expect_log("linux starts afresh")?;
+        }
+    }
+    ensure(!board.text().contains("bystander turned itself off"), || "the bystander gave up".to_owned())
 }
