@@ -173,7 +173,7 @@ fn linux_disk(scenario: &Scenario, gic: u8) -> Outcome {
 /// last life is there, and nobody else is disturbed.
 fn linux_afresh(scenario: &Scenario, gic: u8) -> Outcome {
     let linux = Vm::linux(2).memory(256).property("layout", "\"board\"");
-    let vms = [linux, Vm::busy(1, "sleep=1 every=1000 interrupts=1").named("bystander")];
+    let vms = [linux, Vm::busy(1, "sleep=1 every=1000000000 interrupts=1").named("bystander")];
     let mut board = scenario.boot(&Machine::new(gic, 3).bundle(scenario.bundle(&vms)?))?;
     let mut place = None;
     for life in 1..=3 {
