@@ -22,7 +22,7 @@ use crate::lock::Mutex;
 
 /// What EL2 has until it can use the board's memory. The largest tree whose devices are looked for
 /// (`vmm::passthrough::Devices::find`) takes the most of it.
-const HEAP_BYTES: usize = 2 << 20;
+const HEAP_BYTES: usize = 3 << 20;
 
 #[repr(C, align(4096))]
 struct HeapSpace(UnsafeCell<MaybeUninit<[u8; HEAP_BYTES]>>);
