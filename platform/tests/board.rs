@@ -546,8 +546,9 @@ fn what_a_hypervisor_uses_itself() {
         let controller = controller.map(|(start, size)| gic(start, size));
         let power =
             Used { registers: range(0xfe10_0000, 0x114), interrupt: None, what: "the board's power manager" };
-        let with = |uart: Used| [&controller[..], &[uart, power]].concat();
+        let with = |uart: Used| [&controller[..], &[power, uart]].concat();
         assert_eq!(board.used().collect::<Vec<_>>(), with(console(0xfe20_1000, 0x200, 153)));
+        assert_eq!(board.used_for_ever().collect::<Vec<_>>(), [&controller[..], &[power]].concat());
         // Whoever takes a UART away leaves the next one.
         board.uarts.remove(0);
         assert_eq!(board.used().collect::<Vec<_>>(), with(console(0xfe21_5040, 0x40, 125)));

@@ -3,9 +3,10 @@
 
 use std::fs;
 
-use tests::{Board, Failure, Machine, Outcome, Scenario, Shell, Socket, Vm, ensure, ensure_equal};
+use tests::{Board, Failure, Machine, Outcome, Scenario, Shell, Socket, Vm, ensure};
 
 use crate::case::Case;
+use crate::passthrough::are_left_out;
 use crate::raspberry_pi_4::{self, DISABLED, changed_tree, comes_by_tf_a, machine_with_tf_a, tree};
 
 pub fn cases() -> Vec<Case> {
@@ -141,14 +142,7 @@ fn refused(scenario: &Scenario) -> Outcome {
         ("card-in-virt", "passthrough: /emmc2bus/mmc@7e340000 isn't known to do no DMA"),
         ("bus", "passthrough: /soc is a bus"),
     ];
-    for (vm, message) in wanted {
-        let start = format!("hanok: error: left out: /{vm}: ");
-        let line = text.lines().find(|line| line.contains(&start));
-        ensure(line.is_some_and(|line| line.contains(message)), || {
-            format!("/{vm}: {line:?}, not {message}")
-        })?;
-    }
-    ensure_equal("how many were left out", text.matches("left out").count(), wanted.len())
+    are_left_out(&text, &wanted)
 }
 
 /// What `guests/rpi4-devices.dts` starts: Debian's Linux with the memory card, whose controller does DMA, the mini-UART and the

@@ -5,6 +5,7 @@
 
 use aarch64_cpu::registers::*;
 use abi::record;
+use platform::power::psci;
 use tock_registers::interfaces::{Readable, Writeable};
 use vgic::{Kicks, VcpuId, Width};
 use vmm::devices::Device;
@@ -170,7 +171,7 @@ fn call(vcpu: &'static Vcpu, frame: &mut Frame, esr: Esr) {
             }
         }
         Answer::Mitigate(mitigation) => {
-            platform::power::psci::mitigate(mitigation_of(mitigation));
+            psci::mitigate(mitigation_of(mitigation));
             frame.set(0, 0);
         }
         Answer::Power(request) => run::power(vcpu, frame, request),
@@ -186,13 +187,11 @@ fn call(vcpu: &'static Vcpu, frame: &mut Frame, esr: Esr) {
     }
 }
 
-fn mitigation_of(mitigation: smccc::Mitigation) -> platform::power::psci::Mitigation {
+fn mitigation_of(mitigation: smccc::Mitigation) -> psci::Mitigation {
     match mitigation {
-        smccc::Mitigation::Workaround1 => platform::power::psci::Mitigation::Workaround1,
-        smccc::Mitigation::Workaround2 { enable } => {
-            platform::power::psci::Mitigation::Workaround2 { enable }
-        }
-        smccc::Mitigation::Workaround3 => platform::power::psci::Mitigation::Workaround3,
+        smccc::Mitigation::Workaround1 => psci::Mitigation::Workaround1,
+        smccc::Mitigation::Workaround2 { enable } => psci::Mitigation::Workaround2 { enable },
+        smccc::Mitigation::Workaround3 => psci::Mitigation::Workaround3,
     }
 }
 

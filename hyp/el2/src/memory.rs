@@ -239,12 +239,6 @@ pub enum FrameError {
     Ledger(#[from] LedgerError),
 }
 
-/// Whole pages that hold a range.
-fn pages(range: &Range) -> (u64, u64) {
-    let start = range.start.as_u64() & !(PAGE_SIZE - 1);
-    (start, range.end().saturating_add(PAGE_SIZE - 1) & !(PAGE_SIZE - 1))
-}
-
 /// Takes what is in use out of the board's RAM and puts the rest at the frame allocator's disposal.
 ///
 /// # Errors
@@ -259,8 +253,9 @@ pub fn init(board: &Board<'_>, tree: &[u8], devices: Option<&Devices<'_>>) -> Re
     if !is_ram(board, tree) {
         return Err(MemoryError::TreeOutside { tree: tree.start.as_u64() });
     }
-    let mut taken: Vec<(u64, u64)> = [tree, image_range].iter().chain(&board.initrd).map(pages).collect();
-    taken.extend(board.reserved.iter().map(|reserved| pages(&reserved.range)));
+    let mut taken: Vec<(u64, u64)> =
+        [tree, image_range].iter().chain(&board.initrd).map(Range::pages).collect();
+    taken.extend(board.reserved.iter().map(|reserved| reserved.range.pages()));
     taken.sort_unstable();
 
     let mut frames = FRAMES.lock();
@@ -303,18 +298,10 @@ fn declare_devices(
     board: &Board<'_>,
     span: Span,
 ) -> Result<(), LedgerError> {
-    let gic = match &board.gic {
-        Some(platform::tree::Gic::V2 { gicd, gicc, gich, gicv, .. }) => {
-            alloc::vec![*gicd, *gicc, *gich, *gicv]
-        }
-        Some(platform::tree::Gic::V3 { gicd, redistributors, .. }) => {
-            core::iter::once(gicd).chain(redistributors).copied().collect()
-        }
-        None => Vec::new(),
-    };
-    let reserved = board.reserved.iter().map(|reserved| &reserved.range);
-    let own = gic.iter().chain(&board.bcm2835_pm);
-    let mut taken: Vec<(u64, u64)> = own.chain(&board.memory).chain(reserved).map(pages).collect();
+    let reserved = board.reserved.iter().map(|reserved| reserved.range);
+    let memory = board.memory.iter().copied().chain(reserved);
+    let own = board.used_for_ever().map(|used| used.registers);
+    let mut taken: Vec<(u64, u64)> = own.chain(memory).map(|range| range.pages()).collect();
     taken.push((1 << ADDRESS_BITS, u64::MAX));
     taken.sort_unstable();
     let mut start = span.start;
@@ -427,7 +414,7 @@ pub fn take_back(run: PaRange) {
 /// # Errors
 /// Somebody has it.
 pub fn keep(device: &Range) -> Result<(), LedgerError> {
-    let (start, end) = pages(device);
+    let (start, end) = device.pages();
     let range = PaRange::new(Pa::new(start), end.saturating_sub(start))?;
     with_ledger(|ledger| ledger.transfer(range, Transfer::Keep)).unwrap_or(Ok(()))
 }

@@ -69,7 +69,7 @@ pub fn init(board: &Board<'_>) -> Result<(), MmuError> {
     let mut holes: Vec<(u64, u64)> = Vec::new();
     holes.push((image.start, image.end));
     let reserved = board.reserved.iter().filter(|reserved| reserved.no_map);
-    holes.extend(reserved.map(|reserved| whole_pages(&reserved.range)));
+    holes.extend(reserved.map(|reserved| reserved.range.pages()));
     holes.extend(percpu::guards().map(|guard| (guard, guard + PAGE_SIZE)));
     holes.sort_unstable();
 
@@ -89,7 +89,7 @@ pub fn init(board: &Board<'_>) -> Result<(), MmuError> {
         map(&mut tables, start, end, DATA)?;
     }
     for device in devices(board) {
-        let (start, end) = whole_pages(&device);
+        let (start, end) = device.pages();
         map(&mut tables, start, end, DEVICE)?;
     }
     let root = tables.root_address().0 as u64;
@@ -115,7 +115,7 @@ pub fn root() -> u64 {
 /// It can't be mapped.
 pub fn add_device(device: &Range) -> Result<(), MmuError> {
     let Some(tables) = MAP.get() else { return Ok(()) };
-    let (start, end) = whole_pages(device);
+    let (start, end) = device.pages();
     map(&mut tables.lock(), start, end, DEVICE)?;
     barrier::dsb(barrier::ISHST);
     barrier::isb(barrier::SY);
@@ -125,7 +125,7 @@ pub fn add_device(device: &Range) -> Result<(), MmuError> {
 /// Takes a device out of the map that is in use: EL2 never uses it again. At boot.
 pub fn remove_device(device: &Range) {
     let Some(tables) = MAP.get() else { return };
-    let (start, end) = whole_pages(device);
+    let (start, end) = device.pages();
     // What is there can be taken away.
     let _ = map(&mut tables.lock(), start, end, El23Attributes::empty());
     barrier::dsb(barrier::ISHST);
@@ -137,13 +137,8 @@ pub fn remove_device(device: &Range) {
 
 /// Whether one page has registers of both devices.
 pub fn share_a_page(one: &Range, other: &Range) -> bool {
-    let ((start, end), (from, to)) = (whole_pages(one), whole_pages(other));
+    let ((start, end), (from, to)) = (one.pages(), other.pages());
     start < to && from < end
-}
-
-fn whole_pages(range: &Range) -> (u64, u64) {
-    let start = range.start.as_u64() & !(PAGE_SIZE - 1);
-    (start, range.end().next_multiple_of(PAGE_SIZE))
 }
 
 /// The registers that EL2 itself uses.
@@ -152,13 +147,6 @@ fn devices(board: &Board<'_>) -> Vec<Range> {
     devices.extend(board.console().map(|uart| uart.registers));
     devices.extend(board.rtc);
     devices.extend(board.bcm2835_pm);
-    match &board.gic {
-        Some(Gic::V2 { gicd, gicc, gich, .. }) => devices.extend([*gicd, *gicc, *gich]),
-        Some(Gic::V3 { gicd, redistributors, .. }) => {
-            devices.push(*gicd);
-            devices.extend(redistributors);
-        }
-        None => {}
-    }
+    devices.extend(board.gic.iter().flat_map(Gic::registers));
     devices
 }

@@ -4,6 +4,7 @@
 use core::cell::UnsafeCell;
 use core::sync::atomic::{AtomicBool, Ordering};
 
+use platform::power::psci;
 use platform::tree::{Board, EnableMethod, Psci, Range};
 use stage2::Pa;
 use vmm::smccc::Mitigations;
@@ -107,7 +108,7 @@ unsafe extern "C" {
 
 fn start_by_psci(target: &'static PerCpu) -> Result<(), &'static str> {
     let argument = prepare(target).ok_or("no stack")?;
-    platform::power::psci::cpu_on(target.mpidr, secondary_start as *const () as u64, argument)
+    psci::cpu_on(target.mpidr, secondary_start as *const () as u64, argument)
         .map_err(|_| "PSCI refuses to start it")
 }
 

@@ -70,12 +70,12 @@ const CLOCK: u32 = 2;
 /// Phandle of the memory of the channel with number 0; those of the others follow.
 const CHANNEL_MEMORY: u32 = 3;
 /// First cell of an interrupt: shared or private (Linux, bindings/interrupt-controller/arm,gic.yaml).
-const SPI: u32 = 0;
+pub(crate) const SPI: u32 = 0;
 const PPI: u32 = 1;
 /// Last cell of an interrupt: level-sensitive, active high.
-const LEVEL: u32 = 4;
+pub(crate) const LEVEL: u32 = 4;
 /// Last cell of an interrupt: a rising edge.
-const EDGE: u32 = 1;
+pub(crate) const EDGE: u32 = 1;
 /// The generic timer's PPIs in the order of its binding: secure and non-secure EL1 physical, virtual, EL2. A guest can use the second and
 /// the third.
 const TIMER_PPIS: [u32; 4] = [13, 14, 11, 10];
@@ -132,17 +132,17 @@ pub fn build(tree: &GuestTree<'_>) -> Vec<u8> {
 }
 
 /// A node; all names here are valid ones.
-fn node(name: &str) -> DeviceTreeNode {
+pub(crate) fn node(name: &str) -> DeviceTreeNode {
     DeviceTreeNode::new_unchecked(name)
 }
 
 /// Appends a property.
-fn set<T: ToPropertyValue>(node: &mut DeviceTreeNode, name: &str, value: T) {
+pub(crate) fn set<T: ToPropertyValue>(node: &mut DeviceTreeNode, name: &str, value: T) {
     node.add_property(DeviceTreeProperty::new_unchecked(name, value));
 }
 
 /// The two cells of a 64-bit number.
-fn cells(value: u64) -> [u32; 2] {
+pub(crate) fn cells(value: u64) -> [u32; 2] {
     // Truncation takes the low half, which is what the second cell is.
     [(value >> 32) as u32, value as u32]
 }

@@ -2,7 +2,7 @@
 //! `reader`.
 
 use arrayvec::{ArrayString, ArrayVec};
-use stage2::Pa;
+use stage2::{PAGE_SIZE, Pa};
 use thiserror::Error;
 
 use super::check::Shape;
@@ -39,6 +39,12 @@ impl Range {
     /// The first address behind the range.
     pub fn end(&self) -> u64 {
         self.start.as_u64().saturating_add(self.size)
+    }
+
+    /// Where the whole pages that hold it start, and where they end.
+    pub fn pages(&self) -> (u64, u64) {
+        let below = PAGE_SIZE - 1;
+        (self.start.as_u64() & !below, self.end().saturating_add(below) & !below)
     }
 }
 
@@ -98,6 +104,29 @@ pub enum Gic {
         /// INTID of the maintenance interrupt.
         maintenance: u32,
     },
+}
+
+/// The most ranges of registers that an interrupt controller has.
+const MAX_GIC: usize = MAX_REDISTRIBUTORS + 1;
+
+impl Gic {
+    /// The registers that a hypervisor drives.
+    pub fn registers(&self) -> ArrayVec<Range, MAX_GIC> {
+        match self {
+            Self::V2 { gicd, gicc, gich, .. } => [*gicd, *gicc, *gich].into_iter().collect(),
+            Self::V3 { gicd, redistributors, .. } => {
+                core::iter::once(*gicd).chain(redistributors.iter().copied()).collect()
+            }
+        }
+    }
+
+    /// The registers that it lends to whichever guest runs, if it has such.
+    pub fn virtual_interface(&self) -> Option<Range> {
+        match self {
+            Self::V2 { gicv, .. } => Some(*gicv),
+            Self::V3 { .. } => None,
+        }
+    }
 }
 
 /// INTIDs of the generic timer's interrupts (binding `arm,armv8-timer`).
@@ -232,32 +261,27 @@ impl<'a> Board<'a> {
         self.uarts.first()
     }
 
-    /// What a hypervisor uses of the board itself, so that nobody else can have it.
-    pub fn used(&self) -> impl Iterator<Item = Used> {
-        let mut gic: ArrayVec<Range, { MAX_REDISTRIBUTORS + 1 }> = ArrayVec::new();
-        match &self.gic {
-            Some(Gic::V2 { gicd, gicc, gich, gicv, .. }) => gic.extend([*gicd, *gicc, *gich, *gicv]),
-            Some(Gic::V3 { gicd, redistributors, .. }) => {
-                gic.extend(core::iter::once(*gicd).chain(redistributors.iter().copied()));
-            }
-            None => {}
-        }
-        let gic = gic.into_iter().map(|registers| Used {
-            registers,
-            interrupt: None,
-            what: "the interrupt controller",
-        });
-        let console = self.console().map(|uart| Used {
-            registers: uart.registers,
-            interrupt: uart.interrupt,
-            what: "the console",
-        });
+    /// What a hypervisor uses of the board itself, so that nobody else can have it; but for the console, which may be another one
+    /// yet.
+    pub fn used_for_ever(&self) -> impl Iterator<Item = Used> {
+        let gic = self.gic.iter().flat_map(|gic| gic.registers().into_iter().chain(gic.virtual_interface()));
+        let gic = gic.map(|registers| Used { registers, interrupt: None, what: "the interrupt controller" });
         let power = self.bcm2835_pm.map(|registers| Used {
             registers,
             interrupt: None,
             what: "the board's power manager",
         });
-        gic.chain(console).chain(power)
+        gic.chain(power)
+    }
+
+    /// The same with the console.
+    pub fn used(&self) -> impl Iterator<Item = Used> {
+        let console = self.console().map(|uart| Used {
+            registers: uart.registers,
+            interrupt: uart.interrupt,
+            what: "the console",
+        });
+        self.used_for_ever().chain(console)
     }
 
     /// Only the console, from a tree that may lack everything else or have it wrong: for the message that says so.

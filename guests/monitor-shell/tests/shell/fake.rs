@@ -70,7 +70,7 @@ pub struct Fake {
     /// Hanok's own.
     pub log: Vec<u8>,
     pub asked: Vec<Asked>,
-    /// Control is refused for now.
+    /// Control is refused with BUSY.
     pub busy: bool,
     own: u32,
     rights: u32,

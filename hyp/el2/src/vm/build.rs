@@ -119,7 +119,7 @@ pub fn build_all(board: &Board<'_>, devices: Option<Devices<'static>>, bundle: O
     let (channels, shared) = channel::share(well_formed(bundle.channels), slot, pa_bits);
     // Slots are not used again: what a VM that failed could not give back stays written down as its own.
     let mut build = |slot: usize| {
-        let config = configs.get(slot)?;
+        let config = &configs[slot];
         let ends = vmm::channel::ends(&channels, config.name);
         let built = builder.build(config, slot, (&ends, &shared));
         built.inspect_err(|error| log::error!("left out: /{}: {error}", config.name)).ok()
@@ -135,17 +135,16 @@ pub fn build_all(board: &Board<'_>, devices: Option<Devices<'static>>, bundle: O
     // Whoever could not be built takes no CPU, so there may be room now for one that had none; but not at others' expense.
     for (slot, error) in waiting {
         let all = built.iter().map(|(slot, _)| *slot).chain([slot]);
-        let all: Vec<_> = all.filter_map(|slot| configs.get(slot).cloned()).collect();
-        match place(&all).iter().all(Result::is_ok) {
+        match place(all.map(|slot| &configs[slot])).iter().all(Result::is_ok) {
             true => built.extend(build(slot).map(|vm| (slot, vm))),
             false => log::error!("left out: /{}: {error}", configs[slot].name),
         }
     }
     built.sort_unstable_by_key(|(slot, _)| *slot);
-    let built: Vec<_> = built.into_iter().map(|(slot, vm)| (configs[slot].clone(), vm)).collect();
-    let (configs, built): (Vec<_>, Vec<_>) = built.into_iter().unzip();
     let mut placed: Vec<(&VmConfig<'_>, &'static Vm, Vec<usize>)> = Vec::new();
-    for ((config, vm), cpus) in configs.iter().zip(built).zip(place(&configs)) {
+    let cpus = place(built.iter().map(|(slot, _)| &configs[*slot]));
+    for ((slot, vm), cpus) in built.into_iter().zip(cpus) {
+        let config = &configs[slot];
         match cpus {
             Ok(cpus) => placed.push((config, vm, cpus)),
             Err(error) => log::error!("left out: /{}: {error}", config.name),
@@ -188,9 +187,9 @@ fn well_formed<T>(items: Vec<Result<T, ManifestError>>) -> impl Iterator<Item = 
 }
 
 /// The CPUs of each VM's vCPUs.
-fn place(configs: &[VmConfig<'_>]) -> Vec<Result<Vec<usize>, PlacementError>> {
+fn place<'c>(configs: impl IntoIterator<Item = &'c VmConfig<'c>>) -> Vec<Result<Vec<usize>, PlacementError>> {
     let online: Vec<bool> = percpu::all().map(PerCpu::is_online).collect();
-    let demands: Vec<Demand<'_>> = configs.iter().map(demand).collect();
+    let demands: Vec<Demand<'_>> = configs.into_iter().map(demand).collect();
     placement::place(&online, &demands)
 }
 
@@ -295,6 +294,19 @@ struct Builder<'a> {
     wall_clock: u32,
 }
 
+/// Makes devices a VM's. `assigned` has the registers with which this has been done.
+fn assign(given: &Given, vm: VmId, assigned: &mut Vec<PaRange>) -> Result<(), BuildError> {
+    if let Some(line) = given.lines.iter().find(|line| !gic::has_spi(line.physical.intid.into())) {
+        return Err(BuildError::NoLine(line.physical.intid));
+    }
+    for (_, run) in &given.registers {
+        let done = memory::with_ledger(|ledger| ledger.transfer(*run, Transfer::Assign(vm)));
+        done.unwrap_or(Ok(())).map_err(BuildError::Assign)?;
+        assigned.push(*run);
+    }
+    Ok(())
+}
+
 /// Where a VM has its things.
 struct House {
     layout: &'static Layout,
@@ -333,17 +345,18 @@ impl<'a> Builder<'a> {
     ) -> Result<&'static Vm, BuildError> {
         let id = VmId::new(slot as u8).ok_or(BuildError::TooMany)?;
         memory::grow_heap_for_vm(config.cpus as usize).map_err(BuildError::Heap)?;
-        let given = self.give_devices(config, id)?;
-        let registers: Vec<PaRange> = given.registers.iter().map(|(_, run)| *run).collect();
-        let built = self.house(config, given).and_then(|house| {
-            let set_aside = house.set_aside;
-            self.furnish(config, id, house, channels).inspect_err(|_| {
-                if let Some(run) = set_aside {
-                    memory::take_back(run);
-                }
-            })
-        });
-        built.inspect_err(|_| self.take_devices_back(config.name, id, &registers))
+        let given = self.choose_devices(config)?;
+        let mut assigned = Vec::new();
+        let built =
+            assign(&given, id, &mut assigned).and_then(|()| self.house(config, given)).and_then(|house| {
+                let set_aside = house.set_aside;
+                self.furnish(config, id, house, channels).inspect_err(|_| {
+                    if let Some(run) = set_aside {
+                        memory::take_back(run);
+                    }
+                })
+            });
+        built.inspect_err(|_| self.take_devices_back(config.name, id, &assigned))
     }
 
     /// Finds out where a VM has its things.
@@ -366,18 +379,13 @@ impl<'a> Builder<'a> {
             return Err(BuildError::InTheWay);
         }
         let spis = given.lines.iter().map(|line| line.spi.saturating_add(1)).max().unwrap_or(0);
+        let nowhere = Region { base: none, size: 0 };
+        let layout = Layout::board(nowhere, gicd, gicc, gicr, spis).ok_or(BuildError::Spis)?;
         let set_aside = memory::set_aside(config.memory, config.memory_address, given.reach)
             .map_err(BuildError::SetAside)?;
         let ram = Region { base: Ipa::new(set_aside.start().as_u64()), size: set_aside.size() };
-        match Layout::board(ram, gicd, gicc, gicr, spis) {
-            Some(layout) => {
-                Ok(House { layout: Box::leak(Box::new(layout)), set_aside: Some(set_aside), given })
-            }
-            None => {
-                memory::take_back(set_aside);
-                Err(BuildError::Spis)
-            }
-        }
+        let layout = Box::leak(Box::new(Layout { ram, ..layout }));
+        Ok(House { layout, set_aside: Some(set_aside), given })
     }
 
     /// Builds it there.
@@ -490,8 +498,8 @@ impl<'a> Builder<'a> {
         }
     }
 
-    /// Makes the devices that the manifest names the VM's, for ever.
-    fn give_devices(&mut self, config: &VmConfig<'_>, vm: VmId) -> Result<Given, BuildError> {
+    /// The devices that the manifest names, which nobody else is given from now on.
+    fn choose_devices(&mut self, config: &VmConfig<'_>) -> Result<Given, BuildError> {
         if config.devices.nodes.is_empty() {
             return Ok(Given::default());
         }
@@ -500,21 +508,7 @@ impl<'a> Builder<'a> {
             LayoutKind::Virt => &VIRT.devices,
             LayoutKind::Board => &BOARD_DEVICES,
         };
-        let given = devices.give(config, room, &self.own)?;
-        if let Some(line) = given.lines.iter().find(|line| !gic::has_spi(line.physical.intid.into())) {
-            let refused = BuildError::NoLine(line.physical.intid);
-            self.take_devices_back(config.name, vm, &[]);
-            return Err(refused);
-        }
-        for (number, (_, run)) in given.registers.iter().enumerate() {
-            let assigned = memory::with_ledger(|ledger| ledger.transfer(*run, Transfer::Assign(vm)));
-            if let Some(Err(error)) = assigned {
-                let before: Vec<PaRange> = given.registers[..number].iter().map(|(_, run)| *run).collect();
-                self.take_devices_back(config.name, vm, &before);
-                return Err(BuildError::Assign(error));
-            }
-        }
-        Ok(given)
+        Ok(devices.give(config, room, &self.own)?)
     }
 
     /// The devices of a VM that can't be built, with these registers, are nobody's again. Nothing maps them any more.

@@ -3,6 +3,8 @@
 //! vCPU n is pinned to physical CPU n.
 #![allow(dead_code)]
 
+pub mod ready;
+
 use std::collections::BTreeMap;
 use vgic::*;
 

@@ -15,7 +15,7 @@ use stage2::PaRange;
 use super::dma::{Window, may_do_dma};
 use super::tree::{Entry, Line, Tree, cell, strings};
 use super::{GivenLine, PassthroughError};
-use crate::guest_tree;
+use crate::guest_tree::{EDGE, GIC, LEVEL, SPI, cells, node, set};
 use crate::layout::Ipa;
 use crate::manifest::VmConfig;
 
@@ -143,7 +143,7 @@ impl Copy<'_, '_> {
         }
         nodes.extend(buses.into_iter().map(|(_, bus)| bus));
         nodes.extend(rates.distinct().into_iter().map(|rate| {
-            let mut clock = DeviceTreeNode::new_unchecked(format!("clock-{rate}"));
+            let mut clock = node(&format!("clock-{rate}"));
             set(&mut clock, "compatible", "fixed-clock");
             set(&mut clock, "#clock-cells", 0_u32);
             set(&mut clock, "clock-frequency", rate);
@@ -187,21 +187,33 @@ impl Copy<'_, '_> {
         self.taken.iter().filter_map(|&index| Some((index, self.tree.entry(index)?)))
     }
 
+    /// The references in a value: each one's phandle, the node that this is, if it's in the tree, and the cells behind it, of which
+    /// that node tells the number.
+    fn targets(
+        &self,
+        value: &[u8],
+        count: impl Fn(&Entry<'_>) -> u32,
+    ) -> Vec<(u32, Option<usize>, Vec<u32>)> {
+        let mut targets = Vec::new();
+        let mut at = 0_usize;
+        while let Some(phandle) = cell(value, at) {
+            let target = self.tree.by_phandle(phandle).filter(|_| phandle != NOTHING);
+            let cells = target.and_then(|target| self.tree.entry(target)).map_or(0, &count);
+            let first = at.saturating_add(1);
+            at = first.saturating_add(cells as usize);
+            targets.push((phandle, target, (first..at).map_while(|at| cell(value, at)).collect()));
+        }
+        targets
+    }
+
     /// The clocks of a node, each with the phandle of its provider; `None` for one whose provider isn't in the tree.
     fn clocks(&self, entry: &Entry<'_>) -> Vec<(u32, Option<Clock>)> {
         let value = entry.value("clocks").unwrap_or_default();
-        let mut clocks = Vec::new();
-        let mut at = 0_usize;
-        while let Some(phandle) = cell(value, at) {
-            let provider = self.tree.by_phandle(phandle);
-            let count =
-                provider.and_then(|provider| self.tree.entry(provider)?.number("#clock-cells")).unwrap_or(0);
-            let first = at.saturating_add(1);
-            at = first.saturating_add(count as usize);
-            let cells = (first..at).map_while(|at| cell(value, at)).collect();
-            clocks.push((phandle, provider.map(|provider| Clock { provider, cells })));
-        }
-        clocks
+        let targets = self.targets(value, |provider| provider.number("#clock-cells").unwrap_or(0));
+        let clock = |(phandle, provider, cells): (u32, Option<usize>, _)| {
+            (phandle, provider.map(|provider| Clock { provider, cells }))
+        };
+        targets.into_iter().map(clock).collect()
     }
 
     /// The rate of a clock that never changes, by its binding.
@@ -228,7 +240,7 @@ impl Copy<'_, '_> {
         let entry = self.tree.entry(index)?;
         let place =
             entry.registers.first().and_then(|span| self.guest_address(span.start)).filter(|_| is_device);
-        let mut copy = DeviceTreeNode::new_unchecked(match place {
+        let mut copy = node(&match place {
             Some(address) => format!("{}@{address:x}", entry.node.name_without_address()),
             None => String::from(entry.node.name()),
         });
@@ -296,7 +308,7 @@ impl Copy<'_, '_> {
                 let names: Vec<&str> = names.map(|(name, _)| name).collect();
                 (!names.is_empty()).then(|| property(name, names))
             }
-            "interrupt-parent" if self.is_to_gic(value) => Some(property(name, guest_tree::GIC)),
+            "interrupt-parent" if self.is_to_gic(value) => Some(property(name, GIC)),
             "linux,phandle" => None,
             "status" if is_device => None,
             _ if name.starts_with("assigned-clock") => None,
@@ -322,7 +334,7 @@ impl Copy<'_, '_> {
         let is_extended = entry.value("interrupts-extended").is_some();
         let of = |(controller, cells): (usize, Vec<u32>)| {
             let (phandle, cells) = if self.tree.is_gic(controller) {
-                (guest_tree::GIC, self.line(&cells)?.to_vec())
+                (GIC, self.line(&cells)?.to_vec())
             } else if self.taken.contains(&controller) {
                 (copied(controller), cells)
             } else {
@@ -335,9 +347,6 @@ impl Copy<'_, '_> {
 
     /// The VM's line for one of the board's.
     fn line(&self, cells: &[u32]) -> Option<[u32; 3]> {
-        const SPI: u32 = 0;
-        const EDGE: u32 = 1;
-        const LEVEL: u32 = 4;
         let physical = Line::read(cells)?;
         let given = self.lines.iter().find(|line| line.physical.intid == physical.intid)?;
         Some([SPI, given.spi, if given.physical.edge { EDGE } else { LEVEL }])
@@ -390,25 +399,19 @@ impl Copy<'_, '_> {
             None if is_numbered(name, "pinctrl-") => None,
             None => return None,
         };
+        let count = |target: &Entry<'_>| match cells {
+            None => 0,
+            Some("#gpio-range-cells") => GPIO_RANGE_CELLS,
+            Some(cells) => target.number(cells).unwrap_or(0),
+        };
         let mut copy = Vec::new();
-        let mut at = 0_usize;
-        while let Some(phandle) = cell(value, at) {
-            if phandle == NOTHING {
-                copy.extend(NOTHING.to_be_bytes());
-                at = at.saturating_add(1);
-                continue;
+        for (phandle, target, cells) in self.targets(value, count) {
+            match target.filter(|target| self.taken.contains(target)) {
+                Some(target) => copy.extend(copied(target).to_be_bytes()),
+                None if phandle == NOTHING => copy.extend(NOTHING.to_be_bytes()),
+                None => return Some(None),
             }
-            let target = self.tree.by_phandle(phandle).filter(|target| self.taken.contains(target));
-            let Some(target) = target else { return Some(None) };
-            let count = match cells {
-                None => 0,
-                Some("#gpio-range-cells") => GPIO_RANGE_CELLS,
-                Some(cells) => self.tree.entry(target).and_then(|entry| entry.number(cells)).unwrap_or(0),
-            };
-            let first = at.saturating_add(1);
-            at = first.saturating_add(count as usize);
-            copy.extend(copied(target).to_be_bytes());
-            copy.extend((first..at).map_while(|at| cell(value, at)).flat_map(u32::to_be_bytes));
+            copy.extend(cells.into_iter().flat_map(u32::to_be_bytes));
         }
         Some(Some(copy))
     }
@@ -417,7 +420,7 @@ impl Copy<'_, '_> {
 /// A bus on which devices are that have these windows to memory: addresses are those of the VM.
 fn bus(number: usize, windows: &[Window]) -> DeviceTreeNode {
     let name = if number == 0 { String::from("board") } else { format!("board-{number}") };
-    let mut bus = DeviceTreeNode::new_unchecked(name);
+    let mut bus = node(&name);
     set(&mut bus, "compatible", "simple-bus");
     set(&mut bus, "#address-cells", 2_u32);
     set(&mut bus, "#size-cells", 2_u32);
@@ -428,11 +431,6 @@ fn bus(number: usize, windows: &[Window]) -> DeviceTreeNode {
         set(&mut bus, "dma-ranges", fields.flat_map(cells).collect::<Vec<u32>>());
     }
     bus
-}
-
-/// The two cells of a number.
-fn cells(number: u64) -> [u32; 2] {
-    [(number >> 32) as u32, number as u32]
 }
 
 /// `pinctrl-0` and the like.
@@ -448,8 +446,4 @@ fn copied(index: usize) -> u32 {
 
 fn property<T: ToPropertyValue>(name: &str, value: T) -> DeviceTreeProperty {
     DeviceTreeProperty::new_unchecked(name, value)
-}
-
-fn set<T: ToPropertyValue>(node: &mut DeviceTreeNode, name: &str, value: T) {
-    node.add_property(property(name, value));
 }

@@ -195,9 +195,8 @@ impl<'a> Devices<'a> {
             return Err(PassthroughError::Taken { node: node(), owner: owner.clone() });
         }
         for own in own {
-            let pages = own.registers.pages();
             let has_line = own.line.is_some_and(|line| entry.lines.iter().any(|of| of.intid == line));
-            if has_line || entry.registers.iter().any(|span| span.pages().meets(pages)) {
+            if has_line || entry.shared_page(&[own.registers]).is_some() {
                 return Err(PassthroughError::Own { node: node(), what: own.what });
             }
         }
@@ -247,20 +246,13 @@ impl<'a> Devices<'a> {
                 continue;
             }
             let names = || (self.tree.path(index), self.tree.path(other), owner.cloned());
-            let pages = |span: &&Span| neighbour.registers.iter().any(|of| of.pages().meets(span.pages()));
-            if let Some(span) = entry.registers.iter().find(pages) {
+            if let Some(page) = entry.shared_page(&neighbour.registers) {
                 let (node, neighbour, owner) = names();
-                return Err(PassthroughError::SharedPage {
-                    node,
-                    page: span.pages().start,
-                    neighbour,
-                    owner,
-                });
+                return Err(PassthroughError::SharedPage { node, page, neighbour, owner });
             }
-            let line = |line: &&Line| neighbour.lines.iter().any(|of| of.intid == line.intid);
-            if let Some(line) = entry.lines.iter().find(line) {
+            if let Some(intid) = entry.shared_line(&neighbour.lines) {
                 let (node, neighbour, owner) = names();
-                return Err(PassthroughError::SharedLine { node, intid: line.intid, neighbour, owner });
+                return Err(PassthroughError::SharedLine { node, intid, neighbour, owner });
             }
         }
         Ok(())
@@ -272,9 +264,8 @@ impl<'a> Devices<'a> {
         let taken_entries = || taken.iter().filter_map(|&index| self.tree.entry(index));
         let shares = |neighbour: &tree::Entry<'_>| {
             taken_entries().any(|entry| {
-                let page = |span: &Span| neighbour.registers.iter().any(|of| of.pages().meets(span.pages()));
-                let line = |line: &Line| neighbour.lines.iter().any(|of| of.intid == line.intid);
-                entry.registers.iter().any(page) || entry.lines.iter().any(line)
+                entry.shared_page(&neighbour.registers).is_some()
+                    || entry.shared_line(&neighbour.lines).is_some()
             })
         };
         let entries = self.tree.entries.iter().enumerate();

@@ -126,6 +126,20 @@ impl<'a> Entry<'a> {
         number(&self.node, name)
     }
 
+    /// The first of its pages that has registers of these too.
+    pub fn shared_page(&self, registers: &[Span]) -> Option<u64> {
+        let pages = self.registers.iter().map(|span| span.pages());
+        pages
+            .into_iter()
+            .find(|pages| registers.iter().any(|of| of.pages().meets(*pages)))
+            .map(|pages| pages.start)
+    }
+
+    /// The first of its lines that is one of these too.
+    pub fn shared_line(&self, lines: &[Line]) -> Option<u16> {
+        self.lines.iter().map(|line| line.intid).find(|intid| lines.iter().any(|of| of.intid == *intid))
+    }
+
     /// The strings of `compatible`.
     pub fn compatible(&self) -> impl Iterator<Item = &'a str> + use<'a> {
         strings(self.value("compatible").unwrap_or_default())

@@ -3,11 +3,11 @@
 use dtoolkit::model::{DeviceTree, DeviceTreeNode, DeviceTreeProperty};
 use stage2::Pa;
 use vmm::layout::{DeviceRoom, Ipa, Region, VIRT};
-use vmm::life::OnCrash;
-use vmm::manifest::{DeviceConfig, LayoutKind, Payload, Sharing, VmConfig};
+use vmm::manifest::{DeviceConfig, LayoutKind, Payload, VmConfig};
 use vmm::passthrough::{Devices, Given, Own, Span};
 
 use crate::reader;
+use crate::vm::config;
 
 /// The addresses of the interrupt controllers' first registers.
 pub const PI_GICD: u64 = 0xff84_1000;
@@ -431,27 +431,8 @@ pub fn pi_own() -> Vec<Own> {
 
 /// A VM that wants these devices, with a layout like QEMU's.
 pub fn vm<'a>(name: &'a str, devices: &[&'a str]) -> VmConfig<'a> {
-    VmConfig {
-        name,
-        cpus: 1,
-        memory: 128 << 20,
-        cpu_affinity: None,
-        sharing: Sharing::Pinned,
-        bootargs: None,
-        payload: Payload::Elf(&[1]),
-        starts: true,
-        on_crash: OnCrash::Stop,
-        watchdog: None,
-        rights: 0,
-        layout: LayoutKind::Virt,
-        memory_address: None,
-        devices: DeviceConfig {
-            nodes: devices.to_vec(),
-            unprotected_dma: false,
-            pin_control: false,
-            clock_rates: Vec::new(),
-        },
-    }
+    let devices = DeviceConfig { nodes: devices.to_vec(), ..DeviceConfig::default() };
+    VmConfig { name, devices, ..config(Payload::Elf(&[1]), 128 << 20) }
 }
 
 /// The same with everything allowed, and the board's layout.

@@ -8,3 +8,5 @@ mod places;
 mod random;
 mod reader;
 mod refused;
+#[path = "../vm/mod.rs"]
+mod vm;
