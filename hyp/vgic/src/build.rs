@@ -159,9 +159,9 @@ impl Vgic {
     }
 
     /// Bring the whole controller to its state at power-up, for a restart of the VM. Mapped SPIs are disabled
-    /// and made inactive in the physical distributor, and an edge that waits there is forgotten; mapped private lines were when their vCPUs were saved.
-    /// Levels of lines stay: the devices behind them say when they change. Does nothing while any vCPU is
-    /// loaded.
+    /// and made inactive in the physical distributor, and an edge that waits there is forgotten; mapped private lines
+    /// were disabled and made inactive when their vCPUs were saved. Levels of lines stay: the devices behind them say
+    /// when they change. Does nothing while any vCPU is loaded.
     pub fn reset(&mut self, physical: &mut impl Physical) {
         if self.vcpus.iter().any(|vcpu| vcpu.running) {
             return;
