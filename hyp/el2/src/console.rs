@@ -17,7 +17,7 @@ use platform::power::End;
 use platform::tree::Board;
 use platform::uart::Uart;
 use spin::Once;
-use vmm::console::{Command, HELP, History, Key, Keys, Line, Progress, colour};
+use vmm::console::{Command, HELP, History, Key, Keys, Line, Progress, Return, colour};
 
 use crate::lock::Mutex;
 use crate::percpu::{self, request, this_cpu};
@@ -43,6 +43,8 @@ const COLOURS: usize = 13;
 struct Output {
     /// Its line, as far as it has come.
     line: Line<LINE>,
+    /// How that line ends, while it has the focus.
+    returned: Return,
     /// What it said last.
     said: History<KEPT>,
 }
@@ -442,14 +444,17 @@ impl Console {
         }
         let said = chunk.get(..count).unwrap_or(&[]);
         self.keep(self.focus, said);
-        self.put(said);
-        let Some(Output { line, .. }) = self.outputs.get_mut(self.focus) else { return true };
+        let Some(Output { line, returned, .. }) = self.outputs.get_mut(self.focus) else { return true };
+        // A line feed that was given already: nothing comes before it.
+        let mut hidden = 0_usize;
         for byte in said {
+            hidden = hidden.saturating_add(usize::from(!returned.take(*byte)));
             // What is written over is not said again, and of a line that is too long, only the end.
             if *byte == b'\r' || line.push(*byte) != Progress::Open {
                 line.clear();
             }
         }
+        self.put(said.get(hidden..).unwrap_or(&[]));
         true
     }
 
@@ -513,8 +518,10 @@ impl Console {
     /// What starts a line of its own must not be appended to somebody's half line.
     fn begin_line(&mut self) {
         if !self.at_line_start {
+            let output = self.outputs.get_mut(self.focus);
+            let is_whole = output.is_some_and(|output| output.returned.break_in());
             // A terminal that knows colours can take the half line away.
-            self.put(if self.coloured { b"\r\x1b[K" } else { b"\r\n" });
+            self.put(if self.coloured && !is_whole { b"\r\x1b[K" } else { b"\r\n" });
             self.at_line_start = true;
             self.broken = true;
         }
@@ -532,7 +539,8 @@ impl Console {
     /// Adds to the line of a VM out of focus, and puts it out when it is whole.
     fn gather(&mut self, index: usize, name: &str, bytes: &[u8]) {
         for byte in bytes {
-            let Some(Output { line, .. }) = self.outputs.get_mut(index) else { return };
+            let Some(Output { line, returned, .. }) = self.outputs.get_mut(index) else { return };
+            *returned = Return::None;
             if line.push(*byte) == Progress::Open {
                 continue;
             }

@@ -219,6 +219,40 @@ impl<const N: usize> Default for Line<N> {
     }
 }
 
+/// Whether the line of the VM in focus has come to a carriage return. The line feed behind it may come late, and others may
+/// have broken in meanwhile: they then ended the line in its stead.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Return {
+    /// The last byte was none.
+    #[default]
+    None,
+    /// It was one: the line is whole, or is about to be written over.
+    Came,
+    /// Others broke in, and ended the line: its own line feed would be one too many.
+    Given,
+}
+
+impl Return {
+    /// One more byte. Whether it is to be shown.
+    pub const fn take(&mut self, byte: u8) -> bool {
+        let is_given = matches!(self, Self::Given);
+        let is_return = byte == b'\r';
+        if !(is_given && is_return) {
+            *self = if is_return { Self::Came } else { Self::None };
+        }
+        !(is_given && (is_return || byte == b'\n'))
+    }
+
+    /// Others break in. Whether they are to leave the line there and end it, instead of taking its place.
+    pub const fn break_in(&mut self) -> bool {
+        let is_whole = matches!(self, Self::Came);
+        if is_whole {
+            *self = Self::Given;
+        }
+        is_whole
+    }
+}
+
 /// The last `N` bytes that a VM said, `N` a power of two.
 #[derive(Debug)]
 pub struct History<const N: usize> {

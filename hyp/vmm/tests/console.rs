@@ -1,6 +1,6 @@
 //! The board's console: which bytes are commands, whom the focus goes to, what is kept.
 
-use vmm::console::{Command, ESCAPE, History, Key, Keys, Line, Progress, colour};
+use vmm::console::{Command, ESCAPE, History, Key, Keys, Line, Progress, Return, colour};
 
 #[test]
 fn bytes_go_through_but_for_commands() {
@@ -117,4 +117,29 @@ fn a_line_ends_and_is_full() {
         line.push(byte);
     }
     assert_eq!(line.text(), b"[");
+}
+
+/// What is shown of what a VM says, where others break in at each `|`.
+fn shown(said: &str) -> String {
+    let mut end = Return::default();
+    let mut shown = String::new();
+    for byte in said.bytes() {
+        if byte == b'|' {
+            shown.push_str(if end.break_in() { "\r\n<>" } else { "<>" });
+        } else if end.take(byte) {
+            shown.push(char::from(byte));
+        }
+    }
+    shown
+}
+
+#[test]
+fn a_line_that_others_end_is_ended_once() {
+    assert_eq!(shown("one|\r\ntwo\r\n"), "one<>\r\ntwo\r\n");
+    assert_eq!(shown("one\r|\ntwo\r\n"), "one\r\r\n<>two\r\n");
+    assert_eq!(shown("one\r||\ntwo\r\n|"), "one\r\r\n<><>two\r\n<>");
+    assert_eq!(shown("one\r|\r\n\r\n"), "one\r\r\n<>\r\n");
+    // It is written over, and others break in later.
+    assert_eq!(shown("1 %\r2 %|\r\n\n"), "1 %\r2 %<>\r\n\n");
+    assert_eq!(shown("1 %\r|2 %\n"), "1 %\r\r\n<>2 %\n");
 }
