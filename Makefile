@@ -24,8 +24,8 @@ FUZZ_SANITIZER ?= none
 MUTANTS ?=
 
 TARGET := aarch64-unknown-none-softfloat
-TARGET_CRATES := el2 runtime hello selftest pulse busy attacker keeper courier driver monitor
-GUESTS := hello selftest pulse busy attacker keeper courier driver monitor
+TARGET_CRATES := el2 runtime hello selftest pulse busy attacker keeper courier driver monitor bench
+GUESTS := hello selftest pulse busy attacker keeper courier driver monitor bench
 
 OUT := $(or $(CARGO_TARGET_DIR),target)
 TOOLS := $(OUT)/debug/tools

@@ -25,7 +25,7 @@ global_asm!(
 );
 
 unsafe extern "C" {
-    safe fn runtime_vectors();
+    pub(crate) safe fn runtime_vectors();
 }
 
 unsafe extern "Rust" {

@@ -86,9 +86,20 @@ impl Channel {
     /// # Errors
     /// [`TooSmall`], which Hanok's channels are not.
     pub fn open(&self) -> Result<(Sender<'static, Bell>, Receiver<'static, Bell>), TooSmall> {
+        self.listen();
+        attach(self.words(), self.side, self.bell())
+    }
+
+    /// Lets the doorbell's interrupt come, and nothing else: for two guests that use the memory by a protocol of their own
+    /// ([`words`](Self::words)).
+    pub fn listen(&self) {
         gic::set_trigger(self.intid, Trigger::Edge);
         gic::enable(self.intid);
-        attach(self.words(), self.side, Bell { number: self.number })
+    }
+
+    /// The peer's bell.
+    pub fn bell(&self) -> Bell {
+        Bell { number: self.number }
     }
 
     /// Sleeps until the peer has rung, or returns at once if it has since the last time; other interrupts are handled
@@ -106,7 +117,8 @@ impl Channel {
         });
     }
 
-    fn words(&self) -> &'static [AtomicU64] {
+    /// The memory. Two guests that hand messages to each other by [`open`](Self::open) leave it to that.
+    pub fn words(&self) -> &'static [AtomicU64] {
         static MAPPED: Once = Once::new();
         // All at once: a block that is mapped must not be touched again, for it may be in use.
         MAPPED.call_once(|| all().for_each(|channel| channel.map()));

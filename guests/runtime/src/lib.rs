@@ -34,6 +34,7 @@ pub mod rtc;
 pub mod smp;
 pub mod stolen_time;
 pub mod sysreg;
+pub mod timed;
 pub mod timer;
 
 pub use machine::machine;

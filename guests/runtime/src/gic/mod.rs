@@ -354,6 +354,15 @@ pub fn send_sgi(intid: u32, target: SgiTarget) {
     cpu::synchronize();
 }
 
+/// What [`send_sgi`] writes, for who sends by an instruction of its own: the address of GICD_SGIR, which GICv2 has, or 0 for
+/// ICC_SGI1R_EL1, and the value.
+pub(crate) fn sgi_write(intid: u32, target: SgiTarget) -> (usize, u64) {
+    match version() {
+        Version::V2 => (distributor().base() + register::SGIR, u64::from(v2::sgi_value(intid, target))),
+        Version::V3 => (0, v3::sgi_value(intid, target)),
+    }
+}
+
 /// Takes the most urgent pending interrupt, if it is urgent enough for this CPU.
 pub fn acknowledge() -> Option<Interrupt> {
     let raw = match gic().cpus {

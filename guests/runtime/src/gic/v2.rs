@@ -49,12 +49,17 @@ pub(super) fn target(cpu: usize) -> u8 {
     1 << (machine().cpus()[cpu] & 7)
 }
 
-pub(super) fn send_sgi(gicd: Mmio, intid: u32, target: SgiTarget) {
+/// What to write to GICD_SGIR.
+pub(super) fn sgi_value(intid: u32, target: SgiTarget) -> u32 {
     let filter = match target {
         SgiTarget::Cpu(cpu) => u32::from(self::target(cpu)) << 16,
         SgiTarget::Others => 1 << 24,
     };
-    gicd.write32(register::SGIR, filter | intid);
+    filter | intid
+}
+
+pub(super) fn send_sgi(gicd: Mmio, intid: u32, target: SgiTarget) {
+    gicd.write32(register::SGIR, sgi_value(intid, target));
 }
 
 pub(super) fn acknowledge(gicc: Mmio) -> u32 {

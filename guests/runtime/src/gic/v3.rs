@@ -102,8 +102,9 @@ pub(super) fn init_interface() {
     write!("icc_igrpen1_el1", 1);
 }
 
-pub(super) fn send_sgi(intid: u32, target: SgiTarget) {
-    let value = match target {
+/// What to write to ICC_SGI1R_EL1.
+pub(super) fn sgi_value(intid: u32, target: SgiTarget) -> u64 {
+    let targets = match target {
         SgiTarget::Others => 1 << 40,
         SgiTarget::Cpu(cpu) => {
             let affinity = machine().cpus()[cpu];
@@ -113,7 +114,11 @@ pub(super) fn send_sgi(intid: u32, target: SgiTarget) {
             1 << (aff0 % 16) | aff1 << 16 | aff2 << 32 | (aff0 / 16) << 44 | aff3 << 48
         }
     };
-    write!("icc_sgi1r_el1", value | u64::from(intid) << 24);
+    targets | u64::from(intid) << 24
+}
+
+pub(super) fn send_sgi(intid: u32, target: SgiTarget) {
+    write!("icc_sgi1r_el1", sgi_value(intid, target));
 }
 
 pub(super) fn acknowledge() -> u32 {

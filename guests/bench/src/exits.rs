@@ -1,0 +1,117 @@
+//! What one CPU does by itself: calls, registers, devices, its own interrupts.
+//!
+//! Nothing is printed before all is measured, since the hypervisor sends what is printed while it goes on. From rows that lie
+//! between two readings of the counter, what these take themselves (the least of the first row) is subtracted.
+
+use runtime::gic::{self, SgiTarget, register};
+use runtime::timed::{self, Call, Delivery, Until};
+use runtime::timer::{self, Timer};
+use runtime::{console, cpu, println};
+use spin::Mutex;
+
+use crate::samples::{Row, Samples};
+
+/// The SGI that is sent.
+const SGI: u32 = 3;
+/// How far ahead timers are set, in ticks: far enough for whatever is to be done before.
+const AHEAD: u64 = 20_000;
+/// What a call answers that isn't there: NOT_SUPPORTED, in w0.
+const NOT_SUPPORTED: u32 = u32::MAX;
+/// Characters in a line of those that are written to be measured.
+const LINE: usize = 64;
+
+static SAMPLES: Mutex<Samples> = Mutex::new(Samples::new());
+
+pub fn measure(rounds: usize) {
+    gic::enable(SGI);
+    gic::enable(Timer::Virtual.intid());
+    let mut samples = SAMPLES.lock();
+    let mut take = |name, less, one: &mut dyn FnMut() -> u64| samples.take(name, rounds, less, one);
+    let empty = take("empty", 0, &mut timed::nothing);
+    let less = empty.min;
+    let rows = [
+        take("hvc-psci-version", less, &mut || answered(timed::hvc(Call::PsciVersion))),
+        take("hvc-unknown", less, &mut || refused(timed::hvc(Call::Unknown))),
+        take("smc-psci-version", less, &mut || answered(timed::smc(Call::PsciVersion))),
+        take("hvc-identity", less, &mut || answered(timed::hvc(Call::Identity))),
+        take("id-register", less, &mut timed::id_register),
+        take("gicd-typer", less, &mut || timed::distributor_read(register::TYPER)),
+        take("gicd-isenabler1", less, &mut || timed::distributor_read(register::ISENABLER + 4)),
+        take("uart-flags", less, &mut timed::console_flags),
+        take("sgi-self", less, &mut || {
+            let Delivery { caused, ended, .. } = sgi();
+            ended - caused
+        }),
+        take("sgi-self-eoi", less, &mut || {
+            let Delivery { acknowledged, ended, .. } = sgi();
+            ended - acknowledged
+        }),
+        take("timer-spinning", 0, &mut || late(&timer(Until::Spinning))),
+        take("timer-wfi", 0, &mut || late(&timer(Until::Sleeping))),
+        take("timer-eoi", less, &mut || {
+            let Delivery { acknowledged, ended, .. } = timer(Until::Spinning);
+            ended - acknowledged
+        }),
+        take("wfi-pending", less, &mut wait_for_pending),
+        // The last one: what it writes is sent while it goes on, and after.
+        take("uart-data", less, &mut written()),
+    ];
+    println!();
+    println!(
+        "bench: {rounds} rounds, a counter of {} Hz; {less} ticks are the readings' own",
+        timer::frequency()
+    );
+    empty.print();
+    rows.iter().for_each(Row::print);
+}
+
+/// A call that is there.
+fn answered((ticks, x0): (u64, u64)) -> u64 {
+    assert!(x0 as u32 != NOT_SUPPORTED, "a call isn't there");
+    ticks
+}
+
+/// One that isn't.
+fn refused((ticks, x0): (u64, u64)) -> u64 {
+    assert!(x0 as u32 == NOT_SUPPORTED, "a call that nobody has answers {x0:#x}");
+    ticks
+}
+
+fn sgi() -> Delivery {
+    let delivery = timed::sgi_to_self(SGI);
+    assert!(delivery.intid == SGI, "interrupt {} in place of an SGI", delivery.intid);
+    delivery
+}
+
+fn timer(until: Until) -> Delivery {
+    let delivery = timed::virtual_timer(AHEAD, until);
+    assert!(delivery.intid == Timer::Virtual.intid(), "interrupt {} in place of the timer's", delivery.intid);
+    delivery
+}
+
+/// From the deadline to the handler's first instruction.
+fn late(delivery: &Delivery) -> u64 {
+    assert!(delivery.entered >= delivery.caused, "the timer came early");
+    delivery.entered - delivery.caused
+}
+
+/// An SGI waits, so that WFI does not.
+fn wait_for_pending() -> u64 {
+    gic::send_sgi(SGI, SgiTarget::Cpu(cpu::index()));
+    let ticks = timed::wait_for_pending();
+    let interrupt = gic::acknowledge().expect("the SGI is pending");
+    gic::end(interrupt);
+    ticks
+}
+
+/// Writes dots, in lines, whenever there is room.
+fn written() -> impl FnMut() -> u64 {
+    let mut column = 0;
+    move || {
+        while console::uart().read32(console::register::FR) & console::TXFF != 0 {
+            core::hint::spin_loop();
+        }
+        column = (column + 1) % LINE;
+        timed::console_write(if column == 0 { b'\n' } else { b'.' })
+    }
+}

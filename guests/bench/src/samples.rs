@@ -1,0 +1,79 @@
+//! Samples of one row, and what is printed of them.
+
+use runtime::println;
+
+/// The most samples that there is room for.
+pub const CAPACITY: usize = 10_000;
+
+/// What one thing took, again and again, in ticks.
+pub struct Samples {
+    taken: [u32; CAPACITY],
+    count: usize,
+}
+
+/// What is told of a row.
+#[derive(Clone, Copy)]
+pub struct Row {
+    name: &'static str,
+    rounds: usize,
+    pub min: u32,
+    median: u32,
+    p99: u32,
+    max: u32,
+}
+
+impl Samples {
+    /// None yet.
+    pub const fn new() -> Self {
+        Self { taken: [0; CAPACITY], count: 0 }
+    }
+
+    /// Forgets those that there are, and takes `rounds` new ones, each less `less`.
+    pub fn take(
+        &mut self,
+        name: &'static str,
+        rounds: usize,
+        less: u32,
+        mut one: impl FnMut() -> u64,
+    ) -> Row {
+        self.clear();
+        for _ in 0..rounds {
+            self.add(one().saturating_sub(u64::from(less)));
+        }
+        self.row(name)
+    }
+
+    /// Forgets all.
+    pub fn clear(&mut self) {
+        self.count = 0;
+    }
+
+    /// Adds one. Dropped where there is no room.
+    pub fn add(&mut self, ticks: u64) {
+        if let Some(place) = self.taken.get_mut(self.count) {
+            *place = u32::try_from(ticks).unwrap_or(u32::MAX);
+            self.count += 1;
+        }
+    }
+
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.count
+    }
+
+    /// What there is, which is sorted by it. There is one at least.
+    pub fn row(&mut self, name: &'static str) -> Row {
+        let taken = &mut self.taken[..self.count];
+        taken.sort_unstable();
+        let part = |percent: usize| taken[(taken.len() * percent / 100).min(taken.len() - 1)];
+        Row { name, rounds: taken.len(), min: part(0), median: part(50), p99: part(99), max: part(100) }
+    }
+}
+
+impl Row {
+    /// Prints it.
+    pub fn print(&self) {
+        let Self { name, rounds, min, median, p99, max } = self;
+        println!("bench: {name} rounds={rounds} min={min} median={median} p99={p99} max={max}");
+    }
+}
