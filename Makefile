@@ -54,7 +54,7 @@ export QEMU TOOLS KERNEL INITRD GIC CPUS CPU MEM DEBUG ARGS MANIFEST IMAGE LINUX
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 .PHONY: help image run sdcard-rpi4 run-rpi4 test test-host test-target test-cards loom fuzz miri mutants stage2-costs bundles \
-        check-manifest fmt fmt-check clippy doc emulator payloads payloads-rpi4 clean distclean FORCE
+        bench check-manifest fmt fmt-check clippy doc emulator payloads payloads-rpi4 clean distclean FORCE
 
 # The toolchain, chosen once for everything but what needs no target: there any cargo will do.
 TOOLCHAIN_MK := target/toolchain-$(TOOLCHAIN).mk
@@ -81,6 +81,7 @@ help:
 	@echo 'make fuzz       random operations on stage 2, steered by coverage, for FUZZ_SECONDS=$(FUZZ_SECONDS); needs a nightly Rust'
 	@echo 'make miri       host tests of the pure crates in an interpreter that finds undefined behaviour; needs a nightly Rust'
 	@echo 'make mutants    do the tests of stage 2 notice when it is wrong? Hours; MUTANTS="--file hyp/stage2/src/bbm.rs" minutes'
+	@echo 'make bench      what exits, interrupts and switches cost, in instructions, and how large the image is'
 	@echo 'make stage2-costs  what operations on stage-2 tables cost, in instructions'
 	@echo 'make bundles    every manifest in guests/ as a bundle in target/bundles'
 	@echo 'make check-manifest M=x.dts  read it as the hypervisor will: what is in it, or what is wrong; BOARD=tree.dtb with devices'
@@ -145,6 +146,11 @@ test-target: $(IMAGE) $(CHECK_IMAGE) bundles $(TEST_CARDS) emulator
 	    HANOK_GUESTS=$(CURDIR)/target/guests HANOK_BUNDLES=$(CURDIR)/target/bundles \
 	    HANOK_CARDS=$(CURDIR)/target/test-cards \
 	    $(HOST_CARGO) test $(LOCKED) -p tests $(TEST)
+
+# What exits, interrupts and switches cost, in instructions; `make test` sees that it doesn't grow.
+bench: $(IMAGE) target/guests/bench.elf emulator
+	@HANOK_IMAGE=$(CURDIR)/$(IMAGE) HANOK_GUESTS=$(CURDIR)/target/guests \
+	    $(HOST_CARGO) run -q $(LOCKED) -p tests --bin bench -- target/bench.json
 
 # What operations on stage 2 cost, in instructions: one tick of the counter is one, and a run repeats.
 stage2-costs: $(CHECK_IMAGE) emulator

@@ -3,6 +3,7 @@
 
 mod bad_board;
 mod bad_bundle;
+mod bench;
 mod board_memory;
 mod board_u_boot;
 mod case;
@@ -65,6 +66,7 @@ fn main() -> ExitCode {
         monitor::cases(),
         passthrough::cases(),
         console::cases(),
+        bench::cases(),
         el2_crash::cases(),
         el2_map::cases(),
         errata::cases(),

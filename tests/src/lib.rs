@@ -4,6 +4,7 @@
 //! ([`Machine`]) and the virtual machines on it ([`Vm`]), boots it ([`Scenario::boot`]) and converses with it
 //! ([`Board`]). Nothing here sleeps: every wait is for a condition, and has a limit.
 
+pub mod bench;
 mod board;
 mod code;
 mod console;

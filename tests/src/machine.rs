@@ -101,6 +101,15 @@ impl Machine {
         self
     }
 
+    /// Time is what instructions take: one of them, whatever it does, is a nanosecond and a tick of the counter. Two runs of the
+    /// same image take the same instructions, whatever the host does meanwhile.
+    pub fn counted(self) -> Self {
+        self.cpu("max,cntfrq=1000000000")
+            .option("-M", "dtb-randomness=off")
+            .option("-icount", "shift=0,sleep=off")
+            .option("-rtc", "base=2024-01-01,clock=vm")
+    }
+
     /// CPUs without EL2: the image is entered at EL1.
     pub fn without_el2(mut self) -> Self {
         self.at_el2 = false;

@@ -53,6 +53,13 @@ impl Vm {
             .property("bootargs", &format!("\"{arguments}\""))
     }
 
+    /// The guest that measures what its hypervisor costs. `arguments` is its command line: `bench=`, `rounds=`.
+    pub fn bench(cpus: u8, arguments: &str) -> Self {
+        Self::sized("bench", cpus, 16)
+            .payload("elf", "bench.elf")
+            .property("bootargs", &format!("\"{arguments}\""))
+    }
+
     /// The guest that is busy and checks its CPUs' state. `arguments` is its command line, see its `main.rs`.
     pub fn busy(cpus: u8, arguments: &str) -> Self {
         Self::sized("busy", cpus, 16)

@@ -57,7 +57,7 @@
     to_runtime 6, 10
     .endm
 
-    .section .text.vectors, "ax"
+    .section .text.timed, "ax"
     table   sgi_vectors_v2, irq_v2, 0
     table   sgi_vectors_v3, irq_v3, 0
     table   timer_vectors_v2, irq_v2, 1
@@ -66,7 +66,7 @@
 // x0: five doublewords for x8, x10, x11, x12 and x13; x1 and x2: operands of the cause; x3: GICC. IRQs are masked before and
 // afterwards. Clobbers x4 and x8 to x13.
     .macro  measured name, table, cause:vararg
-    .section .text, "ax"
+    .section .text.timed, "ax"
     .balign 4
     .global \name
 \name:

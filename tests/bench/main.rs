@@ -1,0 +1,44 @@
+//! `make bench`: measures all that `bench/budget.toml` names on both GICs, prints it, and writes it for programs. Fails where
+//! something is over its ceiling.
+
+use std::env;
+use std::fs;
+use std::path::Path;
+use std::process::ExitCode;
+
+use tests::bench::{self, Budget, Sizes};
+use tests::{Failure, Inputs, Outcome, Scenario};
+
+/// As many as the guest has room for.
+const ROUNDS: u32 = 10_000;
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(why) => {
+            eprintln!("bench: {why}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> Outcome {
+    let [output] = <[_; 1]>::try_from(env::args().skip(1).collect::<Vec<_>>())
+        .map_err(|_| Failure::Wrong("usage: bench FILE.json".to_owned()))?;
+    let inputs = Inputs::from_environment();
+    let budget = Budget::load()?;
+    let sizes = Sizes::read(&inputs.elf)?;
+    let mut rows = Vec::new();
+    for gic in [3, 2] {
+        let scenario = Scenario::new(&inputs, &env::temp_dir(), &format!("hanok-bench-{gic}"))?;
+        let measured = bench::measure(&scenario, gic, ROUNDS);
+        rows.extend(measured.map_err(|failure| Failure::Wrong(scenario.report(&failure)))?);
+        scenario.clean();
+    }
+    println!("Instructions, {ROUNDS} rounds each:\n\n{}\n{sizes}", bench::table(&budget, &rows));
+    let output = Path::new(&output);
+    fs::write(output, bench::json(&rows, &sizes))
+        .map_err(Failure::io(format!("write {}", output.display())))?;
+    println!("{} has all figures", output.display());
+    [3, 2].into_iter().try_for_each(|gic| budget.check(gic, &rows))
+}

@@ -1,0 +1,18 @@
+//! What Hanok costs stays within its budget: the short form of `make bench`.
+
+use tests::bench::{Budget, measure};
+
+use crate::case::{Case, GICS};
+
+/// As every round takes as long as the others, but for few, some hundred tell the same median as many thousands.
+const ROUNDS: u32 = 1000;
+
+pub fn cases() -> Vec<Case> {
+    let case = |gic| {
+        Case::new(format!("bench/gicv{gic}"), move |scenario| {
+            let rows = measure(scenario, gic, ROUNDS)?;
+            Budget::load()?.check(gic, &rows)
+        })
+    };
+    GICS.map(case).into()
+}

@@ -1,0 +1,126 @@
+//! What rows may come to: `bench/budget.toml`.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use serde::Deserialize;
+
+use super::Row;
+use crate::{Failure, Outcome};
+
+/// What is said of one row.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Limits {
+    /// What it is, for people.
+    pub about: String,
+    /// The most that its median should be, on GICv3.
+    pub must: Option<u64>,
+    /// What would be better.
+    pub stretch: Option<u64>,
+    /// The same for GICv2, where that has a target of its own.
+    pub must_gicv2: Option<u64>,
+    /// The most that its median may be on GICv2: more is an error.
+    ceiling_gicv2: u64,
+    /// And on GICv3.
+    ceiling_gicv3: u64,
+}
+
+impl Limits {
+    /// The most that the median may be.
+    pub fn ceiling(&self, gic: u8) -> u64 {
+        if gic == 2 { self.ceiling_gicv2 } else { self.ceiling_gicv3 }
+    }
+
+    /// The most that it should be, if there is a target.
+    pub fn must(&self, gic: u8) -> Option<u64> {
+        if gic == 2 { self.must_gicv2 } else { self.must }
+    }
+}
+
+/// All rows, by name.
+pub struct Budget(BTreeMap<String, Limits>);
+
+impl Budget {
+    /// The project's.
+    ///
+    /// # Errors
+    /// When the file can't be read, or something in it is wrong.
+    pub fn load() -> Outcome<Self> {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../bench/budget.toml");
+        let text = fs::read_to_string(&path).map_err(Failure::io(format!("read {}", path.display())))?;
+        Self::parse(&text).map_err(|error| Failure::Wrong(format!("{}: {error}", path.display())))
+    }
+
+    fn parse(text: &str) -> Result<Self, toml::de::Error> {
+        toml::from_str(text).map(Self)
+    }
+
+    /// What is said of a row.
+    pub fn row(&self, name: &str) -> Option<&Limits> {
+        self.0.get(name)
+    }
+
+    /// Fails unless each row has been measured on this GIC, and no median is over its ceiling; says all that are.
+    ///
+    /// # Errors
+    /// [`Failure::Wrong`].
+    pub fn check(&self, gic: u8, rows: &[Row]) -> Outcome {
+        let rows: Vec<&Row> = rows.iter().filter(|row| row.gic == gic).collect();
+        let missing = self.0.keys().filter(|name| !rows.iter().any(|row| row.row == **name));
+        let missing = missing.map(|name| format!("{name} was not measured on GICv{gic}"));
+        let over = rows.iter().filter_map(|Row { row, median, .. }| match self.row(row) {
+            None => Some(format!("{row} has no ceiling in bench/budget.toml")),
+            Some(limits) if *median <= limits.ceiling(gic) => None,
+            Some(limits) => Some(format!(
+                "{row} on GICv{gic} takes {median} instructions, its ceiling is {}",
+                limits.ceiling(gic)
+            )),
+        });
+        let wrong: Vec<String> = missing.chain(over).collect();
+        if wrong.is_empty() { Ok(()) } else { Err(Failure::Wrong(wrong.join("; "))) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TEXT: &str = "[a]\nabout = \"A\"\nmust = 90\nceiling-gicv2 = 200\nceiling-gicv3 = 100\n";
+
+    fn row(name: &str, gic: u8, median: u64) -> Row {
+        Row { system: "hanok", row: name.to_owned(), gic, rounds: 1, min: 0, median, p99: 999, max: 999 }
+    }
+
+    fn complaint(gic: u8, rows: &[Row]) -> String {
+        let budget = Budget::parse(TEXT).expect("it is sound");
+        budget.check(gic, rows).map_or_else(|failure| failure.to_string(), |()| String::new())
+    }
+
+    #[test]
+    fn a_median_may_come_up_to_its_ceiling() {
+        assert_eq!(complaint(3, &[row("a", 3, 100), row("a", 2, 201)]), "");
+        assert_eq!(
+            complaint(3, &[row("a", 3, 101)]),
+            "a on GICv3 takes 101 instructions, its ceiling is 100"
+        );
+        assert_eq!(
+            complaint(2, &[row("a", 2, 201)]),
+            "a on GICv2 takes 201 instructions, its ceiling is 200"
+        );
+    }
+
+    #[test]
+    fn rows_and_ceilings_are_the_same_ones() {
+        assert_eq!(complaint(3, &[row("a", 2, 1)]), "a was not measured on GICv3");
+        let new = complaint(2, &[row("a", 2, 1), row("b", 2, 1)]);
+        assert_eq!(new, "b has no ceiling in bench/budget.toml");
+    }
+
+    #[test]
+    fn the_project_s_budget_is_sound() {
+        Budget::load().expect("it is read");
+        assert!(Budget::parse(&TEXT.replace("must", "mist")).is_err());
+    }
+}

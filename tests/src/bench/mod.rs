@@ -1,0 +1,130 @@
+//! What Hanok costs, as `guests/bench` measures it, in instructions: the counter goes at 1 GHz, and QEMU counts an instruction as
+//! a nanosecond. The same image gives the same figures whatever the host is at.
+//!
+//! [`measure`] boots what is needed for all rows; [`Budget`] has what they may come to; [`Sizes`] are the image's and the
+//! sources'.
+
+mod budget;
+mod report;
+mod sizes;
+
+use regex_lite::Regex;
+use serde::Serialize;
+
+pub use budget::{Budget, Limits};
+pub use report::{json, table};
+pub use sizes::{CrateSize, Sizes};
+
+use crate::{Failure, Machine, Outcome, Scenario, Vm};
+
+/// What was measured of one thing, in instructions.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Row {
+    /// Whose figures these are.
+    pub system: &'static str,
+    /// What was measured, by the name that the guest gives it.
+    pub row: String,
+    /// The GIC's version.
+    pub gic: u8,
+    /// How often.
+    pub rounds: u64,
+    /// The least.
+    pub min: u64,
+    /// No more in half of the rounds.
+    pub median: u64,
+    /// No more in 99 of 100 rounds.
+    pub p99: u64,
+    /// The most.
+    pub max: u64,
+}
+
+/// A board that is booted for some of the rows.
+struct Setup {
+    cpus: u8,
+    vms: Vec<Vm>,
+}
+
+/// One board for each thing that the guest can be told to do.
+fn setups(rounds: u32) -> [Setup; 5] {
+    let guest = |cpus, what: &str| Vm::bench(cpus, &format!("bench={what} rounds={rounds}"));
+    let pair = |what: &str, shared: bool| {
+        let end = |name: &str| {
+            let vm = guest(1, what).named(name);
+            if shared { vm.weight(256) } else { vm }
+        };
+        vec![end("first"), end("second"), Vm::channel("link", ["first", "second"], 4)]
+    };
+    [
+        Setup { cpus: 1, vms: vec![guest(1, "exits")] },
+        Setup { cpus: 1, vms: vec![guest(2, "switch").weight(256)] },
+        Setup { cpus: 1, vms: pair("switch-vms", true) },
+        Setup { cpus: 2, vms: vec![guest(2, "ipi")] },
+        Setup { cpus: 2, vms: pair("doorbell", false) },
+    ]
+}
+
+/// All rows, with the GIC of this version.
+///
+/// # Errors
+/// When a guest doesn't come to its end, or says nothing of use.
+pub fn measure(scenario: &Scenario, gic: u8, rounds: u32) -> Outcome<Vec<Row>> {
+    let mut rows = Vec::new();
+    for Setup { cpus, vms } in setups(rounds) {
+        let machine = Machine::new(gic, cpus).counted().bundle(scenario.bundle(&vms)?);
+        let said = scenario.boot(&machine)?.expect_off()?;
+        let found = read(&said, gic)?;
+        if found.is_empty() {
+            return Err(Failure::Wrong("the guest has measured nothing".to_owned()));
+        }
+        rows.extend(found);
+    }
+    Ok(rows)
+}
+
+/// The rows in what the consoles of guests have said.
+fn read(said: &str, gic: u8) -> Outcome<Vec<Row>> {
+    const LINE: &str =
+        r"(?m)^(?:\[[a-z]+\] )?bench: (\S+) rounds=(\d+) min=(\d+) median=(\d+) p99=(\d+) max=(\d+)$";
+    let line = Regex::new(LINE).map_err(|error| Failure::Wrong(error.to_string()))?;
+    let rows = line.captures_iter(said).map(|found| {
+        let (_, [row, numbers @ ..]) = found.extract::<6>();
+        let numbers = numbers.map(|text| text.parse().map_err(|_| Failure::Wrong(format!("{row}: {text}?"))));
+        let [rounds, min, median, p99, max] = numbers;
+        Ok(Row {
+            system: "hanok",
+            row: row.to_owned(),
+            gic,
+            rounds: rounds?,
+            min: min?,
+            median: median?,
+            p99: p99?,
+            max: max?,
+        })
+    });
+    rows.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_are_found_among_other_lines() {
+        let said = "[    0.1] hanok: bench is off\n\
+                    bench: empty rounds=100 min=2 median=3 p99=4 max=5\n\
+                    [second] bench: doorbell rounds=1 min=6 median=7 p99=8 max=9\n\
+                    bench: done\n";
+        let rows = read(said, 3).expect("both are sound");
+        let row = |row: &str, [rounds, min, median, p99, max]: [u64; 5]| Row {
+            system: "hanok",
+            row: row.to_owned(),
+            gic: 3,
+            rounds,
+            min,
+            median,
+            p99,
+            max,
+        };
+        assert_eq!(rows, [row("empty", [100, 2, 3, 4, 5]), row("doorbell", [1, 6, 7, 8, 9])]);
+    }
+}

@@ -1,0 +1,86 @@
+//! What was measured, for people and for programs.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+
+use super::{Budget, CrateSize, Row, Sizes};
+
+/// A table in Markdown: a line for each row that was measured, with both GICs beside each other.
+pub fn table(budget: &Budget, rows: &[Row]) -> String {
+    let mut text = String::from(
+        "| | GICv3: median | min | p99 | max | must | stretch | | GICv2: median | min | p99 | max |\n\
+         |---|--:|--:|--:|--:|--:|--:|---|--:|--:|--:|--:|\n",
+    );
+    for v3 in rows.iter().filter(|row| row.gic == 3) {
+        let limits = budget.row(&v3.row);
+        let about = limits.map_or(v3.row.as_str(), |limits| limits.about.as_str());
+        let must = limits.and_then(|limits| limits.must(3));
+        let stretch = limits.and_then(|limits| limits.stretch);
+        let v2 = rows.iter().find(|row| row.gic == 2 && row.row == v3.row);
+        // Writing to a string can't fail.
+        let _ = writeln!(
+            text,
+            "| {about} | {} | {} | {} | {} | {} |",
+            figures(Some(v3)),
+            number(must),
+            number(stretch),
+            verdict(v3.median, must, stretch),
+            figures(v2)
+        );
+    }
+    text
+}
+
+fn figures(row: Option<&Row>) -> String {
+    let all = row.map_or([None; 4], |row| [row.median, row.min, row.p99, row.max].map(Some));
+    all.map(number).join(" | ")
+}
+
+fn number(number: Option<u64>) -> String {
+    number.map_or_else(String::new, |number| number.to_string())
+}
+
+/// How a median stands to its targets.
+fn verdict(median: u64, must: Option<u64>, stretch: Option<u64>) -> String {
+    match (must, stretch) {
+        (_, Some(stretch)) if median <= stretch => "stretch met".to_owned(),
+        (Some(must), _) if median <= must => "must met".to_owned(),
+        (Some(must), _) => format!("over must by {}", median - must),
+        (None, _) => String::new(),
+    }
+}
+
+/// All of it, for programs.
+pub fn json(rows: &[Row], sizes: &Sizes) -> String {
+    let all =
+        serde_json::json!({ "rows": rows, "image": BTreeMap::from(sizes.image()), "crates": sizes.crates });
+    format!("{all:#}\n")
+}
+
+/// Sizes, in Markdown.
+impl std::fmt::Display for Sizes {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        writeln!(f, "| image | KiB |\n|---|--:|")?;
+        for (part, bytes) in self.image() {
+            writeln!(f, "| {part} | {}.{} |", bytes >> 10, (bytes & 1023) * 10 / 1024)?;
+        }
+        writeln!(f, "\n| crate | lines of code | `unsafe` blocks |\n|---|--:|--:|")?;
+        for CrateSize { name, lines, unsafe_blocks } in &self.crates {
+            writeln!(f, "| {name} | {lines} | {unsafe_blocks} |")?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::verdict;
+
+    #[test]
+    fn a_median_is_held_against_both_targets() {
+        assert_eq!(verdict(80, Some(100), Some(80)), "stretch met");
+        assert_eq!(verdict(81, Some(100), Some(80)), "must met");
+        assert_eq!(verdict(101, Some(100), Some(80)), "over must by 1");
+        assert_eq!(verdict(101, None, None), "");
+    }
+}
