@@ -342,7 +342,7 @@ fn reports_follow_each_other(board: &mut Board) -> Outcome {
 /// What `top` says of two VMs that are always busy is in proportion to their weights, and of one that is paused is nothing.
 fn top(scenario: &Scenario, gic: u8) -> Outcome {
     let vms = [monitor(), busy("small", 100), busy("large", 300)];
-    let mut shell = Shell::boot(scenario, &Machine::new(gic, 1), &vms)?;
+    let mut shell = Shell::boot(scenario, &Machine::new(gic, 1).paced(), &vms)?;
     let picture = shell.top(3)?;
     let (small, large) = (picture.of("small.0", RUN)?, picture.of("large.0", RUN)?);
     let part = large / (small + large);

@@ -110,6 +110,11 @@ impl Machine {
             .option("-rtc", "base=2024-01-01,clock=vm")
     }
 
+    /// Time is what instructions take, 32 ns each, so that a host with much else to do makes nobody late.
+    pub fn paced(self) -> Self {
+        self.option("-icount", "shift=5,sleep=off")
+    }
+
     /// CPUs without EL2: the image is entered at EL1.
     pub fn without_el2(mut self) -> Self {
         self.at_el2 = false;
