@@ -18,6 +18,7 @@ use core::fmt;
 
 /// A syndrome register's value.
 #[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(transparent)]
 pub struct Esr(pub u64);
 
 /// Exception classes (ESR_ELx.EC) that EL2 takes from a guest or gives to one.
@@ -197,37 +198,63 @@ pub enum Fault {
     Other,
 }
 
-/// How a data abort accessed memory, where the syndrome says so (ISV).
+/// How a data abort accessed memory: a syndrome that says so (ISV).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Access {
-    /// Bytes: 1, 2, 4 or 8.
-    pub bytes: u8,
-    /// The loaded value is sign-extended.
-    pub sign_extend: bool,
-    /// The register has 64 bits; otherwise the upper half is cleared on a load.
-    pub sixty_four: bool,
-    /// The register's number; 31 is XZR.
-    pub register: u8,
-    /// A store.
-    pub write: bool,
-}
+pub struct Access(Esr);
 
 impl Access {
+    /// log2 of the bytes: 0 to 3 (SAS).
+    #[inline]
+    pub const fn size(self) -> u8 {
+        (self.0.0 >> 22) as u8 & 3
+    }
+
+    /// A store.
+    #[inline]
+    pub const fn is_write(self) -> bool {
+        Abort(self.0).is_write()
+    }
+
+    /// The register's number; 31 is XZR (SRT).
+    #[inline]
+    pub const fn register(self) -> u8 {
+        (self.0.0 >> 16) as u8 & 0x1f
+    }
+
+    /// The loaded value is sign-extended (SSE).
+    #[inline]
+    const fn sign_extends(self) -> bool {
+        self.0.0 & 1 << 21 != 0
+    }
+
+    /// The register has 64 bits; otherwise the upper half is cleared on a load (SF).
+    #[inline]
+    const fn is_64bit(self) -> bool {
+        self.0.0 & 1 << 15 != 0
+    }
+
+    /// The bits of a doubleword that the access doesn't have.
+    #[inline]
+    const fn unused(self) -> u32 {
+        64u32.wrapping_sub(8u32 << self.size()) & 63
+    }
+
     /// The value that a load puts into its register, from what the device gave: cut to the access's size, extended as
     /// the instruction says.
     #[inline]
     pub const fn extend(self, value: u64) -> u64 {
-        let unused = 64u32.wrapping_sub((self.bytes as u32).wrapping_mul(8)) & 63;
-        let shifted = value << unused;
-        let value = if self.sign_extend { ((shifted as i64) >> unused) as u64 } else { shifted >> unused };
-        if self.sixty_four { value } else { value & 0xffff_ffff }
+        if !self.sign_extends() {
+            // That of the 32-bit register is clear anyway: no more than its size comes with it.
+            return self.truncate(value);
+        }
+        let value = ((value << self.unused()) as i64 >> self.unused()) as u64;
+        if self.is_64bit() { value } else { value & 0xffff_ffff }
     }
 
-    /// The part of a register's value that a store of this size carries.
+    /// The part of a value that an access of this size carries.
     #[inline]
     pub const fn truncate(self, value: u64) -> u64 {
-        let unused = 64u32.wrapping_sub((self.bytes as u32).wrapping_mul(8)) & 63;
-        value << unused >> unused
+        value << self.unused() >> self.unused()
     }
 }
 
@@ -286,20 +313,23 @@ impl Abort {
         }
     }
 
+    /// Whether a device could be meant: a load or store that the syndrome describes (ISV), of an address that stage 2 doesn't
+    /// translate, which HPFAR_EL2 holds.
+    #[inline]
+    pub const fn may_be_emulated(self) -> bool {
+        const ISV: u64 = 1 << 24;
+        const CM: u64 = 1 << 8;
+        const S1PTW: u64 = 1 << 7;
+        // The status without the level.
+        const FAULT: u64 = 0x3c;
+        const TRANSLATION: u64 = 0x04;
+        self.0.0 & (ISV | CM | S1PTW | FAULT) == ISV | TRANSLATION
+    }
+
     /// The access, where the syndrome describes it (ISV); `None` for pairs, writeback, SIMD and the like.
     #[inline]
     pub const fn access(self) -> Option<Access> {
-        let esr = self.0.0;
-        if esr & 1 << 24 == 0 {
-            return None;
-        }
-        Some(Access {
-            bytes: 1 << (esr >> 22 & 3),
-            sign_extend: esr & 1 << 21 != 0,
-            register: (esr >> 16 & 0x1f) as u8,
-            sixty_four: esr & 1 << 15 != 0,
-            write: self.is_write(),
-        })
+        if self.0.0 & 1 << 24 == 0 { None } else { Some(Access(self.0)) }
     }
 }
 
@@ -375,25 +405,27 @@ mod tests {
         Abort(Esr(0x24 << 26 | 1 << 25 | iss))
     }
 
+    fn access(iss: u64) -> Access {
+        data_abort(1 << 24 | iss | 0x07).access().unwrap()
+    }
+
     #[test]
     fn a_byte_load_with_sign_is_extended_to_its_register() {
-        let access = data_abort(1 << 24 | 1 << 21 | 5 << 16 | 0x07).access().unwrap();
-        assert_eq!(
-            access,
-            Access { bytes: 1, sign_extend: true, sixty_four: false, register: 5, write: false }
-        );
-        assert_eq!(access.extend(0x1234_5680), 0xffff_ff80);
-        let wide = Access { sixty_four: true, ..access };
-        assert_eq!(wide.extend(0x80), 0xffff_ffff_ffff_ff80);
-        let unsigned = Access { sign_extend: false, ..access };
-        assert_eq!(unsigned.extend(0xabcd), 0xcd);
+        const SIGN: u64 = 1 << 21;
+        const WIDE: u64 = 1 << 15;
+        let byte = access(SIGN | 5 << 16);
+        assert_eq!((byte.size(), byte.register(), byte.is_write()), (0, 5, false));
+        assert_eq!(byte.extend(0x1234_5680), 0xffff_ff80);
+        assert_eq!(access(SIGN | WIDE).extend(0x80), 0xffff_ffff_ffff_ff80);
+        assert_eq!(access(0).extend(0xabcd), 0xcd);
     }
 
     #[test]
     fn every_size_is_cut_to_itself() {
         let value = 0x8877_6655_4433_2211;
-        for (bytes, expected) in [(1, 0x11), (2, 0x2211), (4, 0x4433_2211), (8, value)] {
-            let access = Access { bytes, sign_extend: false, sixty_four: true, register: 0, write: true };
+        for (size, expected) in [(0, 0x11), (1, 0x2211), (2, 0x4433_2211), (3, value)] {
+            let access = access(size << 22 | 1 << 15 | 1 << 6);
+            assert!(access.is_write());
             assert_eq!(access.truncate(value), expected);
             assert_eq!(access.extend(value), expected);
         }
@@ -402,6 +434,20 @@ mod tests {
     #[test]
     fn without_isv_there_is_no_access() {
         assert_eq!(data_abort(0x07).access(), None);
+    }
+
+    /// Of all syndromes, those that say what is needed: nothing is cached or walked, and nothing but a translation is missing.
+    #[test]
+    fn devices_are_where_stage_2_has_nothing() {
+        for iss in (0..1 << 11).flat_map(|low| [low, low | 1 << 24]) {
+            let abort = data_abort(iss);
+            let may = abort.access().is_some()
+                && abort.fault() == Fault::Translation
+                && !abort.on_table_walk()
+                && !abort.is_cache_maintenance();
+            assert_eq!(abort.may_be_emulated(), may, "{iss:#x}");
+            assert!(!may || abort.hpfar_is_valid());
+        }
     }
 
     #[test]

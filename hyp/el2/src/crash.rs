@@ -7,12 +7,18 @@ use core::sync::atomic::{AtomicBool, Ordering};
 
 use aarch64_cpu::registers::{ELR_EL2, ESR_EL2, FAR_EL2, SPSR_EL2};
 use tock_registers::interfaces::Readable;
-use vmm::esr::Esr;
+use vmm::esr::{Esr, ec};
 
 use crate::percpu::{self, request, this_cpu};
 use crate::{console, image};
 
-global_asm!(include_str!("vectors.s"));
+global_asm!(
+    include_str!("vectors.s"),
+    data_abort = const ec::DATA_ABORT_LOWER,
+    system_register = const ec::SYSREG,
+    hvc = const ec::HVC64,
+    smc = const ec::SMC64,
+);
 
 /// The registers at an exception of EL2's own, as `vectors.s` leaves them.
 #[repr(C)]

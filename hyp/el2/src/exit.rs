@@ -2,17 +2,20 @@
 //!
 //! Nothing here loops over what a guest can make large, allocates, or can fail: an access that isn't allowed is
 //! answered as hardware would answer it.
+//!
+//! `vectors.s` comes here by exception class. What a handler has to do often is in the handler itself; for the rest it goes
+//! to a function of its own as its last step, so that the short way saves no registers for the long one.
 
 use aarch64_cpu::registers::*;
 use abi::record;
 use platform::power::psci;
 use tock_registers::interfaces::{Readable, Writeable};
-use vgic::{Kicks, VcpuId, Width};
-use vmm::devices::Device;
+use vgic::{Hardware, Kicks, Read, SgiRegister, VcpuId, Vgic, Width};
+use vmm::devices::{Device, Hit};
 use vmm::esr::{Abort, Access, Esr, Fault, SysregAccess, ec};
 use vmm::inject::{Exception, Interrupted};
 use vmm::layout::Ipa;
-use vmm::smccc::{self, Answer, StolenTime};
+use vmm::smccc::{self, Answer, Call, StolenTime};
 use vmm::step;
 use vmm::sysreg::{Action, Identity, PhysicalTimer, StageOne};
 
@@ -21,8 +24,7 @@ use crate::percpu::own;
 use crate::sysreg::{read_sysreg, write_sysreg};
 use crate::trace::Reason;
 use crate::vcpu::Vcpu;
-use crate::vm::Vm;
-use crate::{calls, cpu, interrupts, run, timer};
+use crate::{calls, cpu, gic, interrupts, run, timer};
 
 /// A guest's general-purpose registers, as `vectors.s` saves them on EL2's stack.
 #[derive(Clone, Debug, Default)]
@@ -35,16 +37,13 @@ impl Frame {
     /// Xn; n = 31 is XZR.
     #[inline]
     pub fn get(&self, n: u8) -> u64 {
-        match n & 31 {
-            31 => 0,
-            n => self.x.get(usize::from(n)).copied().unwrap_or(0),
-        }
+        // An exit leaves 0 in the last slot.
+        self.x.get(usize::from(n & 31)).copied().unwrap_or(0)
     }
 
-    /// Sets Xn; n = 31 is XZR and has no effect.
+    /// Sets Xn; n = 31 is XZR, and no register. No value is asked for behind that.
     #[inline]
     pub fn set(&mut self, n: u8, value: u64) {
-        // The last slot of the frame is nobody's.
         if let Some(register) = self.x.get_mut(usize::from(n & 31)) {
             *register = value;
         }
@@ -73,26 +72,34 @@ fn skip() {
     }
 }
 
-#[unsafe(no_mangle)]
-extern "C" fn handle_sync(frame: &mut Frame) {
-    let esr = Esr(ESR_EL2.get());
-    let Some(vcpu) = own().vcpu.get() else { return };
+/// Who exits, noted in its trace. There is always one, as only vCPUs exit.
+#[inline(always)]
+fn exits(esr: Esr) -> Option<&'static Vcpu> {
+    let vcpu = own().vcpu.get()?;
     vcpu.trace.exit(esr.0, ELR_EL2.get());
+    Some(vcpu)
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn handle_hvc(frame: &mut Frame, esr: Esr) {
+    let Some(vcpu) = exits(esr) else { return };
+    vcpu.trace.count(Reason::Hvc);
+    call(vcpu, frame, esr);
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn handle_smc(frame: &mut Frame, esr: Esr) {
+    let Some(vcpu) = exits(esr) else { return };
+    vcpu.trace.count(Reason::Smc);
+    skip();
+    call(vcpu, frame, esr);
+}
+
+/// All that isn't common enough for a handler of its own.
+#[unsafe(no_mangle)]
+extern "C" fn handle_other(frame: &mut Frame, esr: Esr) {
+    let Some(vcpu) = exits(esr) else { return };
     match esr.class() {
-        ec::HVC64 => {
-            vcpu.trace.count(Reason::Hvc);
-            call(vcpu, frame, esr);
-        }
-        ec::SMC64 => {
-            vcpu.trace.count(Reason::Smc);
-            skip();
-            call(vcpu, frame, esr);
-        }
-        ec::SYSREG => {
-            vcpu.trace.count(Reason::Sysreg);
-            system_register(vcpu, frame, esr);
-        }
-        ec::DATA_ABORT_LOWER => data_abort(vcpu, frame, Abort(esr)),
         ec::INSTRUCTION_ABORT_LOWER => {
             vcpu.trace.count(Reason::Abort);
             instruction_abort(vcpu, Abort(esr));
@@ -110,12 +117,19 @@ extern "C" fn handle_sync(frame: &mut Frame) {
 }
 
 #[unsafe(no_mangle)]
-extern "C" fn handle_irq(frame: &mut Frame) {
-    if let Some(vcpu) = own().vcpu.get() {
+extern "C" fn handle_irq() {
+    let own = own();
+    let vcpu = own.vcpu.get();
+    if let Some(vcpu) = vcpu {
         vcpu.trace.exit(0, ELR_EL2.get());
         vcpu.trace.count(Reason::Interrupt);
     }
-    interrupts::take();
+    interrupts::take(own, vcpu);
+}
+
+/// After an interrupt: somebody else may be to run now.
+#[unsafe(no_mangle)]
+extern "C" fn go_on(frame: &mut Frame) {
     run::go_on(frame);
 }
 
@@ -156,14 +170,32 @@ fn inject(exception: Exception) {
     SPSR_EL2.set(entry.pstate);
 }
 
-#[inline]
+#[inline(always)]
 fn call(vcpu: &'static Vcpu, frame: &mut Frame, esr: Esr) {
-    if esr.immediate() != 0 {
-        // SMCCC 2.9: the immediate is zero; other values are nobody's here.
-        frame.set(0, smccc::UNKNOWN);
-        return;
+    // SMCCC 2.9: the immediate is zero; other values are nobody's here.
+    let call = if esr.immediate() == 0 { Call::named(frame.get(0)) } else { None };
+    let Some(call) = call else { return frame.set(0, smccc::UNKNOWN) };
+    match call.constant() {
+        Some(value) => frame.set(0, value),
+        None => answer(vcpu, frame, call),
     }
-    match smccc::call(frame.arguments(), &own().mitigations.get()) {
+}
+
+/// A call whose answer has to be found.
+#[inline(never)]
+fn answer(vcpu: &'static Vcpu, frame: &mut Frame, call: Call) {
+    if !call.is_request() {
+        return answer_standard(vcpu, frame, call);
+    }
+    match call.request(frame.arguments()) {
+        Ok(request) => calls::answer(vcpu, frame, request),
+        Err(code) => frame.set(0, code as u64),
+    }
+}
+
+#[inline(never)]
+fn answer_standard(vcpu: &'static Vcpu, frame: &mut Frame, call: Call) {
+    match call.answer(frame.arguments(), &own().mitigations.get()) {
         Answer::Return(value) => frame.set(0, value),
         Answer::Return4(values) => {
             for (n, value) in (0..).zip(values) {
@@ -175,7 +207,6 @@ fn call(vcpu: &'static Vcpu, frame: &mut Frame, esr: Esr) {
             frame.set(0, 0);
         }
         Answer::Power(request) => run::power(vcpu, frame, request),
-        Answer::Own(request) => calls::answer(vcpu, frame, request),
         Answer::StolenTime(question) => {
             let answer = match (vcpu.vm.share, question) {
                 (None, _) => smccc::UNKNOWN,
@@ -195,19 +226,31 @@ fn mitigation_of(mitigation: smccc::Mitigation) -> psci::Mitigation {
     }
 }
 
-#[inline]
-fn system_register(vcpu: &'static Vcpu, frame: &mut Frame, esr: Esr) {
+#[unsafe(no_mangle)]
+extern "C" fn handle_system_register(frame: &mut Frame, esr: Esr) {
+    let Some(vcpu) = exits(esr) else { return };
+    vcpu.trace.count(Reason::Sysreg);
     let access = SysregAccess::decode(esr);
+    match vmm::sysreg::common_action(access.register, access.read) {
+        Some(Action::IdRegister(index)) => {
+            frame.set(access.rt, vcpu.vm.ids.get(index));
+            skip();
+        }
+        Some(Action::Sgi(register)) => {
+            let value = frame.get(access.rt);
+            send_sgi(vcpu, value, register);
+        }
+        _ => other_register(vcpu, frame, access),
+    }
+}
+
+#[inline(never)]
+fn other_register(vcpu: &'static Vcpu, frame: &mut Frame, access: SysregAccess) {
     let value = match vmm::sysreg::action(access.register, access.read) {
-        Action::IdRegister(index) => vcpu.vm.ids.get(index),
         Action::Identity(Identity::Revidr) => read_sysreg!("REVIDR_EL1"),
         Action::Identity(Identity::Aidr) => read_sysreg!("AIDR_EL1"),
         Action::Constant(value) => value,
         Action::Ignored => return skip(),
-        Action::Sgi(register) => {
-            send_sgi(vcpu, frame.get(access.rt), register);
-            return skip();
-        }
         Action::StageOne(register) => return write_stage_one(vcpu, register, frame.get(access.rt)),
         Action::SetWay => return set_way(vcpu),
         Action::Deactivate => {
@@ -225,7 +268,10 @@ fn system_register(vcpu: &'static Vcpu, frame: &mut Frame, esr: Esr) {
             }
         },
         Action::Debug if vcpu.open_breakpoints() => return,
-        Action::Debug | Action::Undefined => return inject(Exception::Undefined),
+        // ID registers and SGIs are seen to already.
+        Action::IdRegister(_) | Action::Sgi(_) | Action::Debug | Action::Undefined => {
+            return inject(Exception::Undefined);
+        }
     };
     frame.set(access.rt, value);
     skip();
@@ -251,7 +297,20 @@ fn write_timer(register: PhysicalTimer, value: u64) {
     }
 }
 
-fn send_sgi(vcpu: &'static Vcpu, value: u64, register: vgic::SgiRegister) {
+/// A GICv3's SGI; on GICv2 nothing comes of it.
+#[inline(never)]
+fn send_sgi(vcpu: &'static Vcpu, value: u64, register: SgiRegister) {
+    skip();
+    if let Some(gic::Hardware::V3(mut hardware)) = gic::hardware()
+        && !vcpu.vm.vgic.lock().send_again_v3(vcpu.id, value, register, &mut hardware)
+    {
+        send_sgis(vcpu, value, register);
+    }
+}
+
+/// The same, where it isn't the common case.
+#[inline(never)]
+fn send_sgis(vcpu: &'static Vcpu, value: u64, register: SgiRegister) {
     let kicks = with_hardware!(|hardware| {
         let mut vgic = vcpu.vm.vgic.lock();
         let kicks = vgic.send_sgi_v3(vcpu.id, value, register);
@@ -305,19 +364,30 @@ fn write_stage_one(vcpu: &'static Vcpu, register: StageOne, value: u64) {
     skip();
 }
 
-#[inline]
-fn data_abort(vcpu: &'static Vcpu, frame: &mut Frame, abort: Abort) {
-    if abort.hpfar_is_valid()
-        && !abort.on_table_walk()
-        && !abort.is_cache_maintenance()
+#[unsafe(no_mangle)]
+extern "C" fn handle_data_abort(frame: &mut Frame, esr: Esr) {
+    let Some(vcpu) = exits(esr) else { return };
+    let abort = Abort(esr);
+    if abort.may_be_emulated()
         && let Some(access) = abort.access()
         // What a 32-bit program's access is to be stepped over by isn't said; it has no business with devices.
         && SPSR_EL2.get() & step::PSTATE_AARCH32 == 0
-        && let Some(hit) = vcpu.vm.mmio.find(faulting_ipa())
+        && let Some(Hit { device, offset }) = vcpu.vm.mmio.find(faulting_ipa())
     {
         vcpu.trace.count(Reason::Mmio);
-        return mmio(vcpu, frame, hit.device, hit.offset, access);
+        return match device {
+            Device::Gicd if access.is_write() => distributor_write(vcpu, frame, offset, access),
+            Device::Gicd => distributor_read(vcpu, frame, offset, access),
+            Device::Gicr => redistributor(vcpu, frame, offset, access),
+            Device::Uart => uart(vcpu, frame, offset, access),
+            Device::Rtc => rtc(vcpu, frame, offset, access),
+        };
     }
+    memory_fault(vcpu, abort);
+}
+
+#[inline(never)]
+fn memory_fault(vcpu: &'static Vcpu, abort: Abort) {
     vcpu.trace.count(Reason::Abort);
     // WnR is set for cache maintenance too, which needs what a store needs where it may drop what was written.
     let access = if abort.is_write() { stage2::Access::Write } else { stage2::Access::Read };
@@ -384,82 +454,127 @@ fn instruction_abort(vcpu: &'static Vcpu, abort: Abort) {
     });
 }
 
-/// Bytes of a vCPU's redistributor in the guest's map.
-const REDISTRIBUTOR_SHIFT: u32 = 17;
-
+/// The guest's load is done: what it reads.
 #[inline]
-fn mmio(vcpu: &'static Vcpu, frame: &mut Frame, device: Device, offset: u32, access: Access) {
-    let value = access.truncate(frame.get(access.register));
-    match device {
-        Device::Gicd | Device::Gicr => return gic_access(vcpu, frame, device, offset, access, value),
-        // The devices behind a 32-bit bus: a doubleword access reaches the one register.
-        Device::Uart => {
-            if access.write {
-                vcpu.vm.uart_write(offset, value as u32);
-            } else {
-                let value = vcpu.vm.uart_read(offset);
-                frame.set(access.register, access.extend(u64::from(value)));
-            }
-        }
-        Device::Rtc => {
-            let now = timer::now();
-            if access.write {
-                vcpu.vm.rtc_write(offset, value as u32, now);
-            } else {
-                let value = vcpu.vm.rtc_read(offset, now);
-                frame.set(access.register, access.extend(u64::from(value)));
-            }
-        }
-    }
+fn give(frame: &mut Frame, access: Access, value: u64) {
+    frame.set(access.register(), access.extend(value));
     skip();
 }
 
+/// What the guest's store writes.
 #[inline]
-fn gic_access(
-    vcpu: &'static Vcpu,
-    frame: &mut Frame,
-    device: Device,
-    offset: u32,
-    access: Access,
-    value: u64,
-) {
-    let width = match access.bytes {
-        1 => Width::Byte,
-        2 => Width::Half,
-        4 => Width::Word,
-        _ => Width::Double,
-    };
-    let vm: &Vm = vcpu.vm;
-    let (mut read, mut kicks) = (Some(0), Kicks::NONE);
-    let redistributor = VcpuId((offset >> REDISTRIBUTOR_SHIFT) as u8);
-    let within = u64::from(offset & ((1 << REDISTRIBUTOR_SHIFT) - 1));
-    with_hardware!(|hardware| {
-        let mut vgic = vm.vgic.lock();
-        match (device, access.write) {
-            (Device::Gicd, true) => {
-                kicks = vgic.distributor_write(vcpu.id, u64::from(offset), width, value, &mut hardware);
-            }
-            (Device::Gicd, false) => {
-                let answer = vgic.distributor_read(vcpu.id, u64::from(offset), width, &mut hardware);
-                (read, kicks) = (answer.value, answer.kicks);
-            }
-            (_, true) => {
-                kicks = vgic.redistributor_write(redistributor, vcpu.id, within, width, value, &mut hardware);
-            }
-            (_, false) => {
-                let answer = vgic.redistributor_read(redistributor, vcpu.id, within, width, &mut hardware);
-                (read, kicks) = (answer.value, answer.kicks);
-            }
-        }
-        if !kicks.is_empty() {
-            kicks = kicks.without(vcpu.id) | vgic.sync(vcpu.id, &mut hardware);
-        }
-    });
-    vm.kick(kicks);
-    // `None`: another CPU has to look first, and the guest's load is executed again.
-    let Some(read) = read else { return };
-    if !access.write {
-        frame.set(access.register, access.extend(read));
+fn stored(frame: &Frame, access: Access) -> u64 {
+    access.truncate(frame.get(access.register()))
+}
+
+// The devices behind a 32-bit bus: a doubleword access reaches the one register.
+
+#[inline(never)]
+fn uart(vcpu: &'static Vcpu, frame: &mut Frame, offset: u32, access: Access) {
+    if access.is_write() {
+        vcpu.vm.uart_write(offset, stored(frame, access) as u32);
+        skip();
+    } else {
+        let value = vcpu.vm.uart_read(offset);
+        give(frame, access, value.into());
     }
+}
+
+#[inline(never)]
+fn rtc(vcpu: &'static Vcpu, frame: &mut Frame, offset: u32, access: Access) {
+    let now = timer::now();
+    if access.is_write() {
+        vcpu.vm.rtc_write(offset, stored(frame, access) as u32, now);
+        skip();
+    } else {
+        let value = vcpu.vm.rtc_read(offset, now);
+        give(frame, access, value.into());
+    }
+}
+
+fn width(access: Access) -> Width {
+    match access.size() {
+        0 => Width::Byte,
+        1 => Width::Half,
+        2 => Width::Word,
+        _ => Width::Double,
+    }
+}
+
+#[inline(never)]
+fn distributor_read(vcpu: &'static Vcpu, frame: &mut Frame, offset: u32, access: Access) {
+    let value = vcpu.vm.vgic.lock().peek_distributor(offset.into(), width(access));
+    match value {
+        Some(value) => give(frame, access, value),
+        None => whole_distributor_read(vcpu, frame, offset, access),
+    }
+}
+
+#[inline(never)]
+fn whole_distributor_read(vcpu: &'static Vcpu, frame: &mut Frame, offset: u32, access: Access) {
+    let read = with_hardware!(|hardware| {
+        let mut vgic = vcpu.vm.vgic.lock();
+        let read = vgic.distributor_read(vcpu.id, offset.into(), width(access), &mut hardware);
+        settle(vcpu, &mut vgic, read, &mut hardware)
+    });
+    gic_has_read(vcpu, frame, access, read);
+}
+
+#[inline(never)]
+fn distributor_write(vcpu: &'static Vcpu, frame: &mut Frame, offset: u32, access: Access) {
+    let value = stored(frame, access);
+    let kicks = with_hardware!(|hardware| {
+        let mut vgic = vcpu.vm.vgic.lock();
+        let kicks = vgic.distributor_write(vcpu.id, offset.into(), width(access), value, &mut hardware);
+        settle(vcpu, &mut vgic, Read { value: None, kicks }, &mut hardware).kicks
+    });
     skip();
+    vcpu.vm.kick(kicks.unwrap_or(Kicks::NONE));
+}
+
+/// Bytes of a vCPU's redistributor in the guest's map.
+const REDISTRIBUTOR_SHIFT: u32 = 17;
+
+#[inline(never)]
+fn redistributor(vcpu: &'static Vcpu, frame: &mut Frame, offset: u32, access: Access) {
+    let whose = VcpuId((offset >> REDISTRIBUTOR_SHIFT) as u8);
+    let offset = u64::from(offset & ((1 << REDISTRIBUTOR_SHIFT) - 1));
+    let value = stored(frame, access);
+    let read = with_hardware!(|hardware| {
+        let mut vgic = vcpu.vm.vgic.lock();
+        let width = width(access);
+        let read = if access.is_write() {
+            let kicks = vgic.redistributor_write(whose, vcpu.id, offset, width, value, &mut hardware);
+            Read { value: None, kicks }
+        } else {
+            vgic.redistributor_read(whose, vcpu.id, offset, width, &mut hardware)
+        };
+        settle(vcpu, &mut vgic, read, &mut hardware)
+    });
+    if access.is_write() {
+        skip();
+        vcpu.vm.kick(read.map_or(Kicks::NONE, |read| read.kicks));
+    } else {
+        gic_has_read(vcpu, frame, access, read);
+    }
+}
+
+/// What an access to the interrupt controller asks of the vCPU itself is done at once.
+#[inline]
+fn settle(vcpu: &Vcpu, vgic: &mut Vgic, access: Read, hardware: &mut impl Hardware) -> Read {
+    let mut kicks = access.kicks;
+    if !kicks.is_empty() {
+        kicks = kicks.without(vcpu.id) | vgic.sync(vcpu.id, hardware);
+    }
+    Read { kicks, ..access }
+}
+
+#[inline]
+fn gic_has_read(vcpu: &'static Vcpu, frame: &mut Frame, access: Access, read: Option<Read>) {
+    let Read { value, kicks } = read.unwrap_or(Read { value: Some(0), kicks: Kicks::NONE });
+    vcpu.vm.kick(kicks);
+    // `None`: another CPU has to look first, and the guest's load is executed again.
+    if let Some(value) = value {
+        give(frame, access, value);
+    }
 }

@@ -1,7 +1,7 @@
 //! The board's interrupt controller: set up, EL2's own interrupts, and the list registers and physical lines as the
 //! `vgic` crate wants them.
 //!
-//! GICv2 and GICv3 differ in how everything is reached, so there is one [`CpuGic`] with two kinds, matched where it is
+//! GICv2 and GICv3 differ in how everything is reached, so there is one [`CpuGic`] with two kinds of interface, matched where it is
 //! used; code that runs on most exits matches once and is compiled for each.
 
 use core::cell::Cell;
@@ -60,10 +60,14 @@ static CONTROLLER: Once<Controller> = Once::new();
 
 /// The interrupt controller as the CPU that runs sees it.
 #[derive(Clone, Copy)]
-pub enum CpuGic {
-    /// GICv2.
+pub struct CpuGic {
+    interface: Interface,
+    controller: &'static Controller,
+}
+
+#[derive(Clone, Copy)]
+enum Interface {
     V2(v2::Interface),
-    /// GICv3.
     V3(v3::Interface),
 }
 
@@ -119,7 +123,7 @@ pub fn init(board: &Board<'_>) -> Result<(), GicError> {
 pub fn init_cpu() -> Result<(), &'static str> {
     let Some(controller) = CONTROLLER.get() else { return Err("there is no interrupt controller") };
     let cpu = this_cpu();
-    let gic = match (&controller.board, &controller.distributor) {
+    let interface = match (&controller.board, &controller.distributor) {
         (Gic::V2 { gicc, gich, .. }, Distributor::V2(distributor)) => {
             distributor.init_private();
             if let Some(target) = controller.targets.get(cpu.index) {
@@ -127,7 +131,7 @@ pub fn init_cpu() -> Result<(), &'static str> {
             }
             let (gicc, gich) = (gicc.start.as_u64() as usize, gich.start.as_u64() as usize);
             // SAFETY: the tree says that a GICv2's interfaces are there, and EL2 maps them as device memory for ever.
-            CpuGic::V2(unsafe { v2::Interface::init(gicc, gich) })
+            Interface::V2(unsafe { v2::Interface::init(gicc, gich) })
         }
         (Gic::V3 { redistributors, stride, .. }, _) => {
             // SAFETY: the tree says that these are redistributors, and EL2 maps them as device memory for ever.
@@ -139,20 +143,15 @@ pub fn init_cpu() -> Result<(), &'static str> {
             let Some(interface) = v3::Interface::init() else {
                 return Err("firmware keeps the GIC's system registers off (ICC_SRE_EL2.SRE)");
             };
-            CpuGic::V3(interface)
+            Interface::V3(interface)
         }
         _ => return Err("the interrupt controller is not what the device tree says"),
     };
-    own().gic.set(Some(gic));
+    own().gic.get_or_init(|| CpuGic { interface, controller });
     for intid in [KICK, controller.lines.maintenance, controller.lines.timer.hypervisor] {
         controller.set_enabled(cpu.index, intid, true);
     }
     Ok(())
-}
-
-/// EL2's interrupts and the timers'.
-pub fn lines() -> Option<&'static Lines> {
-    CONTROLLER.get().map(|controller| &controller.lines)
 }
 
 /// The architecture version, which guests see too.
@@ -198,7 +197,7 @@ pub fn kick(target: &PerCpu) {
     let Some(controller) = CONTROLLER.get() else { return };
     // What the kick is about must be seen by the CPU that takes it.
     aarch64_cpu::asm::barrier::dsb(aarch64_cpu::asm::barrier::ISHST);
-    match (&controller.distributor, own().gic.get()) {
+    match (&controller.distributor, own().gic.get().map(|gic| gic.interface)) {
         (Distributor::V2(distributor), _) if core::ptr::eq(target, this_cpu()) => {
             distributor.send_sgi_to_self(KICK);
         }
@@ -206,7 +205,7 @@ pub fn kick(target: &PerCpu) {
             let mask = controller.targets.get(target.index).map_or(0, |mask| mask.load(Ordering::Relaxed));
             distributor.send_sgi(mask, KICK);
         }
-        (Distributor::V3(_), Some(CpuGic::V3(interface))) => interface.send_sgi(target.mpidr, KICK),
+        (Distributor::V3(_), Some(Interface::V3(interface))) => interface.send_sgi(target.mpidr, KICK),
         _ => {}
     }
 }
@@ -288,44 +287,63 @@ impl Controller {
 }
 
 impl CpuGic {
+    /// EL2's interrupts and the timers'.
+    #[inline]
+    pub fn lines(&self) -> &'static Lines {
+        &self.controller.lines
+    }
+
+    /// The same for the vGIC.
+    #[inline]
+    pub fn hardware(&self) -> Hardware {
+        match self.interface {
+            Interface::V2(interface) => Hardware::V2(HardwareV2(interface, self.controller)),
+            Interface::V3(interface) => Hardware::V3(HardwareV3(interface, self.controller)),
+        }
+    }
+
     /// Acknowledges the highest pending interrupt.
     #[inline]
     pub fn acknowledge(&self) -> Acknowledged {
-        let token = match self {
-            Self::V2(interface) => interface.acknowledge(),
-            Self::V3(interface) => interface.acknowledge(),
-        };
-        let intid = if matches!(self, Self::V2(_)) { token & 0x3ff } else { token };
-        Acknowledged { intid, token }
+        match &self.interface {
+            Interface::V2(interface) => {
+                let token = interface.acknowledge();
+                Acknowledged { intid: token & 0x3ff, token }
+            }
+            Interface::V3(interface) => {
+                let token = interface.acknowledge();
+                Acknowledged { intid: token, token }
+            }
+        }
     }
 
     /// Ends its priority; it stays active.
     #[inline]
     pub fn drop_priority(&self, interrupt: Acknowledged) {
-        match self {
-            Self::V2(interface) => interface.drop_priority(interrupt.token),
-            Self::V3(interface) => interface.drop_priority(interrupt.token),
+        match &self.interface {
+            Interface::V2(interface) => interface.drop_priority(interrupt.token),
+            Interface::V3(interface) => interface.drop_priority(interrupt.token),
         }
     }
 
     /// Deactivates it.
     #[inline]
     pub fn deactivate(&self, interrupt: Acknowledged) {
-        match self {
-            Self::V2(interface) => interface.deactivate(interrupt.token),
-            Self::V3(interface) => interface.deactivate(interrupt.token),
+        match &self.interface {
+            Interface::V2(interface) => interface.deactivate(interrupt.token),
+            Interface::V3(interface) => interface.deactivate(interrupt.token),
         }
     }
 
     /// Gives the guest the virtual CPU interface that it had, or one as after reset, and turns it on.
-    pub fn load_virtual(&mut self, state: &VirtualInterface) {
-        match self {
-            Self::V2(interface) => {
+    pub fn load_virtual(&self, state: &VirtualInterface) {
+        match self.interface {
+            Interface::V2(mut interface) => {
                 interface.set_vmcr(state.vmcr as u32);
                 interface.set_active_priorities(state.active_priorities[0][0] as u32);
                 interface.set_control(HCR_EN);
             }
-            Self::V3(interface) => {
+            Interface::V3(mut interface) => {
                 interface.set_vmcr(state.vmcr);
                 interface.set_active_priorities(state.active_priorities);
                 interface.set_control(HCR_EN);
@@ -336,16 +354,16 @@ impl CpuGic {
     }
 
     /// Turns the virtual CPU interface off; what it was is returned.
-    pub fn save_virtual(&mut self) -> VirtualInterface {
-        match self {
-            Self::V2(interface) => {
+    pub fn save_virtual(&self) -> VirtualInterface {
+        match self.interface {
+            Interface::V2(mut interface) => {
                 interface.set_control(0);
                 VirtualInterface {
                     vmcr: u64::from(interface.vmcr()),
                     active_priorities: [[u64::from(interface.active_priorities()), 0, 0, 0], [0; 4]],
                 }
             }
-            Self::V3(interface) => {
+            Interface::V3(mut interface) => {
                 interface.set_control(0);
                 VirtualInterface { vmcr: interface.vmcr(), active_priorities: interface.active_priorities() }
             }
@@ -440,7 +458,7 @@ impl ListRegisters for HardwareV3<'_> {
     fn read(&mut self, n: usize) -> ListRegister {
         ListRegister::from_ich(self.0.read_lr(n))
     }
-    #[inline]
+    #[inline(always)]
     fn write(&mut self, n: usize, value: ListRegister) {
         self.0.write_lr(n, value.to_ich());
     }
@@ -585,9 +603,5 @@ pub enum Hardware {
 /// The vGIC's view of the CPU that runs.
 #[inline]
 pub fn hardware() -> Option<Hardware> {
-    let controller = CONTROLLER.get()?;
-    Some(match own().gic.get()? {
-        CpuGic::V2(interface) => Hardware::V2(HardwareV2(interface, controller)),
-        CpuGic::V3(interface) => Hardware::V3(HardwareV3(interface, controller)),
-    })
+    own().gic.get().map(CpuGic::hardware)
 }

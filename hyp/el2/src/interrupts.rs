@@ -6,8 +6,8 @@ use aarch64_cpu::asm::barrier;
 use spin::Once;
 use vgic::{IntId, Kicks, VcpuId};
 
-use crate::gic::{self, Acknowledged, CpuGic, Lines, with_hardware};
-use crate::percpu::{own, request, this_cpu};
+use crate::gic::{self, Acknowledged, CpuGic, Hardware, with_hardware};
+use crate::percpu::{Own, own, request, this_cpu};
 use crate::vcpu::Vcpu;
 use crate::vm::Vm;
 use crate::{console, crash, run, timer, vm};
@@ -44,34 +44,36 @@ fn owner_of(intid: u32) -> Option<Owner> {
 }
 
 /// Takes the interrupt that made a guest exit, or woke this CPU, if there is one. One at a time: another one that waits
-/// brings the guest back at once.
-pub fn take() {
-    let (Some(gic), Some(lines)) = (own().gic.get(), gic::lines()) else { return };
+/// brings the guest back at once. `vcpu` is who is loaded, if anybody is.
+#[inline]
+pub fn take(own: &'static Own, vcpu: Option<&'static Vcpu>) {
+    let Some(gic) = own.gic.get() else { return };
     let interrupt = gic.acknowledge();
-    if platform::gic::SPECIAL.contains(&interrupt.intid) {
-        return;
-    }
-    gic.drop_priority(interrupt);
-    let vcpu = run::loaded();
-    if interrupt.intid >= FIRST_SPI
-        && let Some(owner) = owner_of(interrupt.intid)
-    {
-        return inject_shared(owner);
-    }
+    let timer = &gic.lines().timer;
     let guests = match interrupt.intid {
-        intid if intid == lines.timer.virtual_ => Some(IntId::VIRTUAL_TIMER),
-        intid if intid == lines.timer.physical => Some(IntId::PHYSICAL_TIMER),
+        intid if intid == timer.virtual_ => Some(IntId::VIRTUAL_TIMER),
+        intid if intid == timer.physical => Some(IntId::PHYSICAL_TIMER),
         _ => None,
     };
-    match (guests, vcpu) {
-        // Stays active: the guest's own EOI deactivates it.
-        (Some(intid), Some(vcpu)) => inject(vcpu, intid),
-        (Some(_), None) => gic.deactivate(interrupt),
-        (None, _) => take_own(gic, lines, interrupt, vcpu),
-    }
+    let (Some(intid), Some(vcpu)) = (guests, vcpu) else { return take_other(gic, interrupt, vcpu) };
+    // It stays active: the guest's own EOI deactivates it.
+    gic.drop_priority(interrupt);
+    inject(gic, vcpu, intid);
 }
 
-fn inject(vcpu: &'static Vcpu, intid: IntId) {
+/// A timer's interrupt for its vCPU, which is loaded. On GICv3 it mostly comes as it came before.
+#[inline(never)]
+fn inject(gic: &'static CpuGic, vcpu: &'static Vcpu, intid: IntId) {
+    if let Hardware::V3(mut hardware) = gic.hardware()
+        && vcpu.vm.vgic.lock().inject_again(vcpu.id, intid, &mut hardware)
+    {
+        return;
+    }
+    inject_any(vcpu, intid);
+}
+
+#[inline(never)]
+fn inject_any(vcpu: &'static Vcpu, intid: IntId) {
     let kicks = with_hardware!(|hardware| {
         let mut vgic = vcpu.vm.vgic.lock();
         let kicks = vgic.inject_mapped(vcpu.id, intid, &mut hardware);
@@ -82,14 +84,26 @@ fn inject(vcpu: &'static Vcpu, intid: IntId) {
 
 /// Hands a line of a device to the VM that has it, whose EOI deactivates it. It is sent to the CPU of the vCPU that the VM has
 /// chosen, so whoever runs here instead shares this CPU with that one.
-#[inline(never)]
 fn inject_shared(Owner { vm, intid }: Owner) {
     let kicks = with_hardware!(|hardware| vm.vgic.lock().inject_mapped(VcpuId(0), intid, &mut hardware));
     vm.kick(kicks.unwrap_or(Kicks::NONE));
 }
 
-fn take_own(gic: CpuGic, lines: &Lines, interrupt: Acknowledged, vcpu: Option<&'static Vcpu>) {
+#[inline(never)]
+fn take_other(gic: &CpuGic, interrupt: Acknowledged, vcpu: Option<&'static Vcpu>) {
+    if platform::gic::SPECIAL.contains(&interrupt.intid) {
+        return;
+    }
+    gic.drop_priority(interrupt);
+    if interrupt.intid >= FIRST_SPI
+        && let Some(owner) = owner_of(interrupt.intid)
+    {
+        return inject_shared(owner);
+    }
+    let lines = gic.lines();
     match interrupt.intid {
+        // Nobody has it any more.
+        intid if intid == lines.timer.virtual_ || intid == lines.timer.physical => gic.deactivate(interrupt),
         gic::KICK => {
             gic.deactivate(interrupt);
             // The requests were written before the kick, and must be read behind it: a read of IAR orders nothing.

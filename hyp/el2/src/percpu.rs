@@ -5,7 +5,7 @@
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
-use core::cell::Cell;
+use core::cell::{Cell, OnceCell};
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use aarch64_cpu::registers::{TPIDR_EL2, VBAR_EL2};
@@ -72,7 +72,7 @@ pub struct Own {
     /// EL2's timer here.
     pub timer: Deadlines,
     /// Its interrupt controller.
-    pub gic: Cell<Option<CpuGic>>,
+    pub gic: OnceCell<CpuGic>,
     /// List registers whose interrupts EL2 deactivates itself.
     pub ended_here: EndedHere,
     /// What guests are told of mitigations here.
@@ -112,7 +112,7 @@ impl PerCpu {
                 look: Cell::new(false),
                 last_loaded: LastLoaded([const { Cell::new(None) }; VmId::COUNT]),
                 timer: Deadlines::new(),
-                gic: Cell::new(None),
+                gic: OnceCell::new(),
                 ended_here: EndedHere::new(),
                 mitigations: Cell::new(Mitigations::default()),
             },

@@ -76,7 +76,7 @@ fn member(vcpu: &Vcpu) -> usize {
 /// With nobody to run, waits.
 fn schedule(frame: &mut Frame) {
     loop {
-        interrupts::take();
+        interrupts::take(own(), loaded());
         interrupts::serve_requests();
         if let Some(vcpu) = loaded()
             && vcpu.vm.phase() != Phase::Running
@@ -252,10 +252,10 @@ fn put_off(vcpu: &'static Vcpu, frame: &Frame) {
 }
 
 /// Comes before a guest goes on that was interrupted: its VM may have stopped, or its turn be over.
-#[inline]
 pub fn go_on(frame: &mut Frame) {
-    leave_if_stopped(frame);
-    if own().look.get() {
+    let own = own();
+    let is_stopped = own.vcpu.get().is_some_and(|vcpu| vcpu.vm.phase() != Phase::Running);
+    if is_stopped || own.look.get() {
         schedule(frame);
     }
 }

@@ -157,7 +157,7 @@ extern "C" fn secondary_main(cpu: &'static PerCpu) -> ! {
     // It waits for a kick, which comes when the VMs are there.
     while !crate::vm::started() {
         aarch64_cpu::asm::wfi();
-        crate::interrupts::take();
+        crate::interrupts::take(percpu::own(), None);
         #[cfg(feature = "stage2-check")]
         crate::stage2_check::serve();
     }

@@ -211,7 +211,7 @@ impl Vcpu {
         } else if before != Some(self.id) {
             forget_stage_one();
         }
-        if let Some(mut gic) = own().gic.get() {
+        if let Some(gic) = own().gic.get() {
             gic.load_virtual(&context.interface);
         }
         let kicks = with_hardware!(|hardware| {
@@ -254,7 +254,7 @@ impl Vcpu {
         // This may be the second look at list registers since the exit: see `Vm::wake_or_sync`.
         barrier::isb(barrier::SY);
         let kicks = with_hardware!(|hardware| self.vm.vgic.lock().save(self.id, &mut hardware));
-        if let Some(mut gic) = own().gic.get() {
+        if let Some(gic) = own().gic.get() {
             context.interface = gic.save_virtual();
         }
         kicks.unwrap_or(Kicks::NONE)

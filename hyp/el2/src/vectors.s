@@ -8,7 +8,7 @@
 // registers there as a Frame (exit.rs). ELR_EL2 and SPSR_EL2 stay in their registers: EL2 runs with interrupts masked, so
 // nothing overwrites them but a crash.
 
-.macro exit_to handler, workaround
+.macro exit_to way, workaround
     .balign 0x80
     sub     sp, sp, #256
     stp     x0, x1, [sp, #0]
@@ -32,10 +32,7 @@
     movk    w0, #(\workaround >> 16), lsl #16
     smc     #0                          // it may change x0 to x3, which are saved
     .endif
-    mov     x0, sp
-    mov     x29, xzr
-    bl      \handler
-    b       return_to_guest
+    b       \way
 .endm
 
 // An exception of EL2's own: there is no way back. The report runs on a stack of its own, for this one may be used up.
@@ -64,20 +61,53 @@
     crash_with 1
     crash_with 2
     crash_with 3
-    exit_to handle_sync, \workaround    // a guest in AArch64
-    exit_to handle_irq, \workaround
-    exit_to handle_irq, \workaround
-    exit_to handle_serror, \workaround
-    exit_to handle_sync, \workaround    // a guest's EL0 in AArch32
-    exit_to handle_irq, \workaround
-    exit_to handle_irq, \workaround
-    exit_to handle_serror, \workaround
+    exit_to sync, \workaround           // a guest in AArch64
+    exit_to irq, \workaround
+    exit_to irq, \workaround
+    exit_to serror, \workaround
+    exit_to sync, \workaround           // a guest's EL0 in AArch32
+    exit_to irq, \workaround
+    exit_to irq, \workaround
+    exit_to serror, \workaround
 .endm
 
 .section .text.vectors, "ax"
 vector_table vectors, 0
 vector_table vectors_workaround_1, 0x80008000
 vector_table vectors_workaround_3, 0x80003fff
+
+// Handlers (exit.rs) get the Frame in x0, and where it matters ESR_EL2 in x1.
+.macro when class, handler
+    cmp     w2, #\class
+    b.eq    \handler
+.endm
+
+// By exception class. Not by a table of addresses: a guest could teach the predictor where its branch goes.
+.balign 0x40
+sync:
+    mrs     x1, esr_el2
+    mov     x0, sp
+    mov     x29, xzr
+    adr     x30, return_to_guest
+    ubfx    x2, x1, #26, #6
+    when    {data_abort}, handle_data_abort
+    when    {system_register}, handle_system_register
+    when    {hvc}, handle_hvc
+    when    {smc}, handle_smc
+    b       handle_other
+
+irq:
+    mov     x29, xzr
+    bl      handle_irq
+    mov     x0, sp
+    adr     x30, return_to_guest
+    b       go_on
+
+serror:
+    mov     x0, sp
+    mov     x29, xzr
+    adr     x30, return_to_guest
+    b       handle_serror
 
 .balign 0x80
 crash_entry:

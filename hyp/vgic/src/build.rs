@@ -51,6 +51,24 @@ impl Vcpu {
     }
 }
 
+/// GICD_TYPER. GICv2: number of CPUs. GICv3: ten bits of interrupt number, Aff3 valid (A3V), no 1-of-N (No1N), and the
+/// range selector (RSS) where some vCPU's Aff0 needs it.
+fn typer(config: &Config) -> u32 {
+    let lines = u32::from(config.spis.div_ceil(32));
+    match config.model {
+        Model::V2 => lines | (config.affinities.len() as u32).wrapping_sub(1) << 5,
+        Model::V3 => {
+            let wide = config.affinities.iter().any(|affinity| affinity.0 & 0xf0 != 0);
+            lines | 9 << 19 | 1 << 24 | 1 << 25 | u32::from(wide) << 26
+        }
+    }
+}
+
+/// Whether vCPU 16i + n has Aff1 = i and Aff0 = n, and no other field.
+fn are_numbered(affinities: &[Affinity]) -> bool {
+    affinities.iter().zip(0..).all(|(affinity, n)| affinity.0 == n & 0xf | n >> 4 << 8)
+}
+
 impl Vgic {
     /// A controller as after power-up, with no line mapped and no vCPU loaded. Nothing is allocated later.
     pub fn new(config: &Config) -> Result<Vgic, BuildError> {
@@ -100,6 +118,8 @@ impl Vgic {
                 banks: banks.into_boxed_slice(),
                 spis: routes.into_boxed_slice(),
                 private: [PhysicalIntId(0); 32],
+                typer: typer(config),
+                numbered: config.model == Model::V3 && are_numbered(config.affinities),
             },
             vcpus: config.affinities.iter().map(|&affinity| Vcpu::new(affinity)).collect(),
         };

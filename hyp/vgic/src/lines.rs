@@ -42,8 +42,6 @@ impl Vgic {
     ///
     /// One that the guest has disabled meanwhile is deactivated at once, if it is level-sensitive: the physical
     /// distributor holds it until it is enabled again.
-    // Twice in the image: a call more is dear for a timer interrupt.
-    #[inline(always)]
     pub fn inject_mapped(&mut self, vcpu: VcpuId, intid: IntId, physical: &mut impl Physical) -> Kicks {
         let (place, mask) = (Place::of(vcpu, intid), intid.bit());
         let Some(bank) = self.bank_mut(place) else { return Kicks::NONE };
@@ -64,6 +62,16 @@ impl Vgic {
         self.touch(place, mask)
     }
 
+    /// The common case of [`Vgic::inject_mapped`] and [`Vgic::sync`]: a private interrupt of `vcpu`, which is loaded here, comes
+    /// again. Returns false where it isn't so, having done nothing.
+    #[inline(always)]
+    pub fn inject_again(&mut self, vcpu: VcpuId, intid: IntId, hw: &mut impl Hardware) -> bool {
+        let Some(state) = self.vcpus.get_mut(vcpu.index()).filter(|_| intid.is_private()) else {
+            return false;
+        };
+        state.arrive_again(intid, state.bank.mapped, &self.shared, hw)
+    }
+
     /// True where [`Vgic::sync`] has something to do for `vcpu`.
     #[inline]
     pub fn needs_sync(&self, vcpu: VcpuId) -> bool {
@@ -77,9 +85,10 @@ impl Vgic {
     pub fn sync(&mut self, vcpu: VcpuId, hw: &mut impl Hardware) -> Kicks {
         let Some(state) = self.vcpus.get_mut(vcpu.index()) else { return Kicks::NONE };
         if !state.needs_sync() || state.repeat(&self.shared, hw) {
-            return Kicks::NONE;
+            Kicks::NONE
+        } else {
+            self.resync(vcpu, hw)
         }
-        self.resync(vcpu, hw)
     }
 
     /// What [`Vgic::sync`] does where it isn't the common case. Kept apart: that is to be short.

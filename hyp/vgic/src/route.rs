@@ -3,7 +3,7 @@
 use crate::bank::Bits;
 use crate::ids::{Affinity, IntId, Kicks, VcpuId, Width};
 use crate::state::{NOBODY, Place, Vgic};
-use crate::{Model, Physical};
+use crate::{Hardware, Model, Physical};
 
 /// Which register a GICv3 guest sends an SGI by. With one security state `ICC_ASGI1R_EL1` has no other state to
 /// send to and does what `ICC_SGI0R_EL1` does (IHI 0069, 12.2).
@@ -17,7 +17,28 @@ pub enum SgiRegister {
     Asgi1r,
 }
 
+/// ICC_SGI1R_EL1.IRM: to all but the sender.
+const IRM: u64 = 1 << 40;
+
 impl Vgic {
+    /// The common case of [`Vgic::send_sgi_v3`] and [`Vgic::sync`]: `vcpu`, which is loaded here, sends itself an SGI that it had
+    /// before. Returns false where it isn't so, having done nothing.
+    #[inline(always)]
+    pub fn send_again_v3(
+        &mut self,
+        vcpu: VcpuId,
+        value: u64,
+        register: SgiRegister,
+        hw: &mut impl Hardware,
+    ) -> bool {
+        let intid = IntId((value >> 24 & 0xf) as u16);
+        if register != SgiRegister::Sgi1r || self.listed(value) != Some(Kicks(vcpu.mask())) {
+            return false;
+        }
+        let Some(state) = self.vcpus.get_mut(vcpu.index()) else { return false };
+        state.arrive_again(intid, !0, &self.shared, hw)
+    }
+
     /// A GICv3 guest's write of an SGI register: `value` names the targets by affinity, or all vCPUs but `vcpu`
     /// itself. Affinities that no vCPU has are ignored.
     pub fn send_sgi_v3(&mut self, vcpu: VcpuId, value: u64, register: SgiRegister) -> Kicks {
@@ -26,27 +47,50 @@ impl Vgic {
         }
         let mask = 1u32.wrapping_shl((value >> 24 & 0xf) as u32);
         let group0_only = register != SgiRegister::Sgi1r;
-        let others = value & 1 << 40 != 0;
-        // Aff3, Aff2 and Aff1 as in `Affinity`, and RS: which sixteen of Aff0 the list means.
-        let cluster = (value >> 24 & 0xff00_0000) as u32
-            | (value >> 16 & 0x00ff_0000) as u32
-            | (value >> 8 & 0x0000_ff00) as u32
-            | (value >> 40 & 0x0000_00f0) as u32;
         let mut kicks = Kicks::NONE;
-        for (index, state) in self.vcpus.iter_mut().enumerate() {
-            let id = VcpuId(index as u8);
-            let chosen = if others {
-                id != vcpu
-            } else {
-                let Affinity(affinity) = state.affinity;
-                affinity & !0xf == cluster && value & 1u64.wrapping_shl(affinity & 0xf) != 0
-            };
-            if !chosen || group0_only && state.bank.group & mask != 0 {
+        for id in self.targets_of(vcpu, value) {
+            let Some(state) = self.vcpus.get_mut(id.index()) else { break };
+            if group0_only && state.bank.group & mask != 0 {
                 continue;
             }
             kicks |= state.pend_private(&self.shared, id, mask);
         }
         kicks
+    }
+
+    /// The vCPUs that a GICv3 SGI register's value names.
+    fn targets_of(&self, vcpu: VcpuId, value: u64) -> Kicks {
+        if value & IRM != 0 {
+            Kicks(!vcpu.mask())
+        } else {
+            self.listed(value).unwrap_or_else(|| self.named(value))
+        }
+    }
+
+    /// The same, where the list of targets is a set of vCPUs.
+    #[inline(always)]
+    fn listed(&self, value: u64) -> Option<Kicks> {
+        /// Aff3, Aff2, RS, IRM, and of Aff1 what is above 3.
+        const UNUSUAL: u64 = 0xff << 48 | 0xff << 32 | 0xf << 44 | IRM | 0xfc << 16;
+        let is_usual = self.shared.numbered && value & UNUSUAL == 0;
+        is_usual.then_some(Kicks((value & 0xffff) << ((value >> 12) & 0x30)))
+    }
+
+    /// The same by affinity, whatever vCPUs have.
+    fn named(&self, value: u64) -> Kicks {
+        // Aff3, Aff2 and Aff1 as in `Affinity`, and RS: which sixteen of Aff0 the list means.
+        let cluster = (value >> 24 & 0xff00_0000) as u32
+            | (value >> 16 & 0x00ff_0000) as u32
+            | (value >> 8 & 0x0000_ff00) as u32
+            | (value >> 40 & 0x0000_00f0) as u32;
+        let mut named = Kicks::NONE;
+        for (index, state) in self.vcpus.iter().enumerate() {
+            let Affinity(affinity) = state.affinity;
+            if affinity & !0xf == cluster && value & 1u64.wrapping_shl(affinity & 0xf) != 0 {
+                named |= Kicks(VcpuId(index as u8).mask());
+            }
+        }
+        named
     }
 
     /// `GICD_SGIR` (IHI 0048, 4.3.15). NSATT matters to a secure state only, which there isn't.

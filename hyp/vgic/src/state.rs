@@ -49,6 +49,10 @@ pub(crate) struct Shared {
     pub spis: Box<[Spi]>,
     /// Physical interrupts of mapped private lines.
     pub private: [PhysicalIntId; 32],
+    /// GICD_TYPER.
+    pub typer: u32,
+    /// GICv3: vCPU 16i + n has Aff1 = i and Aff0 = n, and no other field, so that a list of SGIs' targets is a set of vCPUs.
+    pub numbered: bool,
 }
 
 impl Shared {

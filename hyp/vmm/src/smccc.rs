@@ -1,6 +1,6 @@
 //! The calls that a guest makes by HVC and SMC: one table says which there are, everything else is NOT_SUPPORTED.
 //!
-//! [`call`] answers what needs no state of the VM and decodes the rest into requests. Both instructions answer alike;
+//! [`Call::answer`] answers what needs no state of the VM, or says what to do; [`Call::request`] decodes Hanok's own calls. Both instructions answer alike;
 //! the caller passes on only those with an immediate of 0, as the convention has no others, and answers the rest with
 //! [`UNKNOWN`]. PSCI's effects are in [`crate::psci`]. See `docs/hypercalls.md`, whose table is this one.
 
@@ -26,8 +26,6 @@ pub enum Answer {
     Mitigate(Mitigation),
     /// Hand this to the VM's [`crate::psci::PowerStates`].
     Power(PowerRequest),
-    /// One of Hanok's own calls.
-    Own(Request),
     /// About the calling vCPU's stolen time (DEN0057): [`UNKNOWN`] where its VM has no record of that.
     StolenTime(StolenTime),
 }
@@ -101,7 +99,8 @@ macro_rules! calls {
     )*) => {
         /// A call that is offered.
         #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-        enum Call { $($call),* }
+        #[allow(missing_docs, reason = "the table has their names")]
+        pub enum Call { $($call),* }
 
         impl Call {
             /// The call with this identifier. The table holds whole identifiers, so reserved bits, yielding calls and
@@ -216,50 +215,105 @@ calls! {
         "0; the least and the most in W1 and W2, or the seconds left in W1", "INVALID_PARAMETERS (-2)";
 }
 
-/// Answers the call whose X0 to X4 are `x`. Takes no lock and changes nothing.
-#[inline]
-pub fn call(x: &[u64; 5], mitigations: &Mitigations) -> Answer {
-    let id = FunctionId::from_x0(x[0]);
-    let Some(call) = Call::decode(id) else {
-        return Answer::Return(UNKNOWN);
-    };
-    // Arguments of the 32-bit convention are W registers: what stands above them is not the caller's.
-    let narrow = |argument: u64| if id.is_64bit() { argument } else { argument & u64::from(u32::MAX) };
-    match call {
-        Call::PsciVersion => Answer::Return(u64::from(psci::VERSION_1_1)),
-        Call::SmcccVersion => Answer::Return(u64::from(smccc::VERSION_1_2)),
-        Call::ArchFeatures => Answer::Return(arch_features(FunctionId::from_x0(x[1]), mitigations) as u64),
-        Call::Workaround1 => workaround(mitigations.workaround_1, Mitigation::Workaround1),
-        Call::Workaround2 => workaround_2(mitigations.workaround_2, x[1] as u32 != 0),
-        Call::Workaround3 => workaround(mitigations.workaround_3, Mitigation::Workaround3),
-        Call::MigrateInfoType => Answer::Return(psci::MIGRATE_NOT_NEEDED as u64),
-        Call::PsciFeatures => Answer::Return(psci_features(FunctionId::from_x0(x[1])) as u64),
-        Call::PvTimeFeatures => pv_time_features(FunctionId::from_x0(x[1])),
-        Call::PvTimeStolen => Answer::StolenTime(StolenTime::Address),
-        Call::HanokUid => Answer::Return4(hanok::UID.map(u64::from)),
-        Call::HanokRevision => {
-            Answer::Return4([u64::from(hanok::REVISION_MAJOR), u64::from(hanok::REVISION_MINOR), x[2], x[3]])
+impl Call {
+    /// The call that X0 names; [`UNKNOWN`] answers all that there isn't.
+    #[inline(always)]
+    pub const fn named(x0: u64) -> Option<Self> {
+        Self::decode(FunctionId::from_x0(x0))
+    }
+
+    /// What X0 is after a call that answers everybody the same, always.
+    #[inline(always)]
+    pub const fn constant(self) -> Option<u64> {
+        match self {
+            Self::PsciVersion => Some(psci::VERSION_1_1 as u64),
+            Self::SmcccVersion => Some(smccc::VERSION_1_2 as u64),
+            Self::MigrateInfoType => Some(psci::MIGRATE_NOT_NEEDED as u64),
+            _ => None,
         }
-        Call::CpuSuspend => Answer::Power(PowerRequest::CpuSuspend {
-            power_state: x[1] as u32,
-            entry: Ipa::new(narrow(x[2])),
-        }),
-        Call::CpuOff => Answer::Power(PowerRequest::CpuOff),
-        Call::CpuOn => Answer::Power(PowerRequest::CpuOn {
-            target: narrow(x[1]),
-            entry: Ipa::new(narrow(x[2])),
-            context: narrow(x[3]),
-        }),
-        Call::AffinityInfo => {
-            Answer::Power(PowerRequest::AffinityInfo { target: narrow(x[1]), level: x[2] as u32 })
+    }
+
+    /// Whether it is one of Hanok's own that [`Call::request`] decodes.
+    #[inline(always)]
+    pub const fn is_request(self) -> bool {
+        self as u8 >= Self::HanokIdentity as u8
+    }
+
+    /// Answers a call that is no request, whose X0 to X4 are `x`. Takes no lock and changes nothing.
+    pub fn answer(self, x: &[u64; 5], mitigations: &Mitigations) -> Answer {
+        if let Some(value) = self.constant() {
+            return Answer::Return(value);
         }
-        Call::SystemOff => Answer::Power(PowerRequest::SystemOff),
-        Call::SystemReset => Answer::Power(PowerRequest::SystemReset),
-        Call::HanokFeatures => Answer::Return(hanok_features(FunctionId::from_x0(x[1])) as u64),
-        own => match own_call(own, x) {
-            Ok(request) => Answer::Own(request),
-            Err(code) => Answer::Return(code as u64),
-        },
+        // Arguments of the 32-bit convention are W registers: what stands above them is not the caller's.
+        let is_64bit = FunctionId::from_x0(x[0]).is_64bit();
+        let narrow = |argument: u64| if is_64bit { argument } else { argument & u64::from(u32::MAX) };
+        let about = FunctionId::from_x0(x[1]);
+        match self {
+            Self::ArchFeatures => Answer::Return(arch_features(about, mitigations) as u64),
+            Self::Workaround1 => workaround(mitigations.workaround_1, Mitigation::Workaround1),
+            Self::Workaround2 => workaround_2(mitigations.workaround_2, x[1] as u32 != 0),
+            Self::Workaround3 => workaround(mitigations.workaround_3, Mitigation::Workaround3),
+            Self::PsciFeatures => Answer::Return(psci_features(about) as u64),
+            Self::PvTimeFeatures => pv_time_features(about),
+            Self::PvTimeStolen => Answer::StolenTime(StolenTime::Address),
+            Self::HanokUid => Answer::Return4(hanok::UID.map(u64::from)),
+            Self::HanokRevision => {
+                let (major, minor) = (hanok::REVISION_MAJOR.into(), hanok::REVISION_MINOR.into());
+                Answer::Return4([major, minor, x[2], x[3]])
+            }
+            Self::CpuSuspend => Answer::Power(PowerRequest::CpuSuspend {
+                power_state: x[1] as u32,
+                entry: Ipa::new(narrow(x[2])),
+            }),
+            Self::CpuOff => Answer::Power(PowerRequest::CpuOff),
+            Self::CpuOn => Answer::Power(PowerRequest::CpuOn {
+                target: narrow(x[1]),
+                entry: Ipa::new(narrow(x[2])),
+                context: narrow(x[3]),
+            }),
+            Self::AffinityInfo => {
+                Answer::Power(PowerRequest::AffinityInfo { target: narrow(x[1]), level: x[2] as u32 })
+            }
+            Self::SystemOff => Answer::Power(PowerRequest::SystemOff),
+            Self::SystemReset => Answer::Power(PowerRequest::SystemReset),
+            Self::HanokFeatures => Answer::Return(hanok_features(about) as u64),
+            // The rest are constants, which are seen to above, and requests.
+            _ => Answer::Return(UNKNOWN),
+        }
+    }
+
+    /// Decodes one of Hanok's own calls, whose X0 to X4 are `x`. Numbers of VMs, vCPUs and channels are 32 bits in both conventions.
+    ///
+    /// # Errors
+    /// What X0 becomes.
+    #[inline(always)]
+    pub fn request(self, x: &[u64; 5]) -> Result<Request, i64> {
+        let &[_, x1, x2, x3, x4] = x;
+        let vm = x1 as u32;
+        Ok(match self {
+            Self::HanokIdentity => Request::Identity,
+            Self::HanokYield => Request::Yield,
+            Self::HanokConsoleWrite => Request::ConsoleWrite(Buffer::new(x1, x2)?),
+            Self::HanokConsoleRead => Request::ConsoleRead(Buffer::new(x1, x2)?),
+            Self::HanokDoorbell => Request::Doorbell(x1 as u32),
+            Self::HanokCrash => Request::Crash,
+            Self::HanokVmStart => Request::Control(vm, Event::Start),
+            Self::HanokVmStop => Request::Control(vm, Event::Stop),
+            Self::HanokVmPause => Request::Control(vm, Event::Pause),
+            Self::HanokVmResume => Request::Control(vm, Event::Resume),
+            Self::HanokVmRestart => Request::Control(vm, Event::Restart),
+            Self::HanokVmInfo => Request::VmInfo(vm, Buffer::new(x2, x3)?),
+            Self::HanokVcpuInfo => Request::VcpuInfo(vm, x2 as u32, Buffer::new(x3, x4)?),
+            Self::HanokVmCrash => Request::CrashReport(vm, Buffer::new(x2, x3)?),
+            Self::HanokHistory => {
+                let by = if vm == hanok::LOG { None } else { Some(vm) };
+                Request::History { by, position: x2, buffer: Buffer::new(x3, x4)? }
+            }
+            Self::HanokFocus => Request::Focus(vm),
+            Self::HanokBoardInfo => Request::BoardInfo(Buffer::new(x1, x2)?),
+            Self::HanokWatchdog => Request::Watchdog(WatchdogRequest::decode(x1 as u32, x2 as u32)?),
+            _ => return Err(NOT_SUPPORTED),
+        })
     }
 }
 
@@ -267,36 +321,6 @@ pub fn call(x: &[u64; 5], mitigations: &Mitigations) -> Answer {
 fn hanok_features(id: FunctionId) -> i64 {
     let is_own = id.owner() == hanok::FEATURES.owner();
     if is_own && Call::decode(id).is_some() { hanok::SUCCESS } else { hanok::NOT_SUPPORTED }
-}
-
-/// Decodes Hanok's own calls. Numbers of VMs, vCPUs and channels are 32 bits in both conventions.
-fn own_call(call: Call, x: &[u64; 5]) -> Result<Request, i64> {
-    let &[_, x1, x2, x3, x4] = x;
-    let vm = x1 as u32;
-    Ok(match call {
-        Call::HanokIdentity => Request::Identity,
-        Call::HanokYield => Request::Yield,
-        Call::HanokConsoleWrite => Request::ConsoleWrite(Buffer::new(x1, x2)?),
-        Call::HanokConsoleRead => Request::ConsoleRead(Buffer::new(x1, x2)?),
-        Call::HanokDoorbell => Request::Doorbell(x1 as u32),
-        Call::HanokCrash => Request::Crash,
-        Call::HanokVmStart => Request::Control(vm, Event::Start),
-        Call::HanokVmStop => Request::Control(vm, Event::Stop),
-        Call::HanokVmPause => Request::Control(vm, Event::Pause),
-        Call::HanokVmResume => Request::Control(vm, Event::Resume),
-        Call::HanokVmRestart => Request::Control(vm, Event::Restart),
-        Call::HanokVmInfo => Request::VmInfo(vm, Buffer::new(x2, x3)?),
-        Call::HanokVcpuInfo => Request::VcpuInfo(vm, x2 as u32, Buffer::new(x3, x4)?),
-        Call::HanokVmCrash => Request::CrashReport(vm, Buffer::new(x2, x3)?),
-        Call::HanokHistory => {
-            let by = if vm == hanok::LOG { None } else { Some(vm) };
-            Request::History { by, position: x2, buffer: Buffer::new(x3, x4)? }
-        }
-        Call::HanokFocus => Request::Focus(vm),
-        Call::HanokBoardInfo => Request::BoardInfo(Buffer::new(x1, x2)?),
-        Call::HanokWatchdog => Request::Watchdog(WatchdogRequest::decode(x1 as u32, x2 as u32)?),
-        _ => return Err(NOT_SUPPORTED),
-    })
 }
 
 /// DEN0057, PV_TIME_FEATURES.

@@ -74,85 +74,70 @@ pub enum StageOne {
     Contextidr,
 }
 
-/// op0 = 3, op1 = 0, CRn = 0: the fields that all ID registers share.
-const ID_MASK: u32 = Sysreg::new(3, 7, 15, 0, 0).bits();
-const ID_SPACE: u32 = Sysreg::new(3, 0, 0, 0, 0).bits();
-
-/// What a trapped access to `register` does.
-#[inline]
+/// What a trapped access to `register` does: by op0, op1 and CRn, and then by what is there.
 pub fn action(register: Sysreg, read: bool) -> Action {
-    if register.bits() & ID_MASK == ID_SPACE {
-        return id_space(register, read);
-    }
-    if is_debug(register) {
-        return Action::Debug;
-    }
-    if let Some(timer) = physical_timer(register, read) {
-        return Action::PhysicalTimer(timer);
-    }
-    if read { reads(register) } else { writes(register) }
+    let (op0, op1, crn, crm, op2) = register.fields();
+    let action = match (op0, op1, crn) {
+        (3, 0, 0 | 12) => common_action(register, read),
+        (3, 3, 14) => physical_timer(crm, op2, read),
+        (3, 0, 1 | 2 | 5 | 6 | 10 | 13) => control(register, read),
+        (3, 1, 0) if (crm, op2, read) == (0, 7, true) => Some(Action::Identity(Identity::Aidr)),
+        (2, 0, 0 | 1 | 7) => debug(register, read),
+        (1, 0, 7) => set_way(crm, op2, read),
+        _ => None,
+    };
+    action.unwrap_or(Action::Undefined)
 }
 
-fn physical_timer(register: Sysreg, read: bool) -> Option<PhysicalTimer> {
-    match register.fields() {
-        (3, 3, 14, 0, 1 | 5) if read => Some(PhysicalTimer::Counter),
-        (3, 3, 14, 2, 0) => Some(PhysicalTimer::Left),
-        (3, 3, 14, 2, 1) => Some(PhysicalTimer::Control),
-        (3, 3, 14, 2, 2) => Some(PhysicalTimer::Deadline),
+/// The same for what running guests use: ID registers, and those of the interrupt controller. `None`: another one.
+#[inline(always)]
+pub fn common_action(register: Sysreg, read: bool) -> Option<Action> {
+    let (op0, op1, crn, crm, op2) = register.fields();
+    match (op0, op1, crn) {
+        (3, 0, 0) => id_space(register, read),
+        (3, 0, 12) => interrupts(crm, op2, read),
         _ => None,
     }
 }
 
-/// Breakpoints, watchpoints (DBGBVR, DBGBCR, DBGWVR, DBGWCR), MDSCR_EL1, claim tags and DBGAUTHSTATUS_EL1.
-fn is_debug(register: Sysreg) -> bool {
-    matches!(register.fields(), (2, 0, 0, _, 4..=7) | (2, 0, 0, 2, 2) | (2, 0, 7, 8 | 9 | 14, 6))
-}
-
-fn id_space(register: Sysreg, read: bool) -> Action {
+#[inline(always)]
+fn id_space(register: Sysreg, read: bool) -> Option<Action> {
     const REVIDR: Sysreg = Sysreg::new(3, 0, 0, 0, 6);
-    if !read {
-        return Action::Undefined;
-    }
-    match idregs::index(register) {
-        Some(index) => Action::IdRegister(index),
-        None if register == REVIDR => Action::Identity(Identity::Revidr),
-        None => Action::Undefined,
+    match idregs::index(register).filter(|_| read) {
+        Some(index) => Some(Action::IdRegister(index)),
+        None => (read && register == REVIDR).then_some(Action::Identity(Identity::Revidr)),
     }
 }
 
-fn reads(register: Sysreg) -> Action {
-    const ICC_SRE_EL1: Sysreg = Sysreg::new(3, 0, 12, 12, 5);
-    const AIDR_EL1: Sysreg = Sysreg::new(3, 1, 0, 0, 7);
-    const ACTLR_EL1: Sysreg = Sysreg::new(3, 0, 1, 0, 1);
-    const MDRAR_EL1: Sysreg = Sysreg::new(2, 0, 1, 0, 0);
-    const OSLSR_EL1: Sysreg = Sysreg::new(2, 0, 1, 1, 4);
-    const OSDLR_EL1: Sysreg = Sysreg::new(2, 0, 1, 3, 4);
-    const DBGPRCR_EL1: Sysreg = Sysreg::new(2, 0, 1, 4, 4);
-    match register {
+/// ICC_DIR_EL1, ICC_SGI1R_EL1, ICC_ASGI1R_EL1, ICC_SGI0R_EL1 and ICC_SRE_EL1.
+#[inline(always)]
+fn interrupts(crm: u8, op2: u8, read: bool) -> Option<Action> {
+    match (crm, op2) {
+        (11, 1) if !read => Some(Action::Deactivate),
+        (11, 5) if !read => Some(Action::Sgi(SgiRegister::Sgi1r)),
+        (11, 6) if !read => Some(Action::Sgi(SgiRegister::Asgi1r)),
+        (11, 7) if !read => Some(Action::Sgi(SgiRegister::Sgi0r)),
         // SRE, DFB, DIB: the GIC is reached by system registers, and by nothing else.
-        ICC_SRE_EL1 => Action::Constant(0b111),
-        AIDR_EL1 => Action::Identity(Identity::Aidr),
-        // A guest has no business with the implementation's knobs; Linux saves and restores ACTLR_EL1 on some CPUs.
-        ACTLR_EL1 => Action::Constant(0),
-        // No debug ROM table.
-        MDRAR_EL1 => Action::Constant(0),
-        // OSLM = 0b10, the lock is implemented; OSLK = 0, it is open.
-        OSLSR_EL1 => Action::Constant(1 << 3),
-        OSDLR_EL1 | DBGPRCR_EL1 => Action::Constant(0),
-        _ => Action::Undefined,
+        (12, 5) => Some(if read { Action::Constant(0b111) } else { Action::Ignored }),
+        _ => None,
     }
 }
 
-fn writes(register: Sysreg) -> Action {
-    const ICC_SRE_EL1: Sysreg = Sysreg::new(3, 0, 12, 12, 5);
+/// CNTPCT_EL0 and CNTPCTSS_EL0, CNTP_TVAL_EL0, CNTP_CTL_EL0, CNTP_CVAL_EL0.
+fn physical_timer(crm: u8, op2: u8, read: bool) -> Option<Action> {
+    let timer = match (crm, op2) {
+        (0, 1 | 5) if read => PhysicalTimer::Counter,
+        (2, 0) => PhysicalTimer::Left,
+        (2, 1) => PhysicalTimer::Control,
+        (2, 2) => PhysicalTimer::Deadline,
+        _ => return None,
+    };
+    Some(Action::PhysicalTimer(timer))
+}
+
+/// ACTLR_EL1, and writes to stage 1's registers.
+fn control(register: Sysreg, read: bool) -> Option<Action> {
     const ACTLR_EL1: Sysreg = Sysreg::new(3, 0, 1, 0, 1);
-    const OSLAR_EL1: Sysreg = Sysreg::new(2, 0, 1, 0, 4);
-    const OSDLR_EL1: Sysreg = Sysreg::new(2, 0, 1, 3, 4);
-    const DBGPRCR_EL1: Sysreg = Sysreg::new(2, 0, 1, 4, 4);
-    const ICC_DIR_EL1: Sysreg = Sysreg::new(3, 0, 12, 11, 1);
-    const ICC_SGI1R_EL1: Sysreg = Sysreg::new(3, 0, 12, 11, 5);
-    const ICC_ASGI1R_EL1: Sysreg = Sysreg::new(3, 0, 12, 11, 6);
-    const ICC_SGI0R_EL1: Sysreg = Sysreg::new(3, 0, 12, 11, 7);
     const SCTLR_EL1: Sysreg = Sysreg::new(3, 0, 1, 0, 0);
     const TTBR0_EL1: Sysreg = Sysreg::new(3, 0, 2, 0, 0);
     const TTBR1_EL1: Sysreg = Sysreg::new(3, 0, 2, 0, 1);
@@ -164,30 +149,48 @@ fn writes(register: Sysreg) -> Action {
     const MAIR_EL1: Sysreg = Sysreg::new(3, 0, 10, 2, 0);
     const AMAIR_EL1: Sysreg = Sysreg::new(3, 0, 10, 3, 0);
     const CONTEXTIDR_EL1: Sysreg = Sysreg::new(3, 0, 13, 0, 1);
-    const DC_ISW: Sysreg = Sysreg::new(1, 0, 7, 6, 2);
-    const DC_CSW: Sysreg = Sysreg::new(1, 0, 7, 10, 2);
-    const DC_CISW: Sysreg = Sysreg::new(1, 0, 7, 14, 2);
-    match register {
-        ICC_DIR_EL1 => Action::Deactivate,
-        ICC_SGI1R_EL1 => Action::Sgi(SgiRegister::Sgi1r),
-        ICC_ASGI1R_EL1 => Action::Sgi(SgiRegister::Asgi1r),
-        ICC_SGI0R_EL1 => Action::Sgi(SgiRegister::Sgi0r),
-        DC_ISW | DC_CSW | DC_CISW => Action::SetWay,
-        SCTLR_EL1 => Action::StageOne(StageOne::Sctlr),
-        TTBR0_EL1 => Action::StageOne(StageOne::Ttbr0),
-        TTBR1_EL1 => Action::StageOne(StageOne::Ttbr1),
-        TCR_EL1 => Action::StageOne(StageOne::Tcr),
-        ESR_EL1 => Action::StageOne(StageOne::Esr),
-        FAR_EL1 => Action::StageOne(StageOne::Far),
-        AFSR0_EL1 => Action::StageOne(StageOne::Afsr0),
-        AFSR1_EL1 => Action::StageOne(StageOne::Afsr1),
-        MAIR_EL1 => Action::StageOne(StageOne::Mair),
-        AMAIR_EL1 => Action::StageOne(StageOne::Amair),
-        CONTEXTIDR_EL1 => Action::StageOne(StageOne::Contextidr),
-        // The locks are open and stay open; power requests are the board's business.
-        ICC_SRE_EL1 | ACTLR_EL1 | OSLAR_EL1 | OSDLR_EL1 | DBGPRCR_EL1 => Action::Ignored,
-        _ => Action::Undefined,
+    let stage_one = match register {
+        // A guest has no business with the implementation's knobs; Linux saves and restores ACTLR_EL1 on some CPUs.
+        ACTLR_EL1 if read => return Some(Action::Constant(0)),
+        ACTLR_EL1 => return Some(Action::Ignored),
+        SCTLR_EL1 => StageOne::Sctlr,
+        TTBR0_EL1 => StageOne::Ttbr0,
+        TTBR1_EL1 => StageOne::Ttbr1,
+        TCR_EL1 => StageOne::Tcr,
+        AFSR0_EL1 => StageOne::Afsr0,
+        AFSR1_EL1 => StageOne::Afsr1,
+        ESR_EL1 => StageOne::Esr,
+        FAR_EL1 => StageOne::Far,
+        MAIR_EL1 => StageOne::Mair,
+        AMAIR_EL1 => StageOne::Amair,
+        CONTEXTIDR_EL1 => StageOne::Contextidr,
+        _ => return None,
+    };
+    // Reads don't trap.
+    (!read).then_some(Action::StageOne(stage_one))
+}
+
+/// Debug registers: the guest's are breakpoints and watchpoints (DBGBVR, DBGBCR, DBGWVR, DBGWCR), MDSCR_EL1, claim tags and
+/// DBGAUTHSTATUS_EL1.
+fn debug(register: Sysreg, read: bool) -> Option<Action> {
+    let (_, _, crn, crm, op2) = register.fields();
+    match (crn, crm, op2) {
+        (0, _, 4..=7) | (0, 2, 2) | (7, 8 | 9 | 14, 6) => Some(Action::Debug),
+        // MDRAR_EL1: no debug ROM table.
+        (1, 0, 0) if read => Some(Action::Constant(0)),
+        // OSLSR_EL1: OSLM = 0b10, the lock is implemented; OSLK = 0, it is open.
+        (1, 1, 4) if read => Some(Action::Constant(1 << 3)),
+        // OSLAR_EL1: the lock is open and stays open.
+        (1, 0, 4) if !read => Some(Action::Ignored),
+        // OSDLR_EL1, DBGPRCR_EL1: so does the double lock; power requests are the board's business.
+        (1, 3 | 4, 4) => Some(if read { Action::Constant(0) } else { Action::Ignored }),
+        _ => None,
     }
+}
+
+/// DC ISW, CSW and CISW.
+fn set_way(crm: u8, op2: u8, read: bool) -> Option<Action> {
+    (!read && matches!((crm, op2), (6 | 10 | 14, 2))).then_some(Action::SetWay)
 }
 
 #[cfg(test)]

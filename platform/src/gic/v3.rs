@@ -414,7 +414,7 @@ impl Interface {
     }
 
     /// Writes ICH_LR\<n\>_EL2; nothing for an index that there isn't.
-    #[inline]
+    #[inline(always)]
     pub fn write_lr(&mut self, index: usize, value: u64) {
         match index {
             0 => ICH_LR0_EL2.set(value),

@@ -172,10 +172,15 @@ pub fn sync(vcpu: &'static Vcpu) {
 
 impl Vm {
     /// Makes the CPUs of these vCPUs see to their interrupts; the one that runs at once.
+    #[inline(always)]
     pub fn kick(&self, kicks: Kicks) {
-        if kicks.is_empty() {
-            return;
+        if !kicks.is_empty() {
+            self.kick_all(kicks);
         }
+    }
+
+    #[inline(never)]
+    fn kick_all(&self, kicks: Kicks) {
         for vcpu in kicks {
             self.wake_or_sync(vcpu);
         }
@@ -283,7 +288,7 @@ impl Vm {
         let mut uart = self.uart.lock();
         let (value, line) = uart.read(offset);
         self.apply(self.layout.uart.intid(), line);
-        let room = uart.can_receive();
+        let room = Pl011::takes_input(offset) && uart.can_receive();
         drop(uart);
         if room && self.input_waits.swap(false, Ordering::Relaxed) {
             console::wake();
@@ -297,8 +302,10 @@ impl Vm {
         let line = uart.write(offset, value);
         self.apply(self.layout.uart.intid(), line);
         let output = uart.pending_output() != 0;
+        // FIFOs turned on have more of it, as has a UART that doesn't talk to itself any more.
+        let room = uart.can_receive();
         drop(uart);
-        if output {
+        if output | (room && self.input_waits.swap(false, Ordering::Relaxed)) {
             console::wake();
         }
     }

@@ -197,7 +197,12 @@ impl Pl011 {
         Some(Line::change(before, self.irq_level()))
     }
 
-    /// Whether [`Self::receive`] would take a character. Worth asking after the guest has read DR.
+    /// Whether reading the register at `offset` takes a character, so that there may be room for another one.
+    pub const fn takes_input(offset: u32) -> bool {
+        offset & !3 == register::DR
+    }
+
+    /// Whether [`Self::receive`] would take a character. Worth asking after [such](Self::takes_input) a read, and after a write.
     pub const fn can_receive(&self) -> bool {
         self.input.len < self.input_depth() && self.regs.cr & cr::LBE == 0
     }
