@@ -8,6 +8,7 @@ use vgic::{IntId, Kicks, VcpuId};
 
 use crate::gic::{self, Acknowledged, CpuGic, Hardware, with_hardware};
 use crate::percpu::{Own, own, request, this_cpu};
+use crate::sysreg::read_sysreg;
 use crate::vcpu::Vcpu;
 use crate::vm::Vm;
 use crate::{console, crash, run, timer, vm};
@@ -41,6 +42,14 @@ pub fn give_lines(lines: impl Iterator<Item = (u16, Owner)> + Clone) {
 
 fn owner_of(intid: u32) -> Option<Owner> {
     OWNERS.get()?.get(intid as usize).copied().flatten()
+}
+
+/// Whether an interrupt waits to be taken. Cheaper than to acknowledge none, above all where that is an access to a device.
+#[inline]
+pub fn is_pending() -> bool {
+    /// ISR_EL1.I and F: at EL2 these are the physical ones.
+    const IRQ_FIQ: u64 = 0b11 << 6;
+    read_sysreg!("ISR_EL1") & IRQ_FIQ != 0
 }
 
 /// Takes the interrupt that made a guest exit, or woke this CPU, if there is one. One at a time: another one that waits

@@ -5,7 +5,7 @@
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
-use core::cell::{Cell, OnceCell};
+use core::cell::{Cell, OnceCell, RefCell};
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use aarch64_cpu::registers::{TPIDR_EL2, VBAR_EL2};
@@ -19,7 +19,7 @@ use crate::logging::Ring;
 use crate::timer::Deadlines;
 use crate::vcpu::Vcpu;
 use vgic::VcpuId;
-use vmm::sched::Queue;
+use vmm::sched::{Pinned, Queue};
 use vmm::smccc::{Mitigations, Workaround};
 
 /// Reasons for which another CPU wants this one's attention.
@@ -63,8 +63,10 @@ pub static IDLE: AtomicU64 = AtomicU64::new(0);
 pub struct Own {
     /// The vCPU that is loaded, or was last.
     pub vcpu: Cell<Option<&'static Vcpu>>,
-    /// Which of the vCPUs here is to run. There from [`run::enter`](crate::run::enter) on, and not while it is in use.
-    pub queue: Cell<Option<Queue>>,
+    /// Which of the vCPUs here is to run; nobody until [`run::enter`](crate::run::enter).
+    pub queue: RefCell<Queue>,
+    /// No vCPU that sleeps here has a timer that is due before this, in ticks.
+    pub wakes_at: Cell<u64>,
     /// The queue must be asked before a guest goes on.
     pub look: Cell<bool>,
     /// Which vCPU of each VM was last loaded here.
@@ -108,7 +110,8 @@ impl PerCpu {
             log: Ring::new(),
             own: Own {
                 vcpu: Cell::new(None),
-                queue: Cell::new(None),
+                queue: RefCell::new(Queue::Pinned(Pinned::new())),
+                wakes_at: Cell::new(u64::MAX),
                 look: Cell::new(false),
                 last_loaded: LastLoaded([const { Cell::new(None) }; VmId::COUNT]),
                 timer: Deadlines::new(),

@@ -35,24 +35,22 @@ pub fn enter() -> ! {
         true => Queue::Pinned(Pinned::default()),
         false => Queue::Shared(Shared::new(&shares, timer::ticks(SLICE_US))),
     };
-    own().queue.set(Some(queue));
+    own().queue.replace(queue);
     for vcpu in here() {
         consider(vcpu);
     }
     interrupts::see_to_alarms();
     let mut frame = Frame::default();
-    schedule(&mut frame);
+    schedule(&mut frame, timer::now());
     // SAFETY: the frame is at the end of this CPU's stack, whose rest lies above it; nothing of this function is used
     // again, and exits put their frames where this one is.
     unsafe { enter_guest(&mut frame) }
 }
 
-/// Does something with this CPU's queue.
+/// Does something with this CPU's queue. Nothing that `f` does comes here again; if it did, it would find no queue.
+#[inline]
 fn with_queue<R>(f: impl FnOnce(&mut Queue) -> R) -> Option<R> {
-    let mut queue = own().queue.take()?;
-    let result = f(&mut queue);
-    own().queue.set(Some(queue));
-    Some(result)
+    Some(f(&mut *own().queue.try_borrow_mut().ok()?))
 }
 
 /// The vCPU that is loaded here.
@@ -73,40 +71,68 @@ fn member(vcpu: &Vcpu) -> usize {
 }
 
 /// Chooses who runs from now on, and makes the CPU ready for it: when this returns, going back to the guest runs it.
-/// With nobody to run, waits.
-fn schedule(frame: &mut Frame) {
+/// With nobody to run, waits. `now` is when it was called.
+fn schedule(frame: &mut Frame, mut now: u64) {
+    let own = own();
+    let mut has_news = false;
     loop {
-        interrupts::take(own(), loaded());
-        interrupts::serve_requests();
+        has_news |= take_news();
         if let Some(vcpu) = loaded()
             && vcpu.vm.phase() != Phase::Running
         {
             put_off(vcpu, frame);
         }
-        let now = timer::now();
-        wake_those_due(now);
-        own().look.set(false);
+        wake_those_due(now, has_news);
+        own.look.set(false);
         let turn = with_queue(|queue| queue.pick(now)).unwrap_or(Turn { member: None, until: None });
         let next = turn.member.and_then(|member| this_cpu().member(member));
-        for vcpu in own().vcpu.get().filter(|vcpu| vcpu.is_here()).into_iter().chain(next) {
-            publish_times(vcpu, turn.member == Some(member(vcpu)), now);
+        if let Some(last) = own.vcpu.get()
+            && last.is_here()
+            && next.is_none_or(|next| !core::ptr::eq(last, next))
+        {
+            publish_times(last, false, now);
         }
-        let runs = next.is_some_and(|vcpu| take_on(vcpu, frame));
+        let runs = next.is_some_and(|vcpu| {
+            let waited = publish_times(vcpu, true, now);
+            take_on(vcpu, frame, waited)
+        });
         give_away(turn);
-        let wakes_at = here().map(Vcpu::wakes_at).min();
-        own().timer.set_turn(turn.until.unwrap_or(u64::MAX).min(wakes_at.unwrap_or(u64::MAX)));
+        own.timer.set_turn(turn.until.unwrap_or(u64::MAX).min(own.wakes_at.get()));
         // A VM that has stopped meanwhile calls no vCPU that waits for its turn: it is seen here (`Vcpu::call`).
         if runs && next.is_some_and(|vcpu| vcpu.vm.phase() == Phase::Running) {
             return;
         }
         if next.is_none() {
-            let bit = 1u64.wrapping_shl(this_cpu().index as u32);
-            IDLE.fetch_or(bit, Ordering::Relaxed);
-            // What comes now is pending as an interrupt, and ends the wait at once.
-            asm::wfi();
-            IDLE.fetch_and(!bit, Ordering::Relaxed);
+            idle();
+            has_news = true;
         }
+        now = timer::now();
     }
+}
+
+/// Takes what has come to this CPU meanwhile. Returns whether there was anything.
+#[inline]
+fn take_news() -> bool {
+    let interrupt = interrupts::is_pending();
+    if interrupt {
+        interrupts::take();
+    }
+    let requests = this_cpu().has_requests();
+    if requests {
+        interrupts::serve_requests();
+    }
+    interrupt || requests
+}
+
+/// Waits until something comes.
+fn idle() {
+    let bit = 1u64.wrapping_shl(this_cpu().index as u32);
+    IDLE.fetch_or(bit, Ordering::Relaxed);
+    // What was written to timers and to the interrupt controller counts.
+    asm::barrier::isb(asm::barrier::SY);
+    // What comes now is pending as an interrupt, and ends the wait at once.
+    asm::wfi();
+    IDLE.fetch_and(!bit, Ordering::Relaxed);
 }
 
 /// Gives a vCPU that waits here to a CPU that has nothing to do.
@@ -122,7 +148,7 @@ fn give_away(turn: Turn) {
     // One at a time: others may have the same in mind.
     if IDLE.fetch_and(!bit, Ordering::Relaxed) & bit != 0 {
         vcpu.interrupt();
-        block(vcpu);
+        block(vcpu, timer::now());
         vcpu.move_to(cpu);
     }
 }
@@ -133,19 +159,32 @@ fn publish_times(vcpu: &Vcpu, runs: bool, now: u64) -> u64 {
     vcpu.trace.times(now, runs, ran, waited)
 }
 
-/// Makes those ready that sleep, and whose interrupt has come.
-fn wake_those_due(now: u64) {
-    for vcpu in here() {
-        if vcpu.wakes_at() <= now {
-            wake(vcpu, now);
-        }
+/// Makes those ready that sleep, and whose timer is due; and the one that is loaded, if it sleeps and its interrupt has come, for
+/// which there must have been news.
+#[inline]
+fn wake_those_due(now: u64, has_news: bool) {
+    if own().wakes_at.get() <= now {
+        wake_all_due(now);
     }
-    if let Some(vcpu) = loaded()
+    if has_news
+        && let Some(vcpu) = loaded()
         && !is_ready(vcpu)
         && vcpu.has_interrupt()
     {
         wake(vcpu, now);
     }
+}
+
+#[inline(never)]
+fn wake_all_due(now: u64) {
+    let mut next = u64::MAX;
+    for vcpu in here() {
+        if vcpu.wakes_at() <= now {
+            wake(vcpu, now);
+        }
+        next = next.min(vcpu.wakes_at());
+    }
+    own().wakes_at.set(next);
 }
 
 fn is_ready(vcpu: &Vcpu) -> bool {
@@ -162,8 +201,7 @@ fn wake(vcpu: &Vcpu, now: u64) {
     own().look.set(true);
 }
 
-fn block(vcpu: &Vcpu) {
-    let now = timer::now();
+fn block(vcpu: &Vcpu, now: u64) {
     with_queue(|queue| queue.block(member(vcpu), now));
     publish_times(vcpu, false, now);
     vcpu.set_waits(false);
@@ -192,8 +230,9 @@ pub fn consider(vcpu: &'static Vcpu) {
     }
 }
 
-/// It is this vCPU's turn. Returns whether it runs; if not, its turn went to its VM's affairs, or is over.
-fn take_on(vcpu: &'static Vcpu, frame: &mut Frame) -> bool {
+/// It is this vCPU's turn, for which it has waited so many ticks in all. Returns whether it runs; if not, its turn went to its VM's
+/// affairs, or is over.
+fn take_on(vcpu: &'static Vcpu, frame: &mut Frame, waited: u64) -> bool {
     match loaded() {
         // If its VM stops just now, there is an interrupt that says so.
         Some(loaded) if core::ptr::eq(loaded, vcpu) => return true,
@@ -212,7 +251,7 @@ fn take_on(vcpu: &'static Vcpu, frame: &mut Frame) -> bool {
         publish_times(vcpu, false, timer::now());
         if !more {
             vcpu.interrupt();
-            block(vcpu);
+            block(vcpu, timer::now());
             consider(vcpu);
         }
         return false;
@@ -223,12 +262,11 @@ fn take_on(vcpu: &'static Vcpu, frame: &mut Frame) -> bool {
     };
     if state == PowerState::Off {
         vcpu.leave();
-        block(vcpu);
+        block(vcpu, timer::now());
         consider(vcpu);
         return false;
     }
     vcpu.load(start, frame);
-    let waited = publish_times(vcpu, true, timer::now());
     vcpu.vm.tell_stolen(vcpu.id, waited);
     true
 }
@@ -239,7 +277,7 @@ fn put_off(vcpu: &'static Vcpu, frame: &Frame) {
     if is_ready(vcpu) {
         vcpu.interrupt();
     }
-    block(vcpu);
+    block(vcpu, timer::now());
     if is_off {
         vcpu.discard();
     } else {
@@ -256,7 +294,7 @@ pub fn go_on(frame: &mut Frame) {
     let own = own();
     let is_stopped = own.vcpu.get().is_some_and(|vcpu| vcpu.vm.phase() != Phase::Running);
     if is_stopped || own.look.get() {
-        schedule(frame);
+        schedule(frame, timer::now());
     }
 }
 
@@ -266,22 +304,24 @@ pub fn leave_if_stopped(frame: &mut Frame) {
     if let Some(vcpu) = own().vcpu.get()
         && vcpu.vm.phase() != Phase::Running
     {
-        schedule(frame);
+        schedule(frame, timer::now());
     }
 }
 
 /// The vCPU sleeps until an interrupt comes for it; others have the CPU meanwhile.
 pub fn sleep(vcpu: &'static Vcpu, frame: &mut Frame) {
     if !vcpu.has_interrupt() {
-        block(vcpu);
-        schedule(frame);
+        let now = timer::now();
+        block(vcpu, now);
+        schedule(frame, now);
     }
 }
 
 /// The vCPU has nothing to do but to wait for another one: the others go first.
 pub fn pass(vcpu: &'static Vcpu, frame: &mut Frame) {
-    with_queue(|queue| queue.pass(member(vcpu), timer::now()));
-    schedule(frame);
+    let now = timer::now();
+    with_queue(|queue| queue.pass(member(vcpu), now));
+    schedule(frame, now);
 }
 
 /// Carries out a guest's PSCI call.
@@ -301,7 +341,7 @@ pub fn power(vcpu: &'static Vcpu, frame: &mut Frame, request: PowerRequest) {
                 }
             }
             put_off(vcpu, frame);
-            schedule(frame);
+            schedule(frame, timer::now());
         }
         Outcome::Suspend => {
             frame.set(0, X0_SUCCESS);

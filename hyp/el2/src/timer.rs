@@ -78,6 +78,8 @@ impl Deadlines {
         };
         let which = (due(&self.turn), due(&self.alarm));
         arm(self.turn.get().min(self.alarm.get()));
+        // The line is low before the interrupt is deactivated, or it would come again.
+        barrier::isb(barrier::SY);
         which
     }
 }
@@ -90,6 +92,5 @@ fn arm(deadline: u64) {
         write_sysreg!("CNTHP_CVAL_EL2", deadline);
         write_sysreg!("CNTHP_CTL_EL2", 1);
     }
-    // WFI, which may come next, waits for nothing that was written before.
-    barrier::isb(barrier::SY);
+    // Without a barrier: going back to a guest is one, and so is `run::idle` before it waits.
 }

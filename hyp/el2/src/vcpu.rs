@@ -277,14 +277,25 @@ impl Vcpu {
         let [virtual_, physical] = timers;
         let wakes_at = heard((virtual_, IntId::VIRTUAL_TIMER)).min(heard((physical, IntId::PHYSICAL_TIMER)));
         self.wakes_at.store(wakes_at, Ordering::Relaxed);
+        own().wakes_at.set(own().wakes_at.get().min(wakes_at));
     }
 
     /// Whether it isn't loaded and waits for its turn, from now on. Then it doesn't sleep. On its own CPU.
+    #[inline]
     pub fn set_waits(&self, waits: bool) {
-        self.wakes_at.store(u64::MAX, Ordering::Relaxed);
+        if self.wakes_at() != u64::MAX {
+            self.wakes_at.store(u64::MAX, Ordering::Relaxed);
+            // It may have been the first one: `run` finds the next.
+            own().wakes_at.set(0);
+        }
+        if self.waits.load(Ordering::Relaxed) == waits {
+            return;
+        }
         self.waits.store(waits, Ordering::Relaxed);
-        // As `call` says.
-        fence(Ordering::SeqCst);
+        if !waits {
+            // As `call` says. Whoever sees that it waits too late makes a call that was not needed.
+            fence(Ordering::SeqCst);
+        }
     }
 
     /// Whether an interrupt waits for it that ends a WFI. On its own CPU.

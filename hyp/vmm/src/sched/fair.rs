@@ -14,6 +14,13 @@ struct Entry {
     /// What the rest of the scheduler calls it.
     member: usize,
     weight: u64,
+    /// Virtual time that passes while it runs for a tick: whole steps, and `part / weight` of one.
+    step: u64,
+    part: u64,
+    /// Half a slice, a quarter and a whole one in its virtual time, for what is not charged.
+    half: u64,
+    quarter: u64,
+    slice: u64,
     /// Virtual time: whole steps, and `rest / weight` of one, so that nothing is lost by rounding.
     time: u64,
     rest: u64,
@@ -24,15 +31,57 @@ struct Entry {
     passed: bool,
 }
 
+impl Entry {
+    /// `rate`: steps of virtual time in a tick, times the weight.
+    fn new(member: usize, weight: u64, rate: u64, slice: u64) -> Self {
+        let steps = |ticks: u64| ticks.saturating_mul(rate).checked_div(weight).unwrap_or(0);
+        Self {
+            member,
+            weight,
+            step: rate.checked_div(weight).unwrap_or(0),
+            part: rate.checked_rem(weight).unwrap_or(0),
+            half: steps(slice / 2),
+            quarter: steps(slice / 4),
+            slice: steps(slice),
+            time: 0,
+            rest: 0,
+            ready: false,
+            fresh: false,
+            passed: false,
+        }
+    }
+
+    /// It isn't further behind than this.
+    const fn catch_up(&mut self, earliest: u64) {
+        if self.time < earliest {
+            (self.time, self.rest) = (earliest, 0);
+        }
+    }
+
+    fn charge(&mut self, ran: u64) {
+        self.time = self.time.saturating_add(ran.saturating_mul(self.step));
+        // A weight that is the lightest one times a power of two, up to 16, has no part, and needs no division.
+        if self.part == 0 {
+            return;
+        }
+        // Split so that nothing overflows: part and rest are below the weight.
+        let (rounds, ticks) =
+            (ran.checked_div(self.weight).unwrap_or(0), ran.checked_rem(self.weight).unwrap_or(0));
+        let parts = ticks.saturating_mul(self.part).saturating_add(self.rest);
+        let steps =
+            rounds.saturating_mul(self.part).saturating_add(parts.checked_div(self.weight).unwrap_or(0));
+        self.time = self.time.saturating_add(steps);
+        self.rest = parts.checked_rem(self.weight).unwrap_or(0);
+    }
+}
+
 /// The fair members of a CPU.
 #[derive(Clone, Debug)]
 pub(super) struct Fair {
     entries: Box<[Entry]>,
-    /// Steps of virtual time in a tick, times the weight.
-    rate: u64,
     /// Ticks that a member runs at a stretch while another is ready.
     slice: u64,
-    /// The virtual time that the last of the ready members has reached. It never goes back.
+    /// The virtual time that the last of the ready members had reached when one woke or blocked. It never goes back.
     floor: u64,
     /// Whose turn it is, and how long it ran in it. Reserved members come in between without ending it.
     turn: Option<usize>,
@@ -41,130 +90,101 @@ pub(super) struct Fair {
 
 impl Fair {
     /// Of each member its name in the rest of the scheduler and its weight, at least 1; `slice` in ticks, at least 1.
-    pub(super) fn new(members: impl Iterator<Item = (usize, u32)>, slice: u64) -> Self {
-        let entry = |(member, weight): (usize, u32)| Entry {
-            member,
-            weight: u64::from(weight.max(1)),
-            time: 0,
-            rest: 0,
-            ready: false,
-            fresh: false,
-            passed: false,
-        };
-        let entries: Box<[Entry]> = members.map(entry).collect();
-        let lightest = entries.iter().map(|entry| entry.weight).min().unwrap_or(1);
+    pub(super) fn new(members: impl Iterator<Item = (usize, u32)> + Clone, slice: u64) -> Self {
+        let slice = slice.max(1);
+        let weight = |weight: u32| u64::from(weight.max(1));
+        let lightest = members.clone().map(|(_, other)| weight(other)).min().unwrap_or(1);
         let rate = lightest.saturating_mul(STEPS);
-        Self { entries, rate, slice: slice.max(1), floor: 0, turn: None, used: 0 }
+        let entry = |(member, own): (usize, u32)| Entry::new(member, weight(own), rate, slice);
+        Self { entries: members.map(entry).collect(), slice, floor: 0, turn: None, used: 0 }
     }
 
     pub(super) const fn slice(&self) -> u64 {
         self.slice
     }
 
+    /// The least virtual time of those that are ready, but for this one.
+    fn least_beside(&self, index: Option<usize>) -> Option<u64> {
+        let others = self.entries.iter().enumerate();
+        others
+            .filter(|&(other, entry)| entry.ready && Some(other) != index)
+            .map(|(_, entry)| entry.time)
+            .min()
+    }
+
     /// Sleeping saves nothing up but half a slice, so that who sleeps much is served at once.
     pub(super) fn wake(&mut self, index: usize) {
-        let (half, rate, floor) = (self.slice / 2, self.rate, self.floor);
+        // As long as the same members are ready, the least of their times only grows: it counts when that changes.
+        self.floor = self.floor.max(self.least_beside(None).unwrap_or(0));
+        let floor = self.floor;
         if let Some(entry) = self.entries.get_mut(index) {
-            let earliest = floor.saturating_sub(virtual_time(half, rate, entry.weight));
-            if entry.time < earliest {
-                (entry.time, entry.rest) = (earliest, 0);
-            }
+            entry.catch_up(floor.saturating_sub(entry.half));
             (entry.ready, entry.fresh, entry.passed) = (true, true, false);
         }
     }
 
     pub(super) fn block(&mut self, index: usize) {
+        let least = self.least_beside(Some(index));
         if let Some(entry) = self.entries.get_mut(index) {
+            // The last one has been as far as it is itself.
+            self.floor = self.floor.max(least.unwrap_or(entry.time));
             entry.ready = false;
         }
         if self.turn == Some(index) {
             self.turn = None;
         }
-        self.raise_floor();
     }
 
     /// It waits for what another one does: it goes on soon after, but of what it gives away it gets back no more than a
     /// slice.
     pub(super) fn pass(&mut self, index: usize) {
-        let (slice, rate) = (self.slice, self.rate);
-        let others = self.entries.iter().enumerate().filter(|&(other, entry)| entry.ready && other != index);
-        let Some(least) = others.map(|(_, entry)| entry.time).min() else { return };
+        let Some(least) = self.least_beside(Some(index)) else { return };
         if let Some(entry) = self.entries.get_mut(index) {
-            let earliest = least.saturating_sub(virtual_time(slice, rate, entry.weight));
-            if entry.time < earliest {
-                (entry.time, entry.rest) = (earliest, 0);
-            }
+            entry.catch_up(least.saturating_sub(entry.slice));
             entry.passed = true;
         }
         if self.turn == Some(index) {
             self.turn = None;
         }
-        self.raise_floor();
     }
 
     /// The member ran for so many ticks.
     pub(super) fn charge(&mut self, index: usize, ran: u64) {
-        let rate = self.rate;
         if let Some(entry) = self.entries.get_mut(index) {
-            // Split so that nothing overflows: `rate` is at most STEPS times the weight, and `rest` is below the weight.
-            let weight = entry.weight;
-            let whole = ran.checked_div(weight).unwrap_or(0).saturating_mul(rate);
-            let part = ran.checked_rem(weight).unwrap_or(0).saturating_mul(rate).saturating_add(entry.rest);
-            entry.time =
-                entry.time.saturating_add(whole).saturating_add(part.checked_div(weight).unwrap_or(0));
-            entry.rest = part.checked_rem(weight).unwrap_or(0);
+            entry.charge(ran);
         }
         if self.turn == Some(index) {
             self.used = self.used.saturating_add(ran);
         }
-        self.raise_floor();
     }
 
     /// Who runs next, and for how many ticks; without a limit if nobody else is ready.
     pub(super) fn choose(&mut self) -> Option<(usize, Option<u64>)> {
-        let turn = match self.turn {
-            Some(turn) if self.used < self.slice && !self.is_overtaken(turn) => turn,
-            _ => {
-                let next = self.furthest_behind()?;
-                (self.turn, self.used) = (Some(next), 0);
-                next
-            }
-        };
+        let turn = self.turn;
+        let running = turn.filter(|_| self.used < self.slice).and_then(|turn| self.entries.get(turn));
+        // Whoever woke and is behind this by more than a quarter of a slice ends the turn early; less is not worth a switch.
+        let limit = running.map_or(0, |running| running.time);
+        let mut goes_on = running.is_some();
+        let mut next = None;
         let mut ready: usize = 0;
-        for entry in &mut self.entries {
+        for (index, entry) in self.entries.iter_mut().enumerate() {
+            let (fresh, passed) = (entry.fresh, entry.passed);
             (entry.fresh, entry.passed) = (false, false);
-            ready = ready.saturating_add(usize::from(entry.ready));
+            if !entry.ready {
+                continue;
+            }
+            ready = ready.saturating_add(1);
+            goes_on &= !fresh || entry.time.saturating_add(entry.quarter) >= limit;
+            // Those who passed come after all others; of equals, whoever had the last turn comes last.
+            let key = (passed, entry.time, turn == Some(index));
+            if next.is_none_or(|(least, _)| key < least) {
+                next = Some((key, index));
+            }
+        }
+        if !goes_on {
+            (self.turn, self.used) = (Some(next?.1), 0);
         }
         let left = self.slice.saturating_sub(self.used);
-        Some((self.entries.get(turn)?.member, (ready > 1).then_some(left)))
+        Some((self.entries.get(self.turn?)?.member, (ready > 1).then_some(left)))
     }
-
-    /// Whether a member that woke is so far behind that the turn ends early. A quarter of a slice is not worth a switch.
-    fn is_overtaken(&self, turn: usize) -> bool {
-        let Some(running) = self.entries.get(turn) else { return true };
-        self.entries.iter().any(|entry| {
-            let quarter = virtual_time(self.slice / 4, self.rate, entry.weight);
-            entry.ready && entry.fresh && entry.time.saturating_add(quarter) < running.time
-        })
-    }
-
-    /// Those who passed come after all others; of equals, whoever had the last turn comes last.
-    fn furthest_behind(&self) -> Option<usize> {
-        let ready = self.entries.iter().enumerate().filter(|(_, entry)| entry.ready);
-        ready
-            .min_by_key(|&(index, entry)| (entry.passed, entry.time, self.turn == Some(index)))
-            .map(|(index, _)| index)
-    }
-
-    fn raise_floor(&mut self) {
-        let ready = self.entries.iter().filter(|entry| entry.ready);
-        if let Some(least) = ready.map(|entry| entry.time).min() {
-            self.floor = self.floor.max(least);
-        }
-    }
-}
-
-/// The virtual time, in whole steps, of so many ticks, for what is not charged.
-fn virtual_time(ticks: u64, rate: u64, weight: u64) -> u64 {
-    ticks.saturating_mul(rate).checked_div(weight).unwrap_or(0)
 }

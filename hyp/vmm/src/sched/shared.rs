@@ -85,7 +85,10 @@ impl Shared {
     /// Charges who is running up to `now`. The time that counts from here on is `self.now`.
     fn advance(&mut self, now: u64) {
         let ran = now.saturating_sub(self.now);
-        self.now = self.now.max(now);
+        if ran == 0 {
+            return;
+        }
+        self.now = now;
         let Some(member) = self.running.and_then(|running| self.members.get_mut(running)) else { return };
         match &mut member.kind {
             Kind::Fair(place) => self.fair.charge(*place, ran),
