@@ -6,7 +6,7 @@
 
 use core::ptr;
 
-use stage2::{Access, CopyReserve, Grant, Ipa, Stage2};
+use stage2::{Access, CopyReserve, Grant, Ipa, PAGE_SIZE, Pa, Stage2};
 
 use crate::cache;
 use crate::tables::Tables;
@@ -14,11 +14,38 @@ use crate::tables::Tables;
 /// What a VM's memory is reached through.
 pub struct Space {
     /// Its stage 2.
-    pub stage2: Stage2,
+    stage2: Stage2,
     /// The frames that its tables are made of.
-    pub tables: Tables,
+    tables: Tables,
     /// Pages for copies: none, as long as nothing that VMs can ask for shares memory on write.
-    pub copies: CopyReserve<[Option<Grant>; 0]>,
+    copies: NoCopies,
+    /// A page that [`write_word`] has written to, and where it is. Gone as soon as anybody may change stage 2.
+    written: Option<(Ipa, Pa)>,
+}
+
+type NoCopies = CopyReserve<[Option<Grant>; 0]>;
+
+impl Space {
+    /// Of these tables.
+    pub const fn new(stage2: Stage2, tables: Tables, copies: NoCopies) -> Self {
+        Self { stage2, tables, copies, written: None }
+    }
+
+    /// Its stage 2, to look at.
+    pub const fn stage2(&self) -> &Stage2 {
+        &self.stage2
+    }
+
+    /// Its stage 2, to change or to walk. There is no other way to change it, so nothing that EL2 remembers of it outlives a change.
+    pub const fn parts(&mut self) -> (&mut Stage2, &mut Tables, &mut NoCopies) {
+        self.written = None;
+        (&mut self.stage2, &mut self.tables, &mut self.copies)
+    }
+
+    /// What it was made of.
+    pub fn into_parts(self) -> (Stage2, Tables) {
+        (self.stage2, self.tables)
+    }
 }
 
 /// A guest address that leads to no memory of the VM's, or to none that can be written now.
@@ -33,7 +60,7 @@ pub struct NoMemory {
 
 /// Physical address and length of the piece at `ipa` that lies together, at most `wanted` bytes.
 fn piece(space: &mut Space, ipa: Ipa, wanted: u64, access: Access) -> Result<(u64, u64), NoMemory> {
-    let Space { stage2, tables, copies } = space;
+    let (stage2, tables, copies) = space.parts();
     let found = stage2.memory(tables, copies, ipa, wanted, access);
     let (pa, length) = found.map_err(|error| NoMemory { ipa, error })?;
     Ok((pa.as_u64(), length))
@@ -126,16 +153,28 @@ pub fn write(
     Ok(length)
 }
 
-/// Writes one word of 64 bits, whole, at an address that is a multiple of 8, while vCPUs may read it.
+/// Writes one word of 64 bits, whole, at an address that is a multiple of 8, while vCPUs may read it. They see it through their
+/// caches: it isn't cleaned. Where it goes is looked up once for each page, as long as nobody touches stage 2.
 ///
 /// # Errors
 /// The address isn't the VM's memory.
 pub fn write_word(space: &mut Space, ipa: Ipa, value: u64) -> Result<(), NoMemory> {
-    let (pa, length) = piece(space, ipa, 8, Access::Write)?;
-    if length == 8 && pa.is_multiple_of(8) {
-        // SAFETY: stage 2 says that this is the VM's memory, which is no object of EL2's, and which EL2 maps as Normal memory.
-        unsafe { ptr::write_volatile(pa as *mut u64, value) };
-        cache::clean(pa, pa.wrapping_add(8));
+    let offset = ipa.as_u64() % PAGE_SIZE;
+    let page = Ipa::new(ipa.as_u64().wrapping_sub(offset));
+    let pa = match space.written {
+        Some((known, pa)) if known == page => pa,
+        _ => {
+            let (pa, _) = piece(space, page, PAGE_SIZE, Access::Write)?;
+            // A store that is logged is logged by this one; who begins the log anew, or asks for it, has stage 2 in hand.
+            space.written = Some((page, Pa::new(pa)));
+            Pa::new(pa)
+        }
+    };
+    if offset.is_multiple_of(8) {
+        let at = pa.as_u64().wrapping_add(offset);
+        // SAFETY: stage 2, as it is, says that this page is the VM's memory, which is no object of EL2's, and which EL2 maps as
+        // Normal memory: whatever changes stage 2 makes `written` forgotten, and the caller holds its lock.
+        unsafe { ptr::write_volatile(at as *mut u64, value) };
     }
     Ok(())
 }

@@ -277,7 +277,7 @@ fn share(sharing: Sharing) -> Option<Share> {
 fn give_back(space: Space, mut memory: Holdings, name: &str) {
     let mut space = space;
     while memory.give_back_some(&mut space, name) == Progress::More {}
-    let Space { stage2, mut tables, .. } = space;
+    let (stage2, mut tables) = space.into_parts();
     let done = memory::with_ledger(|ledger| ledger.teardown(stage2, &mut tables));
     if let Some(Err(error)) = done {
         log::error!("/{name}: its tables: {error}");
@@ -430,7 +430,7 @@ impl<'a> Builder<'a> {
                 return Err(error);
             }
         };
-        let mut space = Space { stage2, tables, copies: CopyReserve::none(id) };
+        let mut space = Space::new(stage2, tables, CopyReserve::none(id));
         let mut memory = Holdings::new(id, wants);
         let mut reload = Reload::new(plan, &tree);
         if config.starts
@@ -445,8 +445,8 @@ impl<'a> Builder<'a> {
             vcpus: Once::new(),
             share,
             hcr: cpu::guest_hcr(&self.features) | waits,
-            vtcr: space.stage2.vtcr(),
-            vttbr: space.stage2.vttbr(),
+            vtcr: space.stage2().vtcr(),
+            vttbr: space.stage2().vttbr(),
             ids: self.ids.clone(),
             layout,
             mmio: machine.mmio,
@@ -581,7 +581,7 @@ impl<'a> Builder<'a> {
 fn start(space: &mut Space, memory: &mut Holdings, reload: &mut Reload) -> Result<(), BuildError> {
     while memory.take_some(space)? == Progress::More {}
     while reload.step(space)? == Progress::More {}
-    log::debug!("{} frames for tables are left", space.tables.left());
+    log::debug!("{} frames for tables are left", space.parts().1.left());
     Ok(())
 }
 

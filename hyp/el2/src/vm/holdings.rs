@@ -365,7 +365,7 @@ impl Holdings {
         };
         let Some(mut ledger) = memory::try_ledger() else { return Ok(()) };
         let grant = ledger.grant(self.vm, run, usage).map_err(Error::from)?;
-        match MapJob::new(&space.stage2, at, grant, permissions) {
+        match MapJob::new(space.stage2(), at, grant, permissions) {
             Ok(job) => self.job = Some(job),
             Err(refused) => return Err(give_grant_back(&mut ledger, refused).into()),
         }
@@ -374,7 +374,7 @@ impl Holdings {
 
     fn map_some(&mut self, space: &mut Space) -> Result<(), stage2::Error> {
         let Some(job) = self.job.take() else { return Ok(()) };
-        let Space { stage2, tables, .. } = space;
+        let (stage2, tables, _) = space.parts();
         match job.step(stage2, tables, STEP) {
             MapStep::More(job) => self.job = Some(job),
             MapStep::Done => {
@@ -454,7 +454,8 @@ impl Holdings {
         let Some(mut ledger) = memory::try_ledger() else {
             return Ok(Stage::Unmapping(placed, Some(cursor)));
         };
-        match ledger.unmap_some(&mut space.stage2, &mut space.tables, &mut cursor, STEP)? {
+        let (stage2, tables, _) = space.parts();
+        match ledger.unmap_some(stage2, tables, &mut cursor, STEP)? {
             Progress::More => Ok(Stage::Unmapping(placed, Some(cursor))),
             Progress::Done => Ok(Stage::Unmapping(placed.saturating_sub(1), None)),
         }

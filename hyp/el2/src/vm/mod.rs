@@ -234,7 +234,7 @@ impl Vm {
     /// it, or nothing is there.
     pub fn resolve(&self, ipa: Ipa, access: Access) -> bool {
         let mut space = self.space.lock();
-        let Space { stage2, tables, copies } = &mut *space;
+        let (stage2, tables, copies) = space.parts();
         stage2.resolve(tables, copies, ipa, access).is_ok()
     }
 
