@@ -42,7 +42,7 @@ impl Cpu<'_> {
         self.shared.model == Model::V2 && intid.is_sgi()
     }
 
-    fn line(&self, virt: IntId) -> Option<Line> {
+    pub fn line(&self, virt: IntId) -> Option<Line> {
         Some(Line { vcpu: self.id, virt, physical: self.shared.physical(virt)? })
     }
 
@@ -463,8 +463,21 @@ impl Cpu<'_> {
     }
 
     /// Take everything out of the list registers: they are another vCPU's next.
+    #[inline]
     pub fn unload_all(&mut self, hw: &mut impl Hardware) {
         self.vcpu.again = 0;
+        if self.vcpu.used | self.vcpu.spilled != 0 {
+            self.unload_used(hw);
+        }
+        self.vcpu.attention &= !RECHECK;
+        if self.vcpu.maintenance != Maintenance::NONE {
+            self.vcpu.maintenance = Maintenance::NONE;
+            hw.set_maintenance(Maintenance::NONE);
+        }
+    }
+
+    #[inline(never)]
+    fn unload_used(&mut self, hw: &mut impl Hardware) {
         self.reap(hw);
         if self.vcpu.spilled != 0 {
             self.count_deactivations(hw);
@@ -473,10 +486,6 @@ impl Cpu<'_> {
         for n in Bits(self.vcpu.used) {
             hw.write(n as usize, ListRegister::EMPTY);
             self.take_out(n, self.slot(n), hw);
-        }
-        if self.vcpu.maintenance != Maintenance::NONE {
-            self.vcpu.maintenance = Maintenance::NONE;
-            hw.set_maintenance(Maintenance::NONE);
         }
     }
 

@@ -1,11 +1,11 @@
 //! What comes in from outside: levels and edges of lines, physical interrupts, and vCPUs that are loaded, saved
 //! and synchronised.
 
-use crate::bank::Bits;
+use crate::bank::{Bank, Bits};
 use crate::deliver::Cpu;
 use crate::ids::{IntId, Kicks, VcpuId};
-use crate::state::{LOOK, Place, RECHECK, Vcpu, Vgic};
-use crate::{CpuInterface, Hardware, ListRegisters, Maintenance, Physical};
+use crate::state::{BUSY, LOOK, Place, RECHECK, Vcpu, Vgic};
+use crate::{CpuInterface, Hardware, Line, ListRegisters, Maintenance, Physical};
 
 impl Vgic {
     /// The line of an emulated device went up or down. A level-sensitive interrupt is pending as long as the
@@ -142,22 +142,25 @@ impl Vgic {
         state.is_some_and(|state| state.bank.allowed(self.shared.groups) & intid.bit() != 0)
     }
 
-    /// Load `vcpu` on the current physical CPU, whose list registers are empty: fill them, and give the mapped
-    /// private lines their state. `VMCR`, `APR` and the enable bit of `HCR` are the caller's to restore.
+    /// Load `vcpu` on the current physical CPU, which is as [`Vgic::save`] or [`clear_list_registers`] has left it: fill the list
+    /// registers, and give the mapped private lines their state. `VMCR`, `APR` and the enable bit of `HCR` are the
+    /// caller's to restore.
     pub fn load(&mut self, vcpu: VcpuId, hw: &mut impl Hardware) -> Kicks {
         let Some(state) = self.vcpus.get_mut(vcpu.index()).filter(|state| !state.running) else {
             return Kicks::NONE;
         };
         state.running = true;
-        state.attention |= LOOK;
         state.maintenance = Maintenance::NONE;
-        hw.set_maintenance(Maintenance::NONE);
-        hw.take_eoi_count();
-        self.each_private_line(vcpu, |line, enabled, active| {
-            hw.set_active(line, active);
-            hw.set_enabled(line, enabled);
-        });
-        self.sync(vcpu, hw)
+        // No list register is in use, so that there is nothing to look at but for what is active outside of them.
+        state.attention &= !(LOOK | BUSY);
+        if state.spilled != 0 {
+            state.attention |= LOOK;
+            hw.take_eoi_count();
+        }
+        let needs_sync = state.needs_sync();
+        let cpu = Cpu { id: vcpu, vcpu: state, shared: &mut self.shared, stray: 0 };
+        cpu.give_private_lines(hw);
+        if needs_sync { self.sync(vcpu, hw) } else { Kicks::NONE }
     }
 
     /// Take `vcpu` off the current physical CPU: its interrupts return from the list registers, which are left
@@ -166,17 +169,11 @@ impl Vgic {
     pub fn save(&mut self, vcpu: VcpuId, hw: &mut impl Hardware) -> Kicks {
         let Some(mut cpu) = self.cpu(vcpu) else { return Kicks::NONE };
         cpu.unload_all(hw);
+        cpu.take_private_lines(hw);
         let stray = cpu.stray;
-        self.each_private_line(vcpu, |line, enabled, active| {
-            if enabled {
-                hw.set_enabled(line, false);
-            }
-            if active {
-                hw.set_active(line, false);
-            }
-        });
-        if let Some(state) = self.vcpus.get_mut(vcpu.index()) {
-            state.running = false;
+        cpu.vcpu.running = false;
+        if u64::from(stray) | cpu.vcpu.asked_by == 0 {
+            return Kicks::NONE;
         }
         self.tell_others(vcpu, stray)
     }
@@ -220,18 +217,39 @@ impl Vgic {
         }
         kicks
     }
+}
 
-    /// Mapped private lines of a loaded vCPU: whether the guest enabled them, and whether the physical
-    /// interrupt is active on its behalf.
-    fn each_private_line(&self, vcpu: VcpuId, mut f: impl FnMut(crate::Line, bool, bool)) {
-        let place = Place { vcpu, word: 0 };
-        let Some(bank) = self.bank(place) else { return };
-        for n in Bits(bank.mapped) {
-            let mask = 1u32.wrapping_shl(n);
-            if let Some(line) = self.line(place, n) {
-                f(line, bank.enabled & mask != 0, (bank.latch | bank.taken | bank.active) & mask != 0);
+impl Cpu<'_> {
+    /// The physical interrupts of mapped private lines become what the guest has made of them.
+    #[inline]
+    fn give_private_lines(&self, hw: &mut impl Physical) {
+        let bank = &self.vcpu.bank;
+        self.each_private_line(bank.private_active(), |line| hw.set_active(line, true));
+        self.each_private_line(bank.enabled & bank.mapped, |line| hw.set_enabled(line, true));
+    }
+
+    /// They become disabled and inactive again.
+    #[inline]
+    fn take_private_lines(&self, hw: &mut impl Physical) {
+        let bank = &self.vcpu.bank;
+        self.each_private_line(bank.enabled & bank.mapped, |line| hw.set_enabled(line, false));
+        self.each_private_line(bank.private_active(), |line| hw.set_active(line, false));
+    }
+
+    #[inline]
+    fn each_private_line(&self, lines: u32, mut f: impl FnMut(Line)) {
+        for n in Bits(lines) {
+            if let Some(line) = self.line(IntId(n as u16)) {
+                f(line);
             }
         }
+    }
+}
+
+impl Bank {
+    /// Of mapped private lines, those whose physical interrupt is active on the guest's behalf.
+    fn private_active(&self) -> u32 {
+        (self.latch | self.taken | self.active) & self.mapped
     }
 }
 
