@@ -63,6 +63,8 @@ pub static IDLE: AtomicU64 = AtomicU64::new(0);
 pub struct Own {
     /// The vCPU that is loaded, or was last.
     pub vcpu: Cell<Option<&'static Vcpu>>,
+    /// Which of the members it is.
+    pub member: Cell<usize>,
     /// Which of the vCPUs here is to run; nobody until [`run::enter`](crate::run::enter).
     pub queue: RefCell<Queue>,
     /// No vCPU that sleeps here has a timer that is due before this, in ticks.
@@ -110,6 +112,7 @@ impl PerCpu {
             log: Ring::new(),
             own: Own {
                 vcpu: Cell::new(None),
+                member: Cell::new(usize::MAX),
                 queue: RefCell::new(Queue::Pinned(Pinned::new())),
                 wakes_at: Cell::new(u64::MAX),
                 look: Cell::new(false),

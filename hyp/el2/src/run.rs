@@ -41,7 +41,7 @@ pub fn enter() -> ! {
     }
     interrupts::see_to_alarms();
     let mut frame = Frame::default();
-    schedule(&mut frame, timer::now());
+    schedule(&mut frame, timer::now(), Change::Nothing);
     // SAFETY: the frame is at the end of this CPU's stack, whose rest lies above it; nothing of this function is used
     // again, and exits put their frames where this one is.
     unsafe { enter_guest(&mut frame) }
@@ -70,31 +70,88 @@ fn member(vcpu: &Vcpu) -> usize {
     vcpu.member_of(this_cpu().index).unwrap_or(usize::MAX)
 }
 
+/// What the vCPU that is loaded has just done. Its queue is told when the next one is chosen.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Change {
+    Nothing,
+    /// It lets others go first.
+    Passes,
+    /// It sleeps until an interrupt comes, of which there is none yet.
+    Sleeps,
+}
+
+/// What a queue has decided, and what it knows of those whom that concerns.
+struct Decision {
+    turn: Turn,
+    /// Whether the one that was loaded is ready, and its times.
+    last: (bool, Times),
+    /// The times of the one whose turn it is.
+    next: Times,
+}
+
+/// Asks this CPU's queue, which hears before what the member that was loaded, if any, has done.
+#[inline]
+fn decide(last: Option<usize>, change: Change, now: u64) -> Decision {
+    let decision = with_queue(|queue| {
+        if let Some(last) = last {
+            match change {
+                Change::Nothing => {}
+                Change::Passes => queue.pass(last, now),
+                Change::Sleeps => queue.block(last, now),
+            }
+        }
+        let turn = queue.pick(now);
+        let last = last.map_or((false, Times::default()), |last| (queue.is_ready(last), queue.times(last)));
+        let next = turn.member.map_or(Times::default(), |next| queue.times(next));
+        Decision { turn, last, next }
+    });
+    let nobody = Turn { member: None, until: None };
+    decision.unwrap_or(Decision { turn: nobody, last: (false, Times::default()), next: Times::default() })
+}
+
 /// Chooses who runs from now on, and makes the CPU ready for it: when this returns, going back to the guest runs it.
 /// With nobody to run, waits. `now` is when it was called.
-fn schedule(frame: &mut Frame, mut now: u64) {
+fn schedule(frame: &mut Frame, mut now: u64, mut change: Change) {
     let own = own();
     let mut has_news = false;
     loop {
         has_news |= take_news();
-        if let Some(vcpu) = loaded()
+        let mut last = loaded();
+        if let Some(vcpu) = last
             && vcpu.vm.phase() != Phase::Running
         {
+            if change == Change::Sleeps {
+                block(vcpu, now);
+            }
             put_off(vcpu, frame);
+            last = None;
         }
-        wake_those_due(now, has_news);
+        if own.wakes_at.get() <= now {
+            wake_those_due(now);
+        }
+        if has_news && let Some(vcpu) = last {
+            change = wake_by_news(vcpu, change, now);
+        }
         own.look.set(false);
-        let turn = with_queue(|queue| queue.pick(now)).unwrap_or(Turn { member: None, until: None });
+        let decision = decide(last.map(|_| own.member.get()), change, now);
+        change = Change::Nothing;
+        let turn = decision.turn;
         let next = turn.member.and_then(|member| this_cpu().member(member));
-        if let Some(last) = own.vcpu.get()
-            && last.is_here()
-            && next.is_none_or(|next| !core::ptr::eq(last, next))
-        {
-            publish_times(last, false, now);
+        let last = last.filter(|last| next.is_none_or(|next| !core::ptr::eq(*last, next)));
+        if let Some(last) = last {
+            last.trace.times(now, false, decision.last.1);
         }
-        let runs = next.is_some_and(|vcpu| {
-            let waited = publish_times(vcpu, true, now);
-            take_on(vcpu, frame, waited)
+        let runs = next.is_some_and(|next| {
+            let waited = next.trace.times(now, true, decision.next);
+            if let Some(last) = last {
+                last.save(frame);
+                match decision.last.0 {
+                    true => last.set_waits(true),
+                    // Whatever comes for it from now on, or came since it was looked for, is followed by a call.
+                    false => last.note_timers(),
+                }
+            }
+            next.is_loaded() || take_on(next, turn.member, waited, frame)
         });
         give_away(turn);
         own.timer.set_turn(turn.until.unwrap_or(u64::MAX).min(own.wakes_at.get()));
@@ -115,7 +172,7 @@ fn schedule(frame: &mut Frame, mut now: u64) {
 fn take_news() -> bool {
     let interrupt = interrupts::is_pending();
     if interrupt {
-        interrupts::take();
+        interrupts::take(own(), loaded());
     }
     let requests = this_cpu().has_requests();
     if requests {
@@ -153,30 +210,15 @@ fn give_away(turn: Turn) {
     }
 }
 
-/// Lets other CPUs see where a vCPU's time went, and says how long it has waited in all.
-fn publish_times(vcpu: &Vcpu, runs: bool, now: u64) -> u64 {
-    let Times { ran, waited } = with_queue(|queue| queue.times(member(vcpu))).unwrap_or_default();
-    vcpu.trace.times(now, runs, ran, waited)
+/// Lets other CPUs see where the time of a vCPU went that doesn't run.
+fn publish_times(vcpu: &Vcpu, now: u64) {
+    let times = with_queue(|queue| queue.times(member(vcpu))).unwrap_or_default();
+    vcpu.trace.times(now, false, times);
 }
 
-/// Makes those ready that sleep, and whose timer is due; and the one that is loaded, if it sleeps and its interrupt has come, for
-/// which there must have been news.
-#[inline]
-fn wake_those_due(now: u64, has_news: bool) {
-    if own().wakes_at.get() <= now {
-        wake_all_due(now);
-    }
-    if has_news
-        && let Some(vcpu) = loaded()
-        && !is_ready(vcpu)
-        && vcpu.has_interrupt()
-    {
-        wake(vcpu, now);
-    }
-}
-
+/// Makes those ready that sleep, and whose timer is due.
 #[inline(never)]
-fn wake_all_due(now: u64) {
+fn wake_those_due(now: u64) {
     let mut next = u64::MAX;
     for vcpu in here() {
         if vcpu.wakes_at() <= now {
@@ -187,13 +229,27 @@ fn wake_all_due(now: u64) {
     own().wakes_at.set(next);
 }
 
+/// Something has come. If it is an interrupt for the vCPU that is loaded, that sleeps no longer, or not at all.
+#[inline(never)]
+fn wake_by_news(vcpu: &Vcpu, change: Change, now: u64) -> Change {
+    let sleeps = change == Change::Sleeps;
+    if !sleeps && is_ready(vcpu) || !vcpu.has_interrupt() {
+        return change;
+    }
+    if sleeps {
+        return Change::Nothing;
+    }
+    wake(vcpu, now);
+    change
+}
+
 fn is_ready(vcpu: &Vcpu) -> bool {
     with_queue(|queue| queue.is_ready(member(vcpu))).unwrap_or(false)
 }
 
 fn wake(vcpu: &Vcpu, now: u64) {
-    let Times { ran, waited } = with_queue(|queue| queue.times(member(vcpu))).unwrap_or_default();
-    vcpu.trace.arrive(this_cpu().index, ran, waited);
+    let times = with_queue(|queue| queue.times(member(vcpu))).unwrap_or_default();
+    vcpu.trace.arrive(this_cpu().index, times);
     with_queue(|queue| queue.wake(member(vcpu), now));
     if !vcpu.is_loaded() {
         vcpu.set_waits(true);
@@ -203,7 +259,7 @@ fn wake(vcpu: &Vcpu, now: u64) {
 
 fn block(vcpu: &Vcpu, now: u64) {
     with_queue(|queue| queue.block(member(vcpu), now));
-    publish_times(vcpu, false, now);
+    publish_times(vcpu, now);
     vcpu.set_waits(false);
 }
 
@@ -230,30 +286,13 @@ pub fn consider(vcpu: &'static Vcpu) {
     }
 }
 
-/// It is this vCPU's turn, for which it has waited so many ticks in all. Returns whether it runs; if not, its turn went to its VM's
-/// affairs, or is over.
-fn take_on(vcpu: &'static Vcpu, frame: &mut Frame, waited: u64) -> bool {
-    match loaded() {
-        // If its VM stops just now, there is an interrupt that says so.
-        Some(loaded) if core::ptr::eq(loaded, vcpu) => return true,
-        Some(other) => {
-            other.save(frame);
-            match is_ready(other) {
-                true => other.set_waits(true),
-                false => consider(other),
-            }
-        }
-        None => {}
-    }
+/// It is this vCPU's turn, the `member`th here, for which it has waited so many ticks in all. No vCPU is loaded. Returns whether it
+/// runs; if not, its turn went to its VM's affairs, or is over.
+#[inline]
+fn take_on(vcpu: &'static Vcpu, member: Option<usize>, waited: u64, frame: &mut Frame) -> bool {
+    // If its VM stops behind this, there is an interrupt that says so.
     if !vcpu.enter() {
-        let more = vm::advance(vcpu);
-        // Its turn went to its VM.
-        publish_times(vcpu, false, timer::now());
-        if !more {
-            vcpu.interrupt();
-            block(vcpu, timer::now());
-            consider(vcpu);
-        }
+        attend(vcpu);
         return false;
     }
     let (start, state) = {
@@ -266,12 +305,26 @@ fn take_on(vcpu: &'static Vcpu, frame: &mut Frame, waited: u64) -> bool {
         consider(vcpu);
         return false;
     }
+    own().member.set(member.unwrap_or(usize::MAX));
     vcpu.load(start, frame);
     vcpu.vm.tell_stolen(vcpu.id, waited);
     true
 }
 
+/// The turn of a vCPU whose VM doesn't run goes to that VM's affairs.
+#[inline(never)]
+fn attend(vcpu: &'static Vcpu) {
+    let more = vm::advance(vcpu);
+    publish_times(vcpu, timer::now());
+    if !more {
+        vcpu.interrupt();
+        block(vcpu, timer::now());
+        consider(vcpu);
+    }
+}
+
 /// Takes the vCPU, which is loaded, off this CPU, for it is off or its VM stops. In what follows it may go on where it was.
+#[inline(never)]
 fn put_off(vcpu: &'static Vcpu, frame: &Frame) {
     let is_off = vcpu.vm.power.lock().state(vcpu.id) == PowerState::Off;
     if is_ready(vcpu) {
@@ -294,7 +347,7 @@ pub fn go_on(frame: &mut Frame) {
     let own = own();
     let is_stopped = own.vcpu.get().is_some_and(|vcpu| vcpu.vm.phase() != Phase::Running);
     if is_stopped || own.look.get() {
-        schedule(frame, timer::now());
+        schedule(frame, timer::now(), Change::Nothing);
     }
 }
 
@@ -304,24 +357,21 @@ pub fn leave_if_stopped(frame: &mut Frame) {
     if let Some(vcpu) = own().vcpu.get()
         && vcpu.vm.phase() != Phase::Running
     {
-        schedule(frame, timer::now());
+        schedule(frame, timer::now(), Change::Nothing);
     }
 }
 
-/// The vCPU sleeps until an interrupt comes for it; others have the CPU meanwhile.
+/// The vCPU, which is loaded, sleeps until an interrupt comes for it; others have the CPU meanwhile.
 pub fn sleep(vcpu: &'static Vcpu, frame: &mut Frame) {
     if !vcpu.has_interrupt() {
-        let now = timer::now();
-        block(vcpu, now);
-        schedule(frame, now);
+        schedule(frame, timer::now(), Change::Sleeps);
     }
 }
 
-/// The vCPU has nothing to do but to wait for another one: the others go first.
+/// The vCPU, which is loaded, has nothing to do but to wait for another one: the others go first.
 pub fn pass(vcpu: &'static Vcpu, frame: &mut Frame) {
-    let now = timer::now();
-    with_queue(|queue| queue.pass(member(vcpu), now));
-    schedule(frame, now);
+    debug_assert!(vcpu.is_loaded());
+    schedule(frame, timer::now(), Change::Passes);
 }
 
 /// Carries out a guest's PSCI call.
@@ -341,7 +391,7 @@ pub fn power(vcpu: &'static Vcpu, frame: &mut Frame, request: PowerRequest) {
                 }
             }
             put_off(vcpu, frame);
-            schedule(frame, timer::now());
+            schedule(frame, timer::now(), Change::Nothing);
         }
         Outcome::Suspend => {
             frame.set(0, X0_SUCCESS);

@@ -6,6 +6,7 @@
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use abi::record::{CrashRecord, EXITS, VcpuRecord};
+use vmm::sched::Times;
 
 /// Why a vCPU came to EL2: its place in [`EXITS`].
 #[derive(Clone, Copy, Debug)]
@@ -101,8 +102,8 @@ impl Trace {
         }
     }
 
-    /// This CPU's queue counts its time from now on. What that has counted by now, in ticks.
-    pub fn arrive(&self, cpu: usize, ran: u64, waited: u64) {
+    /// This CPU's queue counts its time from now on, and has counted this by now.
+    pub fn arrive(&self, cpu: usize, Times { ran, waited }: Times) {
         if self.counted_by.load(Ordering::Relaxed) == cpu as u64 {
             return;
         }
@@ -113,9 +114,10 @@ impl Trace {
         }
     }
 
-    /// It has its CPU from `now` on, or has it no more. What it ran and waited by now, in ticks, as its CPU's queue counts. Returns
-    /// how long it has waited in all.
-    pub fn times(&self, now: u64, runs: bool, ran: u64, waited: u64) -> u64 {
+    /// It has its CPU from `now` on, or has it no more. Where its time went by now, as its CPU's queue counts. Returns how long it has
+    /// waited in all.
+    #[inline]
+    pub fn times(&self, now: u64, runs: bool, Times { ran, waited }: Times) -> u64 {
         let [ran_elsewhere, waited_elsewhere] = &self.elsewhere;
         let waited = waited.wrapping_add(waited_elsewhere.load(Ordering::Relaxed));
         self.ran.store(ran.wrapping_add(ran_elsewhere.load(Ordering::Relaxed)), Ordering::Release);

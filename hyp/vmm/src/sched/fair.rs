@@ -13,6 +13,8 @@ const STEPS: u64 = 16;
 struct Entry {
     /// What the rest of the scheduler calls it.
     member: usize,
+    /// Its place among the entries.
+    place: usize,
     weight: u64,
     /// Virtual time that passes while it runs for a tick: whole steps, and `part / weight` of one.
     step: u64,
@@ -33,10 +35,11 @@ struct Entry {
 
 impl Entry {
     /// `rate`: steps of virtual time in a tick, times the weight.
-    fn new(member: usize, weight: u64, rate: u64, slice: u64) -> Self {
+    fn new(place: usize, member: usize, weight: u64, rate: u64, slice: u64) -> Self {
         let steps = |ticks: u64| ticks.saturating_mul(rate).checked_div(weight).unwrap_or(0);
         Self {
             member,
+            place,
             weight,
             step: rate.checked_div(weight).unwrap_or(0),
             part: rate.checked_rem(weight).unwrap_or(0),
@@ -95,8 +98,10 @@ impl Fair {
         let weight = |weight: u32| u64::from(weight.max(1));
         let lightest = members.clone().map(|(_, other)| weight(other)).min().unwrap_or(1);
         let rate = lightest.saturating_mul(STEPS);
-        let entry = |(member, own): (usize, u32)| Entry::new(member, weight(own), rate, slice);
-        Self { entries: members.map(entry).collect(), slice, floor: 0, turn: None, used: 0 }
+        let entry = |(place, (member, own)): (usize, (usize, u32))| {
+            Entry::new(place, member, weight(own), rate, slice)
+        };
+        Self { entries: members.enumerate().map(entry).collect(), slice, floor: 0, turn: None, used: 0 }
     }
 
     pub(super) const fn slice(&self) -> u64 {
@@ -105,11 +110,8 @@ impl Fair {
 
     /// The least virtual time of those that are ready, but for this one.
     fn least_beside(&self, index: Option<usize>) -> Option<u64> {
-        let others = self.entries.iter().enumerate();
-        others
-            .filter(|&(other, entry)| entry.ready && Some(other) != index)
-            .map(|(_, entry)| entry.time)
-            .min()
+        let others = self.entries.iter().filter(|entry| entry.ready && Some(entry.place) != index);
+        others.map(|entry| entry.time).min()
     }
 
     /// Sleeping saves nothing up but half a slice, so that who sleeps much is served at once.
@@ -137,6 +139,7 @@ impl Fair {
 
     /// It waits for what another one does: it goes on soon after, but of what it gives away it gets back no more than a
     /// slice.
+    #[inline]
     pub(super) fn pass(&mut self, index: usize) {
         let Some(least) = self.least_beside(Some(index)) else { return };
         if let Some(entry) = self.entries.get_mut(index) {
@@ -149,6 +152,7 @@ impl Fair {
     }
 
     /// The member ran for so many ticks.
+    #[inline]
     pub(super) fn charge(&mut self, index: usize, ran: u64) {
         if let Some(entry) = self.entries.get_mut(index) {
             entry.charge(ran);
@@ -158,8 +162,8 @@ impl Fair {
         }
     }
 
-    /// Who runs next, and for how many ticks; without a limit if nobody else is ready.
-    pub(super) fn choose(&mut self) -> Option<(usize, Option<u64>)> {
+    /// Who runs next, and for how many ticks; `u64::MAX`, without a limit, if nobody else is ready.
+    pub(super) fn choose(&mut self) -> Option<(usize, u64)> {
         let turn = self.turn;
         let running = turn.filter(|_| self.used < self.slice).and_then(|turn| self.entries.get(turn));
         // Whoever woke and is behind this by more than a quarter of a slice ends the turn early; less is not worth a switch.
@@ -167,24 +171,24 @@ impl Fair {
         let mut goes_on = running.is_some();
         let mut next = None;
         let mut ready: usize = 0;
-        for (index, entry) in self.entries.iter_mut().enumerate() {
+        for entry in &mut self.entries {
             let (fresh, passed) = (entry.fresh, entry.passed);
             (entry.fresh, entry.passed) = (false, false);
             if !entry.ready {
                 continue;
             }
-            ready = ready.saturating_add(1);
+            ready = ready.wrapping_add(1);
             goes_on &= !fresh || entry.time.saturating_add(entry.quarter) >= limit;
             // Those who passed come after all others; of equals, whoever had the last turn comes last.
-            let key = (passed, entry.time, turn == Some(index));
+            let key = (passed, entry.time, turn == Some(entry.place));
             if next.is_none_or(|(least, _)| key < least) {
-                next = Some((key, index));
+                next = Some((key, entry.place));
             }
         }
         if !goes_on {
             (self.turn, self.used) = (Some(next?.1), 0);
         }
-        let left = self.slice.saturating_sub(self.used);
-        Some((self.entries.get(self.turn?)?.member, (ready > 1).then_some(left)))
+        let left = if ready > 1 { self.slice.saturating_sub(self.used) } else { u64::MAX };
+        Some((self.entries.get(self.turn?)?.member, left))
     }
 }

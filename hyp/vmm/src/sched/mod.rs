@@ -192,26 +192,32 @@ macro_rules! either {
 }
 
 impl Scheduler for Queue {
+    #[inline]
     fn wake(&mut self, member: usize, now: u64) {
         either!(self, one => one.wake(member, now));
     }
 
+    #[inline]
     fn block(&mut self, member: usize, now: u64) {
         either!(self, one => one.block(member, now));
     }
 
+    #[inline]
     fn pass(&mut self, member: usize, now: u64) {
         either!(self, one => one.pass(member, now));
     }
 
+    #[inline]
     fn pick(&mut self, now: u64) -> Turn {
         either!(self, one => one.pick(now))
     }
 
+    #[inline]
     fn is_ready(&self, member: usize) -> bool {
         either!(self, one => one.is_ready(member))
     }
 
+    #[inline]
     fn times(&self, member: usize) -> Times {
         either!(self, one => one.times(member))
     }

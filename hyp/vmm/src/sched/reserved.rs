@@ -74,6 +74,8 @@ impl Server {
     }
 
     /// The member ran for so many ticks. More than it had is taken from what comes back later.
+    // Apart, for most members have a weight.
+    #[inline(never)]
     pub(super) fn charge(&mut self, ran: u64) {
         // Each time that it is used up as a whole, all of it moves by a period.
         let rounds = ran.checked_div(self.budget).unwrap_or(0);

@@ -26,12 +26,6 @@ enum Kind {
     Reserved(Reserved),
 }
 
-#[derive(Clone, Debug)]
-struct Member {
-    account: Account,
-    kind: Kind,
-}
-
 /// The scheduler of a CPU that members share.
 ///
 /// A reserved member that has budget left goes before all with a longer period (of equal periods, the earlier in the
@@ -43,7 +37,9 @@ struct Member {
 /// a stretch.
 #[derive(Clone, Debug)]
 pub struct Shared {
-    members: Box<[Member]>,
+    accounts: Box<[Account]>,
+    /// What each one's account is of.
+    kinds: Box<[Kind]>,
     /// The reserved members, the most urgent one first.
     urgency: Box<[usize]>,
     fair: Fair,
@@ -57,7 +53,7 @@ impl Shared {
     pub fn new(shares: &[Share], slice: u64) -> Self {
         let mut weights = Vec::new();
         let mut urgency = Vec::new();
-        let mut members = Vec::new();
+        let mut kinds = Vec::new();
         for (index, share) in shares.iter().enumerate() {
             let kind = match *share {
                 Share::Weight(weight) => {
@@ -70,11 +66,12 @@ impl Shared {
                     Kind::Reserved(Reserved { server, passed: false, gave_way: false })
                 }
             };
-            members.push(Member { account: Account::new(), kind });
+            kinds.push(kind);
         }
         urgency.sort_unstable();
         Self {
-            members: members.into_boxed_slice(),
+            accounts: kinds.iter().map(|_| Account::new()).collect(),
+            kinds: kinds.into_boxed_slice(),
             urgency: urgency.into_iter().map(|(_, index)| index).collect(),
             fair: Fair::new(weights.into_iter(), slice),
             running: None,
@@ -83,30 +80,56 @@ impl Shared {
     }
 
     /// Charges who is running up to `now`. The time that counts from here on is `self.now`.
+    #[inline]
     fn advance(&mut self, now: u64) {
         let ran = now.saturating_sub(self.now);
         if ran == 0 {
             return;
         }
         self.now = now;
-        let Some(member) = self.running.and_then(|running| self.members.get_mut(running)) else { return };
-        match &mut member.kind {
-            Kind::Fair(place) => self.fair.charge(*place, ran),
-            Kind::Reserved(reserved) => reserved.server.charge(ran),
+        match self.running.and_then(|running| self.kinds.get_mut(running)) {
+            Some(Kind::Fair(place)) => self.fair.charge(*place, ran),
+            Some(Kind::Reserved(reserved)) => reserved.server.charge(ran),
+            None => {}
         }
     }
 
-    /// Who runs from now on, with nothing changed but the order of the fair ones.
-    fn choose(&mut self) -> Turn {
+    fn is_ready_at(&self, member: usize) -> bool {
+        self.accounts.get(member).is_some_and(Account::is_ready)
+    }
+
+    /// From now on, the member is in `state`.
+    fn enter(&mut self, member: Option<usize>, state: State) {
+        if let Some(account) = member.and_then(|member| self.accounts.get_mut(member)) {
+            account.enter(state, self.now);
+        }
+    }
+
+    /// Who runs from now on, and until when; `u64::MAX`: until something happens. Nothing is changed but the order of the fair ones.
+    #[inline]
+    fn choose(&mut self) -> (Option<usize>, u64) {
+        if self.urgency.is_empty() { self.choose_fair(None, u64::MAX) } else { self.choose_urgent() }
+    }
+
+    /// Where the reserved members leave the CPU to the fair ones until then, or to `passed`, if none of those is ready.
+    #[inline]
+    fn choose_fair(&mut self, passed: Option<usize>, until: u64) -> (Option<usize>, u64) {
+        match self.fair.choose() {
+            Some((member, limit)) => (Some(member), until.min(self.now.saturating_add(limit))),
+            None => (passed, until),
+        }
+    }
+
+    /// Where there are reserved members. Apart, for most CPUs have none.
+    #[inline(never)]
+    fn choose_urgent(&mut self) -> (Option<usize>, u64) {
         let now = self.now;
         let mut until = u64::MAX;
         let mut passed = None;
         for &index in &self.urgency {
-            let Some(Member { account, kind: Kind::Reserved(reserved) }) = self.members.get(index) else {
-                continue;
-            };
+            let Some(Kind::Reserved(reserved)) = self.kinds.get(index) else { continue };
             let due = reserved.server.due();
-            if !account.is_ready() {
+            if !self.is_ready_at(index) {
                 continue;
             }
             if due > now {
@@ -115,15 +138,25 @@ impl Shared {
                 passed = passed.or(Some(index));
                 until = until.min(now.saturating_add(self.fair.slice()));
             } else {
-                return Turn { member: Some(index), until: Some(until) };
+                return (Some(index), until);
             }
         }
-        if let Some((member, limit)) = self.fair.choose() {
-            let end = limit.map_or(u64::MAX, |limit| now.saturating_add(limit));
-            until = until.min(end);
-            return Turn { member: Some(member), until: (until != u64::MAX).then_some(until) };
+        self.choose_fair(passed, until)
+    }
+
+    /// Whoever has passed has done so; the one whose turn it is begins it. Returns when its budget ends.
+    #[inline(never)]
+    fn start_reserved(&mut self, turn: Option<usize>) -> u64 {
+        let mut end = u64::MAX;
+        for &index in &self.urgency {
+            if let Some(Kind::Reserved(reserved)) = self.kinds.get_mut(index) {
+                reserved.passed = false;
+                if turn == Some(index) {
+                    end = Self::start(reserved, self.now);
+                }
+            }
         }
-        Turn { member: passed, until: (until != u64::MAX).then_some(until) }
+        end
     }
 
     /// Starts or goes on with `reserved` at `now`; the time at which its budget ends.
@@ -141,74 +174,69 @@ impl Shared {
 impl Scheduler for Shared {
     fn wake(&mut self, member: usize, now: u64) {
         self.advance(now);
-        let Some(woken) = self.members.get_mut(member).filter(|woken| !woken.account.is_ready()) else {
+        if self.accounts.get(member).is_none_or(Account::is_ready) {
             return;
-        };
-        woken.account.enter(State::Waiting, self.now);
-        match &mut woken.kind {
-            Kind::Fair(place) => self.fair.wake(*place),
-            Kind::Reserved(reserved) => {
+        }
+        self.enter(Some(member), State::Waiting);
+        match self.kinds.get_mut(member) {
+            Some(Kind::Fair(place)) => self.fair.wake(*place),
+            Some(Kind::Reserved(reserved)) => {
                 (reserved.passed, reserved.gave_way) = (false, false);
                 reserved.server.restart(self.now);
             }
+            None => {}
         }
     }
 
     fn block(&mut self, member: usize, now: u64) {
         self.advance(now);
-        let Some(blocked) = self.members.get_mut(member).filter(|blocked| blocked.account.is_ready()) else {
+        if !self.is_ready_at(member) {
             return;
-        };
-        blocked.account.enter(State::Blocked, self.now);
-        if let Kind::Fair(place) = blocked.kind {
-            self.fair.block(place);
+        }
+        self.enter(Some(member), State::Blocked);
+        if let Some(Kind::Fair(place)) = self.kinds.get(member) {
+            self.fair.block(*place);
         }
         if self.running == Some(member) {
             self.running = None;
         }
     }
 
+    #[inline]
     fn pass(&mut self, member: usize, now: u64) {
         self.advance(now);
-        let Some(passing) = self.members.get_mut(member).filter(|passing| passing.account.is_ready()) else {
+        if !self.is_ready_at(member) {
             return;
-        };
-        match &mut passing.kind {
-            Kind::Fair(place) => self.fair.pass(*place),
-            Kind::Reserved(reserved) => (reserved.passed, reserved.gave_way) = (true, true),
+        }
+        match self.kinds.get_mut(member) {
+            Some(Kind::Fair(place)) => self.fair.pass(*place),
+            Some(Kind::Reserved(reserved)) => (reserved.passed, reserved.gave_way) = (true, true),
+            None => {}
         }
     }
 
+    #[inline]
     fn pick(&mut self, now: u64) -> Turn {
         self.advance(now);
-        let now = self.now;
-        let mut turn = self.choose();
-        for &index in &self.urgency {
-            if let Some(Member { kind: Kind::Reserved(reserved), .. }) = self.members.get_mut(index) {
-                reserved.passed = false;
-                if turn.member == Some(index) {
-                    let end = Self::start(reserved, now);
-                    turn.until = Some(turn.until.map_or(end, |until| until.min(end)));
-                }
-            }
+        let (member, mut until) = self.choose();
+        if !self.urgency.is_empty() {
+            until = until.min(self.start_reserved(member));
         }
-        if turn.member != self.running {
-            if let Some(stopped) = self.running.and_then(|running| self.members.get_mut(running)) {
-                stopped.account.enter(State::Waiting, now);
-            }
-            if let Some(started) = turn.member.and_then(|member| self.members.get_mut(member)) {
-                started.account.enter(State::Running, now);
-            }
-            self.running = turn.member;
+        if member != self.running {
+            self.enter(self.running, State::Waiting);
+            self.enter(member, State::Running);
+            self.running = member;
         }
-        turn
+        Turn { member, until: (until != u64::MAX).then_some(until) }
     }
 
+    #[inline]
     fn is_ready(&self, member: usize) -> bool {
-        self.members.get(member).is_some_and(|member| member.account.is_ready())
+        self.is_ready_at(member)
     }
 
+    #[inline]
     fn times(&self, member: usize) -> Times {
-        self.members.get(member).map_or(Times::default(), |member| member.account.times_at(self.now))
+        self.accounts.get(member).map_or(Times::default(), |account| account.times_at(self.now))
     }
 }
