@@ -31,6 +31,7 @@ macro_rules! registers {
     ($(#[$doc:meta])* $type:ident: $($name:literal)*) => {
         $(#[$doc])*
         #[derive(Default)]
+        #[repr(transparent)]
         struct $type([u64; [$($name),*].len()]);
 
         impl $type {
@@ -39,7 +40,9 @@ macro_rules! registers {
             }
 
             fn load(&self) {
-                let mut values = self.0.iter().copied();
+                // All are read before the first one is written, so that the compiler may pair them.
+                let values = self.0;
+                let mut values = values.iter().copied();
                 $(write_sysreg!($name, values.next().unwrap_or(0));)*
             }
 
@@ -122,30 +125,41 @@ impl Timer {
     }
 }
 
-/// Turns this CPU's timers of EL1 off: what they would interrupt is not here any more.
+/// Turns this CPU's timers of EL1 off: what they would interrupt is not here any more. From the next barrier on.
 pub fn stop_timers() {
     CNTV_CTL_EL0.set(0);
     CNTP_CTL_EL0.set(0);
-    barrier::isb(barrier::SY);
 }
 
-/// A vCPU's registers while another vCPU has the CPU.
+/// Copies a guest's general-purpose registers, in pairs: as a whole, it would be done by a loop that copies words.
+fn copy_frame(from: &Frame, to: &mut Frame) {
+    macro_rules! copy {
+        ($($n:literal)*) => {{
+            $(to.set($n, from.get($n));)*
+        }};
+    }
+    copy!(0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25 26 27 28 29 30);
+}
+
+/// A vCPU's registers while another vCPU has the CPU. In this order, the general-purpose registers, EL1's and the keys are near enough
+/// to one base to be loaded and stored in pairs.
 #[derive(Default)]
+#[repr(C)]
 pub struct Context {
     frame: Frame,
+    el1: El1,
+    keys: Keys,
     pc: u64,
     pstate: u64,
     sctlr: u64,
     tcr: u64,
-    el1: El1,
-    keys: Keys,
-    deferred: Deferred,
-    simd: Simd,
     virtual_timer: Timer,
     physical_timer: Timer,
-    breakpoints: Option<Breakpoints>,
+    deferred: Deferred,
     /// The virtual CPU interface.
     pub interface: VirtualInterface,
+    simd: Simd,
+    breakpoints: Option<Breakpoints>,
 }
 
 /// The two registers that decide whether EL1's tables are walked.
@@ -168,12 +182,12 @@ pub fn forbid_walks() -> StageOne {
 }
 
 impl StageOne {
-    /// Lets walks happen again, by registers which all belong together by now.
+    /// Lets walks happen again, by registers which all belong together by now: from the next barrier on, which going to the guest
+    /// is.
     pub fn restore(self) {
         SCTLR_EL1.set(self.sctlr);
         barrier::isb(barrier::SY);
         TCR_EL1.set(self.tcr);
-        barrier::isb(barrier::SY);
     }
 }
 
@@ -199,9 +213,9 @@ impl Context {
         self.frame.set(0, start.context);
     }
 
-    /// Takes a vCPU's registers out of this CPU, and turns its timers off.
+    /// Takes a vCPU's registers out of this CPU, and turns its timers off ([`stop_timers`]).
     pub fn save(&mut self, frame: &Frame, keys: bool) {
-        self.frame = frame.clone();
+        copy_frame(frame, &mut self.frame);
         self.pc = ELR_EL2.get();
         self.pstate = SPSR_EL2.get();
         self.virtual_timer = Timer { control: CNTV_CTL_EL0.get(), deadline: CNTV_CVAL_EL0.get() };
@@ -222,17 +236,19 @@ impl Context {
         }
     }
 
-    /// Puts a vCPU's registers into this CPU, but for the timers, whose lines must be the guest's first.
+    /// Puts a vCPU's registers into this CPU, but for the timers' control, for their lines must be the guest's first.
     pub fn load(&self, world: &World, frame: &mut Frame, keys: bool) {
         // The saved registers take the place of those that were here.
         let _ = forbid_walks();
         VTCR_EL2.set(world.vtcr);
         VTTBR_EL2.set(world.vttbr);
-        write_sysreg!("VPIDR_EL2", cpu::midr());
         VMPIDR_EL2.set(world.vmpidr);
-        self.el1.load();
-        barrier::isb(barrier::SY);
         HCR_EL2.set(world.hcr);
+        cpu::set_clock_offset(world.clock_offset);
+        CNTV_CVAL_EL0.set(self.virtual_timer.deadline);
+        cpu::set_physical_deadline(self.physical_timer.deadline);
+        self.el1.load();
+        // Walks use all of these once they happen again, and the timers, once they are on, theirs.
         barrier::isb(barrier::SY);
         StageOne { sctlr: self.sctlr, tcr: self.tcr }.restore();
         if keys {
@@ -246,20 +262,15 @@ impl Context {
         if let Some(breakpoints) = &self.breakpoints {
             breakpoints.load();
         }
-        *frame = self.frame.clone();
+        copy_frame(&self.frame, frame);
         ELR_EL2.set(self.pc);
         SPSR_EL2.set(self.pstate);
-        cpu::set_clock_offset(world.clock_offset);
-        barrier::isb(barrier::SY);
     }
 
     /// Turns the vCPU's timers on again, as far as they were.
     pub fn load_timers(&self) {
-        CNTV_CVAL_EL0.set(self.virtual_timer.deadline);
         CNTV_CTL_EL0.set(self.virtual_timer.control);
-        cpu::set_physical_deadline(self.physical_timer.deadline);
         CNTP_CTL_EL0.set(self.physical_timer.control);
-        barrier::isb(barrier::SY);
     }
 
     /// Puts what was saved into a report.

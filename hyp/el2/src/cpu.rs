@@ -254,12 +254,14 @@ pub fn mitigations(by_smc: bool) -> Mitigations {
 }
 
 /// Sets every control register of EL2 on this CPU but those that depend on the VM that runs: VTCR_EL2, VTTBR_EL2,
-/// VPIDR_EL2, VMPIDR_EL2 and the rest of HCR_EL2 are written when a vCPU is loaded.
+/// VMPIDR_EL2 and the rest of HCR_EL2 are written when a vCPU is loaded.
 pub fn init() {
     // Until then, and on a CPU without one: AArch64 below, and all interrupts here (FMO, IMO, AMO).
     HCR_EL2.set(1 << 31 | 0b111 << 3);
     // EL1's registers are UNKNOWN until a vCPU is loaded.
     let _ = context::forbid_walks();
+    // Guests see which CPU they are on.
+    write_sysreg!("VPIDR_EL2", midr());
     trap_features();
     trap_debug();
     give_timers();
@@ -316,7 +318,9 @@ const TDA: u64 = 1 << 9;
 /// Makes a guest's accesses to breakpoints, watchpoints and their control trap, or not.
 pub fn trap_breakpoints(trap: bool) {
     let value = MDCR_EL2.get();
-    MDCR_EL2.set(if trap { value | TDA } else { value & !TDA });
+    if (value & TDA != 0) != trap {
+        MDCR_EL2.set(value ^ TDA);
+    }
 }
 
 fn give_timers() {

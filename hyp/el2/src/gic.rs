@@ -143,6 +143,8 @@ pub fn init_cpu() -> Result<(), &'static str> {
             let Some(interface) = v3::Interface::init() else {
                 return Err("firmware keeps the GIC's system registers off (ICC_SRE_EL2.SRE)");
             };
+            // Guests have system registers, and can't turn them off: SRE, DFB, DIB.
+            crate::sysreg::write_sysreg!("ICC_SRE_EL1", 0b111);
             Interface::V3(interface)
         }
         _ => return Err("the interrupt controller is not what the device tree says"),
@@ -336,6 +338,7 @@ impl CpuGic {
     }
 
     /// Gives the guest the virtual CPU interface that it had, or one as after reset, and turns it on.
+    #[inline]
     pub fn load_virtual(&self, state: &VirtualInterface) {
         match self.interface {
             Interface::V2(mut interface) => {
@@ -345,27 +348,25 @@ impl CpuGic {
             }
             Interface::V3(mut interface) => {
                 interface.set_vmcr(state.vmcr);
-                interface.set_active_priorities(state.active_priorities);
+                interface.set_active_priorities(&state.active_priorities);
                 interface.set_control(HCR_EN);
-                // System registers, which the guest can't turn off: SRE, DFB, DIB.
-                crate::sysreg::write_sysreg!("ICC_SRE_EL1", 0b111);
             }
         }
     }
 
-    /// Turns the virtual CPU interface off; what it was is returned.
-    pub fn save_virtual(&self) -> VirtualInterface {
+    /// Turns the virtual CPU interface off, and puts what it was into `state`.
+    #[inline]
+    pub fn save_virtual(&self, state: &mut VirtualInterface) {
         match self.interface {
             Interface::V2(mut interface) => {
                 interface.set_control(0);
-                VirtualInterface {
-                    vmcr: u64::from(interface.vmcr()),
-                    active_priorities: [[u64::from(interface.active_priorities()), 0, 0, 0], [0; 4]],
-                }
+                state.vmcr = u64::from(interface.vmcr());
+                state.active_priorities[0][0] = u64::from(interface.active_priorities());
             }
             Interface::V3(mut interface) => {
                 interface.set_control(0);
-                VirtualInterface { vmcr: interface.vmcr(), active_priorities: interface.active_priorities() }
+                state.vmcr = interface.vmcr();
+                interface.read_active_priorities(&mut state.active_priorities);
             }
         }
     }
@@ -544,9 +545,11 @@ impl ListRegisters for HardwareV2<'_> {
 
 /// The CPU on which a line's vCPU is: of private lines, only those of vCPUs that are loaded are asked about.
 fn cpu_of(line: Line) -> usize {
-    let vm = own().vcpu.get().map(|vcpu| vcpu.vm);
-    let vcpu = vm.and_then(|vm| vm.vcpus().get(usize::from(line.vcpu.0)));
-    vcpu.map_or(this_cpu().index, |vcpu| vcpu.cpu())
+    let Some(own) = own().vcpu.get() else { return this_cpu().index };
+    if own.id == line.vcpu {
+        return own.cpu();
+    }
+    own.vm.vcpus().get(usize::from(line.vcpu.0)).map_or(this_cpu().index, |vcpu| vcpu.cpu())
 }
 
 macro_rules! physical {

@@ -225,6 +225,7 @@ fn with_vmid(vm: VmId, invalidate: impl FnOnce()) {
     VTTBR_EL2.set(before);
     barrier::isb(barrier::SY);
     stage_one.restore();
+    barrier::isb(barrier::SY);
 }
 
 /// The position of VTTBR_EL2.VMID, of 8 bits (VTCR_EL2.VS is 0) or 16: what is above is RES0.

@@ -129,7 +129,7 @@ impl Vcpu {
 
     /// Claims that the vCPU is loaded, if its VM runs.
     pub fn enter(&self) -> bool {
-        let bit = 1 << self.id.0;
+        let bit = self.bit();
         // This and `Vm::change` each write one word and read the other, so all four are in one order (SeqCst): either
         // whoever stops the VM sees this vCPU loaded and waits for it, or this vCPU sees that the VM stops.
         self.vm.loaded.fetch_or(bit, Ordering::SeqCst);
@@ -141,12 +141,18 @@ impl Vcpu {
     }
 
     /// The vCPU is off its CPU.
+    #[inline]
     pub fn leave(&self) {
-        let before = self.vm.loaded.fetch_and(!(1 << self.id.0), Ordering::SeqCst);
-        if before != 1 << self.id.0 || self.vm.phase() == Phase::Running {
+        let before = self.vm.loaded.fetch_and(!self.bit(), Ordering::SeqCst);
+        if before != self.bit() || self.vm.phase() == Phase::Running {
             return;
         }
-        // The last one.
+        self.leave_last();
+    }
+
+    /// It was the last one of a VM that doesn't run.
+    #[inline(never)]
+    fn leave_last(&self) {
         self.vm.settle();
         if self.id != VcpuId(0) {
             // vCPU 0's CPU goes on with what the VM stops for. If this is that CPU, it looks next.
@@ -166,7 +172,13 @@ impl Vcpu {
 
     /// Whether the vCPU is loaded.
     pub fn is_loaded(&self) -> bool {
-        self.vm.loaded.load(Ordering::Relaxed) & 1 << self.id.0 != 0
+        self.vm.loaded.load(Ordering::Relaxed) & self.bit() != 0
+    }
+
+    /// Its bit in [`Vm::loaded`].
+    #[inline]
+    fn bit(&self) -> u64 {
+        1u64.wrapping_shl(u32::from(self.id.0))
     }
 
     /// Whether writes to stage 1's control registers trap now.
@@ -221,7 +233,8 @@ impl Vcpu {
             }
             // Whoever runs where it was before has nothing to do with its devices. Since it started, or moved, only.
             let here = this_cpu().index;
-            if self.sent_to.swap(here, Ordering::Relaxed) != here || start.is_some() {
+            if self.sent_to.load(Ordering::Relaxed) != here || start.is_some() {
+                self.sent_to.store(here, Ordering::Relaxed);
                 vgic.follow(self.id, &mut hardware);
             }
             vgic.load(self.id, &mut hardware)
@@ -233,30 +246,31 @@ impl Vcpu {
     }
 
     /// Takes it off this CPU; its registers are kept.
+    #[inline(always)]
     pub fn save(&self, frame: &Frame) {
-        let mut context = self.context.lock();
-        context.save(frame, self.has_keys());
-        let kicks = self.save_interrupts(&mut context);
-        drop(context);
-        self.leave();
+        let kicks = self.take_off(|context| context.save(frame, self.has_keys()));
         self.vm.kick(kicks);
     }
 
     /// Takes it off this CPU for good: it is off, and begins anew.
     pub fn discard(&self) {
-        context::stop_timers();
-        let kicks = self.save_interrupts(&mut self.context.lock());
-        self.leave();
+        let kicks = self.take_off(|_| context::stop_timers());
         self.vm.kick(kicks.without(self.id));
     }
 
-    fn save_interrupts(&self, context: &mut Context) -> Kicks {
-        // This may be the second look at list registers since the exit: see `Vm::wake_or_sync`.
+    /// What happens to its registers, `save` says; its timers are off from then on.
+    #[inline(always)]
+    fn take_off(&self, save: impl FnOnce(&mut Context)) -> Kicks {
+        let mut context = self.context.lock();
+        save(&mut context);
+        // The timers are off from here on. And this may be the second look at list registers since the exit: see `Vm::wake_or_sync`.
         barrier::isb(barrier::SY);
         let kicks = with_hardware!(|hardware| self.vm.vgic.lock().save(self.id, &mut hardware));
         if let Some(gic) = own().gic.get() {
-            context.interface = gic.save_virtual();
+            gic.save_virtual(&mut context.interface);
         }
+        drop(context);
+        self.leave();
         kicks.unwrap_or(Kicks::NONE)
     }
 
@@ -364,6 +378,6 @@ fn forget_translations() {
 fn forget_stage_one() {
     // SAFETY: as above.
     unsafe { core::arch::asm!("tlbi vmalle1", options(nostack)) };
+    // Complete before the guest runs, and going there is a barrier for instructions.
     barrier::dsb(barrier::NSH);
-    barrier::isb(barrier::SY);
 }

@@ -319,6 +319,7 @@ fn isb() {
 #[derive(Clone, Copy, Debug)]
 pub struct Interface {
     list_registers: u8,
+    preemption_bits: u8,
 }
 
 impl Interface {
@@ -341,7 +342,10 @@ impl Interface {
         write!("ICC_CTLR_EL1", 1 << 1);
         write!("ICC_IGRPEN1_EL1", 1);
         isb();
-        let mut interface = Self { list_registers: (ICH_VTR_EL2.get() & 0x1f) as u8 + 1 };
+        let vtr = ICH_VTR_EL2.get();
+        // ListRegs and PREbits, which are numbers less one.
+        let (list_registers, preemption_bits) = ((vtr & 0x1f) as u8 + 1, (vtr >> 26 & 7) as u8 + 1);
+        let mut interface = Self { list_registers, preemption_bits };
         interface.set_control(0);
         for index in 0..interface.count() {
             interface.write_lr(index, 0);
@@ -354,9 +358,9 @@ impl Interface {
         usize::from(self.list_registers)
     }
 
-    /// Preemption bits, which say how many active-priority registers there are (ICH_VTR_EL2.PREbits + 1).
+    /// Preemption bits, which say how many active-priority registers there are.
     pub fn preemption_bits(&self) -> u32 {
-        (ICH_VTR_EL2.get() >> 26 & 7) as u32 + 1
+        u32::from(self.preemption_bits)
     }
 
     /// Acknowledges the highest pending interrupt: its INTID, or 1020 and above for none.
@@ -471,23 +475,23 @@ impl Interface {
         ICH_VMCR_EL2.set(value);
     }
 
-    /// The guest's active priorities: ICH_AP0R\<n\>_EL2 and ICH_AP1R\<n\>_EL2. Those that this CPU doesn't have are 0.
-    pub fn active_priorities(&self) -> [[u64; 4]; 2] {
+    /// Reads the guest's active priorities: ICH_AP0R\<n\>_EL2 and ICH_AP1R\<n\>_EL2. Those that this CPU doesn't have are left alone.
+    #[inline]
+    pub fn read_active_priorities(&self, [group0, group1]: &mut [[u64; 4]; 2]) {
         let bits = self.preemption_bits();
-        let mut values = [[ICH_AP0R0_EL2.get(), 0, 0, 0], [ICH_AP1R0_EL2.get(), 0, 0, 0]];
-        let [[_, group0 @ ..], [_, group1 @ ..]] = &mut values;
+        (group0[0], group1[0]) = (ICH_AP0R0_EL2.get(), ICH_AP1R0_EL2.get());
         if bits >= 6 {
-            (group0[0], group1[0]) = (ICH_AP0R1_EL2.get(), ICH_AP1R1_EL2.get());
+            (group0[1], group1[1]) = (ICH_AP0R1_EL2.get(), ICH_AP1R1_EL2.get());
         }
         if bits >= 7 {
-            (group0[1], group0[2]) = (ICH_AP0R2_EL2.get(), ICH_AP0R3_EL2.get());
-            (group1[1], group1[2]) = (ICH_AP1R2_EL2.get(), ICH_AP1R3_EL2.get());
+            (group0[2], group0[3]) = (ICH_AP0R2_EL2.get(), ICH_AP0R3_EL2.get());
+            (group1[2], group1[3]) = (ICH_AP1R2_EL2.get(), ICH_AP1R3_EL2.get());
         }
-        values
     }
 
     /// Sets the guest's active priorities: to what was read here, or 0.
-    pub fn set_active_priorities(&mut self, [group0, group1]: [[u64; 4]; 2]) {
+    #[inline]
+    pub fn set_active_priorities(&mut self, [group0, group1]: &[[u64; 4]; 2]) {
         let bits = self.preemption_bits();
         ICH_AP0R0_EL2.set(group0[0]);
         ICH_AP1R0_EL2.set(group1[0]);

@@ -469,6 +469,7 @@ impl<'a> Builder<'a> {
             reload: Mutex::new(reload),
             cleaned: AtomicU64::new(0),
             clock: Mutex::new(Clock::default()),
+            clock_offset: AtomicU64::new(0),
             watchdog: Mutex::new(Watchdog::new(timer::frequency(), 1)),
             crashed: Mutex::new(Crashed::new()),
             due: AtomicU64::new(0),

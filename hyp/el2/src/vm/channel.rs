@@ -97,10 +97,15 @@ impl Vm {
     ///
     /// Where none of its vCPUs is loaded, the bells count as rung until one is: so a VM that doesn't listen can't have its CPU
     /// disturbed again and again, and once it is loaded each rings once more, for nothing at the worst.
+    #[inline]
     pub fn take_bells(&self) {
-        if self.bells.load(Ordering::Relaxed) == 0 {
-            return;
+        if self.bells.load(Ordering::Relaxed) != 0 {
+            self.take_rung_bells();
         }
+    }
+
+    #[inline(never)]
+    fn take_rung_bells(&self) {
         let is_loaded = || self.loaded.load(Ordering::SeqCst) != 0;
         let mut bells = 0;
         if !is_loaded() {

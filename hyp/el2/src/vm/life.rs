@@ -149,6 +149,7 @@ impl Vm {
         }
         // Before any vCPU can be loaded, which needs the time.
         clock.go_on(timer::now());
+        self.clock_offset.store(clock.offset(), Ordering::Relaxed);
         let resumed = self.change(Event::Resume);
         drop(clock);
         if resumed {
@@ -158,8 +159,9 @@ impl Vm {
     }
 
     /// What its counters are behind the board's, in ticks, as long as one of its vCPUs is loaded.
+    #[inline]
     pub fn clock_offset(&self) -> u64 {
-        self.clock.lock().offset()
+        self.clock_offset.load(Ordering::Relaxed)
     }
 
     /// Another timeout for its watchdog, in seconds. Whether that is a possible one.
@@ -275,7 +277,10 @@ impl Vm {
     fn set_out(&self, start: Start) {
         self.power.lock().boot(start);
         let now = timer::now();
-        *self.clock.lock() = Clock::default();
+        let mut clock = self.clock.lock();
+        *clock = Clock::default();
+        self.clock_offset.store(clock.offset(), Ordering::Relaxed);
+        drop(clock);
         let mut watchdog = Watchdog::new(timer::frequency(), self.policy.watchdog.unwrap_or(WATCHDOG_S));
         if self.policy.watchdog.is_some() {
             watchdog.feed(now);

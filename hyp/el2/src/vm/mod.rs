@@ -107,6 +107,8 @@ pub struct Vm {
     /// How far cleaning what it left in caches has come, when it is loaded afresh: an offset into RAM.
     cleaned: AtomicU64,
     clock: Mutex<Clock>,
+    /// What its counters are behind the board's, in ticks, as `clock` has it. Written under that lock, before its vCPUs may be loaded.
+    clock_offset: AtomicU64,
     watchdog: Mutex<Watchdog>,
     crashed: Mutex<Crashed>,
     /// When it is to be started afresh after a crash, in ticks.
