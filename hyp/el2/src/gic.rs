@@ -336,40 +336,6 @@ impl CpuGic {
             Interface::V3(interface) => interface.deactivate(interrupt.token),
         }
     }
-
-    /// Gives the guest the virtual CPU interface that it had, or one as after reset, and turns it on.
-    #[inline]
-    pub fn load_virtual(&self, state: &VirtualInterface) {
-        match self.interface {
-            Interface::V2(mut interface) => {
-                interface.set_vmcr(state.vmcr as u32);
-                interface.set_active_priorities(state.active_priorities[0][0] as u32);
-                interface.set_control(HCR_EN);
-            }
-            Interface::V3(mut interface) => {
-                interface.set_vmcr(state.vmcr);
-                interface.set_active_priorities(&state.active_priorities);
-                interface.set_control(HCR_EN);
-            }
-        }
-    }
-
-    /// Turns the virtual CPU interface off, and puts what it was into `state`.
-    #[inline]
-    pub fn save_virtual(&self, state: &mut VirtualInterface) {
-        match self.interface {
-            Interface::V2(mut interface) => {
-                interface.set_control(0);
-                state.vmcr = u64::from(interface.vmcr());
-                state.active_priorities[0][0] = u64::from(interface.active_priorities());
-            }
-            Interface::V3(mut interface) => {
-                interface.set_control(0);
-                state.vmcr = interface.vmcr();
-                interface.read_active_priorities(&mut state.active_priorities);
-            }
-        }
-    }
 }
 
 /// A vCPU's CPU interface while it isn't loaded, list registers apart; zero as after reset.
@@ -449,6 +415,42 @@ impl HardwareV2<'_> {
 }
 /// The GICv3 of the CPU that runs, for the vGIC.
 pub struct HardwareV3<'a>(v3::Interface, &'a Controller);
+
+impl HardwareV2<'_> {
+    /// Gives the guest the virtual CPU interface that it had, or one as after reset, and turns it on.
+    #[inline]
+    pub fn load_virtual(&mut self, state: &VirtualInterface) {
+        self.0.set_vmcr(state.vmcr as u32);
+        self.0.set_active_priorities(state.active_priorities[0][0] as u32);
+        self.0.set_control(HCR_EN);
+    }
+
+    /// Turns the virtual CPU interface off, and puts what it was into `state`.
+    #[inline]
+    pub fn save_virtual(&mut self, state: &mut VirtualInterface) {
+        self.0.set_control(0);
+        state.vmcr = u64::from(self.0.vmcr());
+        state.active_priorities[0][0] = u64::from(self.0.active_priorities());
+    }
+}
+
+impl HardwareV3<'_> {
+    /// As [`HardwareV2::load_virtual`].
+    #[inline]
+    pub fn load_virtual(&mut self, state: &VirtualInterface) {
+        self.0.set_vmcr(state.vmcr);
+        self.0.set_active_priorities(&state.active_priorities);
+        self.0.set_control(HCR_EN);
+    }
+
+    /// As [`HardwareV2::save_virtual`].
+    #[inline]
+    pub fn save_virtual(&mut self, state: &mut VirtualInterface) {
+        self.0.set_control(0);
+        state.vmcr = self.0.vmcr();
+        self.0.read_active_priorities(&mut state.active_priorities);
+    }
+}
 
 impl ListRegisters for HardwareV3<'_> {
     #[inline]

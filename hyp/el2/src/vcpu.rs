@@ -223,10 +223,8 @@ impl Vcpu {
         } else if before != Some(self.id) {
             forget_stage_one();
         }
-        if let Some(gic) = own().gic.get() {
-            gic.load_virtual(&context.interface);
-        }
         let kicks = with_hardware!(|hardware| {
+            hardware.load_virtual(&context.interface);
             let mut vgic = self.vm.vgic.lock();
             if start.is_some() {
                 vgic.reset_vcpu(self.id);
@@ -265,10 +263,11 @@ impl Vcpu {
         save(&mut context);
         // The timers are off from here on. And this may be the second look at list registers since the exit: see `Vm::wake_or_sync`.
         barrier::isb(barrier::SY);
-        let kicks = with_hardware!(|hardware| self.vm.vgic.lock().save(self.id, &mut hardware));
-        if let Some(gic) = own().gic.get() {
-            gic.save_virtual(&mut context.interface);
-        }
+        let kicks = with_hardware!(|hardware| {
+            let kicks = self.vm.vgic.lock().save(self.id, &mut hardware);
+            hardware.save_virtual(&mut context.interface);
+            kicks
+        });
         drop(context);
         self.leave();
         kicks.unwrap_or(Kicks::NONE)
