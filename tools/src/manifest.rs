@@ -4,14 +4,14 @@
 
 use std::fmt::Write;
 
+use config::channel::{ChannelEnd, ends};
+use config::guest_tree::{self, GicVersion, GuestTree, Seeds};
+use config::manifest::{Bundle, ChannelConfig, LayoutKind, Payload, Sharing, VmConfig};
+use config::passthrough::{Devices, Given, Own};
+use config::payload;
 use platform::tree::{self, Board, Gic, Shape};
 use vmm::affinity::vcpu_mpidr;
-use vmm::channel::{ChannelEnd, ends};
-use vmm::guest_tree::{self, GicVersion, GuestTree, Seeds};
 use vmm::layout::{BOARD_DEVICES, Ipa, Layout, Region, VIRT};
-use vmm::manifest::{Bundle, ChannelConfig, LayoutKind, Payload, Sharing, VmConfig};
-use vmm::passthrough::{Devices, Given, Own};
-use vmm::payload;
 
 /// What was found in a bundle.
 #[derive(Debug, Default, PartialEq, Eq)]

@@ -2,8 +2,8 @@
 
 use core::{ptr, slice};
 
+use config::manifest::Bundle;
 use platform::tree::Board;
-use vmm::manifest::Bundle;
 
 /// The bundle that runs when the board hands over none.
 static BUILT_IN: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/builtin.dtb"));

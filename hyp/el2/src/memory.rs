@@ -9,19 +9,19 @@ use core::mem::MaybeUninit;
 use core::ops::DerefMut;
 
 use buddy_system_allocator::{FrameAllocator, LockedHeap};
+use config::manifest::MEMORY_UNIT;
+use config::passthrough::{Devices, Span};
 use platform::tree::{Board, Range};
 use spin::Once;
 use stage2::{
     ADDRESS_BITS, Inventory, Kind, LedgerError, PAGE_SIZE, Pa, PaRange, Progress, Run, Transfer, VmSet,
 };
-use vmm::manifest::MEMORY_UNIT;
-use vmm::passthrough::{Devices, Span};
 
 use crate::image;
 use crate::lock::Mutex;
 
 /// What EL2 has until it can use the board's memory. The largest tree whose devices are looked for
-/// (`vmm::passthrough::Devices::find`) takes the most of it.
+/// (`config::passthrough::Devices::find`) takes the most of it.
 const HEAP_BYTES: usize = 3 << 20;
 
 #[repr(C, align(4096))]

@@ -1,9 +1,9 @@
 //! Random numbers for guests' seeds: ChaCha20, keyed once from the board's own.
 
+use config::guest_tree::Seeds;
 use platform::tree::Board;
 use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
-use vmm::guest_tree::Seeds;
 
 use crate::cpu;
 use crate::lock::Mutex;

@@ -1,5 +1,5 @@
-//! VM and vCPU state: exit decoding, system registers, PSCI and SMCCC, virtual devices, the manifest, the guest's
-//! device tree and the scheduler.
+//! VM and vCPU state: exit decoding, system registers, PSCI and SMCCC, virtual devices, the life of a VM and the
+//! scheduler. What a VM is made from is the business of `config`.
 //!
 //! All of it is pure logic: it decides, and the caller (the `el2` crate) acts. No register is touched here, so every
 //! module runs in host tests as it runs on the target.
@@ -33,18 +33,12 @@ extern crate std;
 
 pub mod affinity;
 pub mod calls;
-pub mod channel;
 pub mod console;
 pub mod devices;
-pub mod guest_tree;
 pub mod idregs;
 pub mod inject;
 pub mod layout;
 pub mod life;
-pub mod manifest;
-pub mod passthrough;
-pub mod payload;
-pub mod placement;
 pub mod psci;
 pub mod sched;
 pub mod smccc;

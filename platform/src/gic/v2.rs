@@ -143,11 +143,13 @@ impl Distributor {
     }
 
     /// Whether the distributor has this SPI.
+    #[inline]
     pub fn has_spi(&self, intid: u32) -> bool {
         (32..(self.words() as u32 * 32).min(super::SPECIAL.start)).contains(&intid)
     }
 
     /// Sends an SPI to the CPUs in this mask. The registers are bytes that CPUs may write at the same time.
+    #[inline]
     pub fn route(&self, intid: u32, targets: u8) {
         if self.has_spi(intid) {
             self.registers.itargetsr[intid as usize].set(targets);
@@ -155,6 +157,7 @@ impl Distributor {
     }
 
     /// Sets how an SPI is signalled. The register has 16 interrupts: only one CPU at a time may do this.
+    #[inline]
     pub fn set_trigger(&self, intid: u32, trigger: Trigger) {
         if !self.has_spi(intid) {
             return;
@@ -165,6 +168,7 @@ impl Distributor {
     }
 
     /// Enables or disables an interrupt; a private one on the CPU that this runs on.
+    #[inline]
     pub fn set_enabled(&self, intid: u32, enabled: bool) {
         let Some(word) = (intid as usize / 32 < self.words()).then_some(intid as usize / 32) else { return };
         let bank = if enabled { &self.registers.isenabler } else { &self.registers.icenabler };
@@ -172,6 +176,7 @@ impl Distributor {
     }
 
     /// Gives an interrupt the active state or takes it; a private one on the CPU that this runs on.
+    #[inline]
     pub fn set_active(&self, intid: u32, active: bool) {
         let bank = if active { &self.registers.isactiver } else { &self.registers.icactiver };
         if let Some(word) = bank.get(intid as usize / 32) {
@@ -180,6 +185,7 @@ impl Distributor {
     }
 
     /// Whether an interrupt is pending; a private one on the CPU that this runs on.
+    #[inline]
     pub fn is_pending(&self, intid: u32) -> bool {
         self.registers
             .ispendr
@@ -188,6 +194,7 @@ impl Distributor {
     }
 
     /// Makes an interrupt pending or not; a private one on the CPU that this runs on.
+    #[inline]
     pub fn set_pending(&self, intid: u32, pending: bool) {
         let bank = if pending { &self.registers.ispendr } else { &self.registers.icpendr };
         if let Some(word) = bank.get(intid as usize / 32) {
@@ -238,6 +245,7 @@ impl Interface {
     }
 
     /// The number of list registers.
+    #[inline]
     pub fn count(&self) -> usize {
         usize::from(self.list_registers)
     }
@@ -300,21 +308,25 @@ impl Interface {
     }
 
     /// GICH_VMCR: the guest's view of its CPU interface.
+    #[inline]
     pub fn vmcr(&self) -> u32 {
         self.virtual_.vmcr.get()
     }
 
     /// Writes GICH_VMCR.
+    #[inline]
     pub fn set_vmcr(&mut self, value: u32) {
         self.virtual_.vmcr.set(value);
     }
 
     /// The guest's active priorities: GICH_APR.
+    #[inline]
     pub fn active_priorities(&self) -> u32 {
         self.virtual_.apr.get()
     }
 
     /// Sets the guest's active priorities: to what was read here, or 0.
+    #[inline]
     pub fn set_active_priorities(&mut self, value: u32) {
         self.virtual_.apr.set(value);
     }

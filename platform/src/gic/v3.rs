@@ -151,11 +151,13 @@ impl Distributor {
     }
 
     /// Whether the distributor has this SPI.
+    #[inline]
     pub fn has_spi(&self, intid: u32) -> bool {
         (32..(self.words() as u32 * 32).min(super::SPECIAL.start)).contains(&intid)
     }
 
     /// Sends an SPI to the CPU of this affinity.
+    #[inline]
     pub fn route(&self, intid: u32, mpidr: u64) {
         if self.has_spi(intid) {
             self.registers.irouter[intid as usize - 32].set(mpidr & 0xff_00ff_ffff);
@@ -163,6 +165,7 @@ impl Distributor {
     }
 
     /// Sets how an SPI is signalled. The register has 16 interrupts: only one CPU at a time may do this.
+    #[inline]
     pub fn set_trigger(&self, intid: u32, trigger: Trigger) {
         if !self.has_spi(intid) {
             return;
@@ -173,6 +176,7 @@ impl Distributor {
     }
 
     /// Gives an SPI the active state or takes it.
+    #[inline]
     pub fn set_active(&self, intid: u32, active: bool) {
         if self.has_spi(intid) {
             let bank = if active { &self.registers.isactiver } else { &self.registers.icactiver };
@@ -181,11 +185,13 @@ impl Distributor {
     }
 
     /// Whether an SPI is pending.
+    #[inline]
     pub fn is_pending(&self, intid: u32) -> bool {
         self.has_spi(intid) && self.registers.ispendr[intid as usize / 32].get() & 1 << (intid % 32) != 0
     }
 
     /// Makes an SPI pending or not.
+    #[inline]
     pub fn set_pending(&self, intid: u32, pending: bool) {
         if self.has_spi(intid) {
             let bank = if pending { &self.registers.ispendr } else { &self.registers.icpendr };
@@ -194,6 +200,7 @@ impl Distributor {
     }
 
     /// Enables or disables an SPI.
+    #[inline]
     pub fn set_enabled(&self, intid: u32, enabled: bool) {
         if !self.has_spi(intid) {
             return;
@@ -270,22 +277,26 @@ impl Redistributor {
     }
 
     /// Enables or disables an SGI or PPI.
+    #[inline]
     pub fn set_enabled(&self, intid: u32, enabled: bool) {
         let bit = 1u32.wrapping_shl(intid);
         if enabled { self.private.isenabler0.set(bit) } else { self.private.icenabler0.set(bit) }
     }
 
     /// Gives SGIs and PPIs, one bit each, the active state or takes it.
+    #[inline]
     pub fn set_active(&self, mask: u32, active: bool) {
         if active { self.private.isactiver0.set(mask) } else { self.private.icactiver0.set(mask) }
     }
 
     /// The pending SGIs and PPIs, one bit each.
+    #[inline]
     pub fn pending(&self) -> u32 {
         self.private.ispendr0.get()
     }
 
     /// Makes SGIs and PPIs, one bit each, pending or not.
+    #[inline]
     pub fn set_pending(&self, mask: u32, pending: bool) {
         if pending { self.private.ispendr0.set(mask) } else { self.private.icpendr0.set(mask) }
     }
@@ -354,11 +365,13 @@ impl Interface {
     }
 
     /// The number of list registers.
+    #[inline]
     pub fn count(&self) -> usize {
         usize::from(self.list_registers)
     }
 
     /// Preemption bits, which say how many active-priority registers there are.
+    #[inline]
     pub fn preemption_bits(&self) -> u32 {
         u32::from(self.preemption_bits)
     }
@@ -466,11 +479,13 @@ impl Interface {
     }
 
     /// ICH_VMCR_EL2: the guest's view of its CPU interface.
+    #[inline]
     pub fn vmcr(&self) -> u64 {
         ICH_VMCR_EL2.get()
     }
 
     /// Writes ICH_VMCR_EL2.
+    #[inline]
     pub fn set_vmcr(&mut self, value: u64) {
         ICH_VMCR_EL2.set(value);
     }

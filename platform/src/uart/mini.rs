@@ -100,6 +100,7 @@ impl MiniUart {
     }
 
     /// Sends a byte if there is room for it.
+    #[inline]
     pub fn try_send(&mut self, byte: u8) -> bool {
         let room = field!(self.registers, lsr).read() & LSR_ROOM != 0;
         if room {
@@ -109,11 +110,13 @@ impl MiniUart {
     }
 
     /// Whether the last byte has left.
+    #[inline]
     pub fn is_idle(&mut self) -> bool {
         field!(self.registers, lsr).read() & LSR_IDLE != 0
     }
 
     /// A byte that has arrived, if one has.
+    #[inline]
     pub fn receive(&mut self) -> Option<u8> {
         let there = field!(self.registers, lsr).read() & LSR_DATA != 0;
         there.then(|| field!(self.registers, io).read() as u8)
@@ -121,6 +124,7 @@ impl MiniUart {
 
     /// Which interrupts to take: bytes have arrived; all have been sent, so that there is room for more. Both are levels,
     /// and no register has to be read to end them.
+    #[inline]
     pub fn set_interrupts(&mut self, receive: bool, send: bool) {
         // An overrun is an interrupt only as long as somebody reads LSR, where it ends.
         let receive = if receive { IER_RECEIVE | IER_LINE_STATUS } else { 0 };

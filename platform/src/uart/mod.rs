@@ -37,6 +37,7 @@ impl Uart {
     }
 
     /// Sends a byte if there is room for it.
+    #[inline]
     pub fn try_send(&mut self, byte: u8) -> bool {
         match &mut self.driver {
             Driver::Pl011(uart) => uart.try_send(byte),
@@ -45,11 +46,13 @@ impl Uart {
     }
 
     /// Sends a byte, waiting for room: for boot and crash reports alone.
+    #[inline]
     pub fn send(&mut self, byte: u8) {
         while !self.try_send(byte) {}
     }
 
     /// Whether the last byte has left: one that is still on its way may be lost when the board is reset.
+    #[inline]
     pub fn is_idle(&mut self) -> bool {
         match &mut self.driver {
             Driver::Pl011(uart) => uart.is_idle(),
@@ -58,6 +61,7 @@ impl Uart {
     }
 
     /// A byte that has arrived, if one has. Bytes with line errors are dropped.
+    #[inline]
     pub fn receive(&mut self) -> Option<u8> {
         match &mut self.driver {
             Driver::Pl011(uart) => uart.receive(),
@@ -74,6 +78,7 @@ impl Uart {
     }
 
     /// Which interrupts to take: bytes have arrived; there is room to send.
+    #[inline]
     pub fn set_interrupts(&mut self, receive: bool, send: bool) {
         match &mut self.driver {
             Driver::Pl011(uart) => uart.set_interrupts(receive, send),

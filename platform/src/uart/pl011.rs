@@ -39,6 +39,7 @@ impl Pl011 {
     }
 
     /// Sends a byte if there is room for it.
+    #[inline]
     pub fn try_send(&mut self, byte: u8) -> bool {
         let room = !self.driver.is_tx_fifo_full();
         if room {
@@ -48,11 +49,13 @@ impl Pl011 {
     }
 
     /// Whether the last byte has left.
+    #[inline]
     pub fn is_idle(&self) -> bool {
         !self.driver.is_busy()
     }
 
     /// A byte that has arrived, if one has. Bytes with line errors are dropped.
+    #[inline]
     pub fn receive(&mut self) -> Option<u8> {
         loop {
             match self.driver.read_word() {
@@ -69,6 +72,7 @@ impl Pl011 {
     }
 
     /// Which interrupts to take: bytes have arrived; there is room to send.
+    #[inline]
     pub fn set_interrupts(&mut self, receive: bool, send: bool) {
         let mut mask = Interrupts::empty();
         mask.set(Interrupts::RXI | Interrupts::RTI, receive);

@@ -8,8 +8,8 @@ use serde::Serialize;
 use crate::{Failure, Outcome};
 
 /// Folders of crates that come into the image, and of the one with all `unsafe` of guests.
-const CRATES: [&str; 7] =
-    ["hyp/abi", "hyp/stage2", "hyp/vgic", "hyp/vmm", "platform", "hyp/el2", "guests/runtime"];
+const CRATES: [&str; 8] =
+    ["hyp/abi", "hyp/stage2", "hyp/vgic", "hyp/vmm", "hyp/config", "platform", "hyp/el2", "guests/runtime"];
 
 /// The image, and the crates that it is made of.
 pub struct Sizes {

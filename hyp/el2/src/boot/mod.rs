@@ -8,10 +8,10 @@ use core::arch::global_asm;
 use core::fmt::Write;
 use core::{ptr, slice};
 
+use config::manifest::Bundle;
+use config::passthrough::Devices;
 use platform::tree::{self, Board, Psci, Shape, blob_size, check};
 use platform::uart::Uart;
-use vmm::manifest::Bundle;
-use vmm::passthrough::Devices;
 
 use crate::{bundle, console, crash, gic, image, logging, memory, mmu, percpu, power, random, smp, vm};
 

@@ -7,21 +7,21 @@ use alloc::vec::Vec;
 use core::num::NonZeroU32;
 use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU64};
 
+use config::channel::ChannelEnd;
+use config::guest_tree::{self, GicVersion, GuestTree};
+use config::manifest::{Bundle, LayoutKind, ManifestError, Sharing, VmConfig};
+use config::passthrough::{Devices, Given, GivenLine, Own, PassthroughError, Span};
+use config::payload::{self, LoadPlan};
+use config::placement::{self, Demand, PlacementError};
 use platform::tree::{Board, Gic, Range};
 use spin::Once;
 use stage2::{CopyReserve, Format, Geometry, Ipa, PaRange, Progress, Stage2, Transfer, VmId};
 use vgic::{Config, IntId, Model, PhysicalIntId, VcpuId, Vgic};
 use vmm::affinity::{vcpu_affinity, vcpu_mpidr};
-use vmm::channel::ChannelEnd;
 use vmm::devices::{Device, MmioMap, Pl011, Pl031};
-use vmm::guest_tree::{self, GicVersion, GuestTree};
 use vmm::idregs::{GicInterface, IdRegisters};
 use vmm::layout::{ADDED, BOARD_DEVICES, Layout, Region, VIRT};
 use vmm::life::{Clock, Phase, Watchdog};
-use vmm::manifest::{Bundle, LayoutKind, ManifestError, Sharing, VmConfig};
-use vmm::passthrough::{Devices, Given, GivenLine, Own, PassthroughError, Span};
-use vmm::payload::{self, LoadPlan};
-use vmm::placement::{self, Demand, PlacementError};
 use vmm::psci::PowerStates;
 use vmm::sched::Share;
 
@@ -53,7 +53,7 @@ enum BuildError {
     #[error("memory for its tables: {0}")]
     Tables(FrameError),
     #[error(transparent)]
-    Payload(#[from] vmm::payload::PayloadError),
+    Payload(#[from] config::payload::PayloadError),
     #[error("stage 2: {0}")]
     Stage2(#[from] stage2::Error),
     #[error("interrupt controller: {0}")]
@@ -120,7 +120,7 @@ pub fn build_all(board: &Board<'_>, devices: Option<Devices<'static>>, bundle: O
     // Slots are not used again: what a VM that failed could not give back stays written down as its own.
     let mut build = |slot: usize| {
         let config = &configs[slot];
-        let ends = vmm::channel::ends(&channels, config.name);
+        let ends = config::channel::ends(&channels, config.name);
         let built = builder.build(config, slot, (&ends, &shared));
         built.inspect_err(|error| log::error!("left out: /{}: {error}", config.name)).ok()
     };
@@ -161,7 +161,7 @@ pub fn build_all(board: &Board<'_>, devices: Option<Devices<'static>>, bundle: O
     let vms: Vec<&'static Vm> = placed.iter().map(|(_, vm, _)| *vm).collect();
     for vm in &vms {
         let find = |name: &str| vms.iter().copied().find(|vm| vm.name == name);
-        vm.link(&vmm::channel::ends(&channels, &vm.name), find);
+        vm.link(&config::channel::ends(&channels, &vm.name), find);
     }
     VMS.call_once(|| vms);
     for (cpu, members) in percpu::all().zip(members.finish()) {
@@ -554,7 +554,7 @@ impl<'a> Builder<'a> {
         let ram = Region { base: layout.ram.base, size: config.memory };
         // Firmware may start its CPUs from flash as well.
         let executable = [ram, layout.flash[0]];
-        let has_flash = matches!(config.payload, vmm::manifest::Payload::Firmware(_));
+        let has_flash = matches!(config.payload, config::manifest::Payload::Firmware(_));
         let executable = &executable[..if has_flash { 2 } else { 1 }];
         Ok(Machine { mmio: MmioMap::new(&regions)?, vgic, power: PowerStates::new(vcpus as u8, executable)? })
     }

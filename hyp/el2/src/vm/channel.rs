@@ -1,17 +1,17 @@
 //! Channels between two VMs: whom a doorbell is for, and how it gets there without waiting for that VM.
 //!
-//! [`vmm::channel`] says where an end's memory and interrupt are; docs/channels.md is what guests know. The memory is shared at
+//! [`config::channel`] says where an end's memory and interrupt are; docs/channels.md is what guests know. The memory is shared at
 //! boot and stays shared, whatever becomes of the two.
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::sync::atomic::Ordering;
 
+use config::channel::ChannelEnd;
+use config::manifest::ChannelConfig;
 use stage2::{PaRange, VmId, VmSet};
 use vgic::{IntId, VcpuId};
-use vmm::channel::ChannelEnd;
 use vmm::layout::VIRT;
-use vmm::manifest::ChannelConfig;
 
 use super::Vm;
 use crate::memory;

@@ -5,13 +5,13 @@
 //! the next one. A VM that stops keeps the frames of its tables, with which it can be started again, and nothing else.
 
 use alloc::vec::Vec;
+use config::manifest::MEMORY_UNIT;
+use config::payload::{FLASH_UNIT, FlashBank};
 use stage2::{
     Cursor, Error, Ipa, LedgerError, MapJob, MapStep, PaRange, Permissions, Progress, Refused, STEP, Scrub,
     State, Transfer, Use, VmId,
 };
 use vmm::layout::Layout;
-use vmm::manifest::MEMORY_UNIT;
-use vmm::payload::{FLASH_UNIT, FlashBank};
 
 use crate::cache;
 use crate::guest_memory::{self, NoMemory, Source, Space};

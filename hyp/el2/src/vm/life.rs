@@ -10,8 +10,8 @@ use platform::power::End;
 use stage2::Progress;
 use vgic::VcpuId;
 
+use config::manifest::WhenAllOff;
 use vmm::life::{Clock, Event, Phase, Watchdog};
-use vmm::manifest::WhenAllOff;
 use vmm::psci::Start;
 
 use super::{Vm, WHEN_ALL_OFF, all};

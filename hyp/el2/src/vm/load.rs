@@ -5,9 +5,9 @@
 
 use alloc::vec::Vec;
 
+use config::guest_tree::{self, GuestTree, Seeds};
+use config::payload::LoadPlan;
 use stage2::{Ipa, Progress};
-use vmm::guest_tree::{self, GuestTree, Seeds};
-use vmm::payload::LoadPlan;
 use vmm::psci::Start;
 
 use crate::guest_memory::{self, NoMemory, Source, Space};

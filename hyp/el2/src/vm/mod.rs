@@ -24,6 +24,8 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 
+use config::manifest::WhenAllOff;
+use config::passthrough::GivenLine;
 use platform::gic::Trigger;
 use spin::Once;
 use stage2::{Access, Ipa, VmId};
@@ -32,8 +34,6 @@ use vmm::devices::{Line, MmioMap, Pl011, Pl031};
 use vmm::idregs::IdRegisters;
 use vmm::layout::Layout;
 use vmm::life::{Clock, Watchdog};
-use vmm::manifest::WhenAllOff;
-use vmm::passthrough::GivenLine;
 use vmm::psci::PowerStates;
 use vmm::sched::Share;
 use vmm::stolen_time;
