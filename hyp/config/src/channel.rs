@@ -5,8 +5,9 @@
 
 use alloc::vec::Vec;
 
-use crate::manifest::ChannelConfig;
 use vmm::layout::{Layout, Region};
+
+use crate::manifest::ChannelConfig;
 
 /// One VM's end of a channel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -8,10 +8,10 @@ use core::ops::Range;
 
 use dtoolkit::ToPropertyValue;
 use dtoolkit::model::{DeviceTree, DeviceTreeNode, DeviceTreeProperty};
+use vmm::layout::{DeviceSlot, Ipa, Layout, Region};
 
 use crate::channel::ChannelEnd;
 use crate::manifest::CHANNEL_COMPATIBLE;
-use vmm::layout::{DeviceSlot, Ipa, Layout, Region};
 
 /// What a VM's tree is made from.
 #[derive(Clone, Debug)]

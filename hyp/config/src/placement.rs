@@ -7,9 +7,10 @@
 use alloc::vec::Vec;
 
 use thiserror::Error;
+use vmm::order;
+use vmm::sched::{self, Share};
 
 use crate::manifest::Sharing;
-use vmm::sched::{self, Share};
 
 /// The most vCPUs on one CPU.
 pub const MAX_PER_CPU: usize = 64;
@@ -129,10 +130,10 @@ impl PlacementError {
 /// Among equals, the first comes first.
 pub fn place(online: &[bool], demands: &[Demand<'_>]) -> Vec<Result<Vec<usize>, PlacementError>> {
     let mut board = Board(online.iter().map(|&is_online| Cpu { is_online, ..Cpu::default() }).collect());
-    let mut order: Vec<(usize, &Demand<'_>)> = demands.iter().enumerate().collect();
-    order.sort_by_key(|(_, demand)| turn(demand));
-    let mut placed: Vec<_> = order.into_iter().map(|(index, demand)| (index, board.place(demand))).collect();
-    placed.sort_by_key(|(index, _)| *index);
+    let mut turns: Vec<(usize, &Demand<'_>)> = demands.iter().enumerate().collect();
+    order::sort_by_key(&mut turns, |(_, demand)| turn(demand));
+    let mut placed: Vec<_> = turns.into_iter().map(|(index, demand)| (index, board.place(demand))).collect();
+    order::sort_by_key(&mut placed, |(index, _)| *index);
     placed.into_iter().map(|(_, result)| result).collect()
 }
 
@@ -251,10 +252,10 @@ impl Board {
     /// CPUs for a VM that is pinned and doesn't care: the boot CPU last.
     fn pin(&self, wanted: usize) -> Result<Vec<usize>, PlacementError> {
         let mut free = self.indices(Cpu::can_be_shared);
-        free.sort_by_key(|&cpu| (cpu == 0, cpu));
+        order::sort_by_key(&mut free, |&cpu| (cpu == 0, cpu));
         let short = PlacementError::Cpus { wanted, free: free.len(), all: self.0.len() };
         let mut chosen = free.get(..wanted).ok_or(short)?.to_vec();
-        chosen.sort_unstable();
+        order::sort(&mut chosen);
         Ok(chosen)
     }
 

@@ -16,6 +16,7 @@ use spin::Once;
 use stage2::{
     ADDRESS_BITS, Inventory, Kind, LedgerError, PAGE_SIZE, Pa, PaRange, Progress, Run, Transfer, VmSet,
 };
+use vmm::order;
 
 use crate::image;
 use crate::lock::Mutex;
@@ -100,7 +101,7 @@ impl Frames {
         while let Some(run) = self.take_run(u64::MAX, PAGE_SIZE) {
             runs.push(Span { start: run.start().as_u64(), end: run.end().as_u64() });
         }
-        runs.sort_unstable();
+        order::sort(&mut runs);
         runs.dedup_by(|next, last| {
             let touches = next.start == last.end;
             if touches {
@@ -256,7 +257,7 @@ pub fn init(board: &Board<'_>, tree: &[u8], devices: Option<&Devices<'_>>) -> Re
     let mut taken: Vec<(u64, u64)> =
         [tree, image_range].iter().chain(&board.initrd).map(Range::pages).collect();
     taken.extend(board.reserved.iter().map(|reserved| reserved.range.pages()));
-    taken.sort_unstable();
+    order::sort(&mut taken);
 
     let mut frames = FRAMES.lock();
     let mut inventory = Inventory::new(alloc::vec![Run::default(); LEDGER_RUNS])?;
@@ -303,7 +304,7 @@ fn declare_devices(
     let own = board.used_for_ever().map(|used| used.registers);
     let mut taken: Vec<(u64, u64)> = own.chain(memory).map(|range| range.pages()).collect();
     taken.push((1 << ADDRESS_BITS, u64::MAX));
-    taken.sort_unstable();
+    order::sort(&mut taken);
     let mut start = span.start;
     for (from, to) in taken {
         let end = from.min(span.end);

@@ -14,6 +14,7 @@ use alloc::vec::Vec;
 use platform::tree::{Board, Gic, Range};
 use spin::Once;
 use stage2::PAGE_SIZE;
+use vmm::order;
 
 use crate::lock::Mutex;
 use crate::{image, percpu};
@@ -71,7 +72,7 @@ pub fn init(board: &Board<'_>) -> Result<(), MmuError> {
     let reserved = board.reserved.iter().filter(|reserved| reserved.no_map);
     holes.extend(reserved.map(|reserved| reserved.range.pages()));
     holes.extend(percpu::guards().map(|guard| (guard, guard + PAGE_SIZE)));
-    holes.sort_unstable();
+    order::sort(&mut holes);
 
     let mut tables = IdMap::new(ROOT_LEVEL, El2);
     for bank in &board.memory {

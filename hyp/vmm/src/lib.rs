@@ -39,6 +39,7 @@ pub mod idregs;
 pub mod inject;
 pub mod layout;
 pub mod life;
+pub mod order;
 pub mod psci;
 pub mod sched;
 pub mod smccc;

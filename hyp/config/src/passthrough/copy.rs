@@ -11,13 +11,14 @@ use alloc::vec::Vec;
 use dtoolkit::model::{DeviceTreeNode, DeviceTreeProperty};
 use dtoolkit::{Node, Property, ToPropertyValue};
 use stage2::PaRange;
+use vmm::layout::Ipa;
+use vmm::order;
 
 use super::dma::{Window, may_do_dma};
 use super::tree::{Entry, Line, Tree, cell, strings};
 use super::{GivenLine, PassthroughError};
 use crate::guest_tree::{EDGE, GIC, LEVEL, SPI, cells, node, set};
 use crate::manifest::VmConfig;
-use vmm::layout::Ipa;
 
 /// Phandles of copies: this, and the node's number in the board's tree on top. A VM's own nodes have smaller ones.
 const COPIES: u32 = 0x1_0000;
@@ -105,7 +106,7 @@ impl Rates {
     /// All rates, each once.
     fn distinct(&self) -> Vec<u32> {
         let mut rates: Vec<u32> = self.clocks.iter().map(|(_, rate)| *rate).collect();
-        rates.sort_unstable();
+        order::sort(&mut rates);
         rates.dedup();
         rates
     }

@@ -4,9 +4,10 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
 
+use vmm::layout::Ipa;
+
 use super::{Devices, Given, GivenLine, Span};
 use crate::manifest::VmConfig;
-use vmm::layout::Ipa;
 
 /// A device that a VM is given. Prints as `/soc/serial@7e215040: 0xfe215040 to 0xfe21507f at 0xc010040, SPI 93 as 114`.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -18,6 +18,8 @@ use alloc::vec::Vec;
 
 use dtoolkit::model::DeviceTreeNode;
 use stage2::{Pa, PaRange};
+use vmm::layout::{DeviceRoom, Ipa};
+use vmm::order;
 
 pub use describe::Described;
 pub use dma::Window;
@@ -26,7 +28,6 @@ pub use tree::{Line, Span};
 
 use crate::manifest::{LayoutKind, VmConfig};
 use tree::Tree;
-use vmm::layout::{DeviceRoom, Ipa};
 
 /// What Hanok itself uses of the board, and nobody can be given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -109,7 +110,7 @@ impl<'a> Devices<'a> {
     ) -> Result<Given, PassthroughError> {
         let named = self.named(config)?;
         let mut taken: Vec<usize> = named.iter().flat_map(|&index| self.tree.subtree(index)).collect();
-        taken.sort_unstable();
+        order::sort(&mut taken);
         if let Some(&[inner, _]) = taken.array_windows().find(|[one, next]| one == next) {
             return Err(PassthroughError::Nested { node: self.tree.path(inner) });
         }
@@ -362,7 +363,7 @@ const LARGEST_PAGE: u64 = 64 << 10;
 /// Spans in ascending order, those that touch joined.
 fn join(spans: impl Iterator<Item = Span>) -> Vec<Span> {
     let mut sorted: Vec<Span> = spans.collect();
-    sorted.sort_unstable();
+    order::sort(&mut sorted);
     let mut joined: Vec<Span> = Vec::new();
     for span in sorted {
         match joined.last_mut().filter(|last| span.start <= last.end) {

@@ -15,10 +15,12 @@ use core::ops::Range;
 
 pub use error::{Compression, FileKind, PayloadError, PayloadReason, What};
 
+use vmm::layout::{Ipa, Layout, Region};
+use vmm::order;
+
 use self::bytes::length;
 use self::place::Ram;
 use crate::manifest::{Payload, VmConfig};
-use vmm::layout::{Ipa, Layout, Region};
 
 /// A kernel lies at a multiple of this plus its `text_offset`.
 const KERNEL_ALIGNMENT: u64 = 2 << 20;
@@ -205,7 +207,7 @@ fn segment<'a>(range: &Range<u64>, bytes: &'a [u8]) -> Segment<'a> {
 
 fn plan_elf<'a>(file: &'a [u8], ram: &Ram, dtb_size: u64) -> Result<LoadPlan<'a>, PayloadReason> {
     let elf::File { mut loads, entry } = elf::parse(file)?;
-    loads.sort_by_key(|load| load.physical_address);
+    order::sort_by_key(&mut loads, |load| load.physical_address);
     let mut segments: Vec<Segment<'a>> = Vec::with_capacity(loads.len());
     let mut before: Option<(usize, u64)> = None;
     for load in loads {

@@ -2,11 +2,12 @@
 
 use core::ops::Range;
 
+use vmm::layout::Layout;
+
 use super::Segment;
 use super::bytes::length;
 use super::error::{PayloadError, PayloadReason, What};
 use crate::manifest::MEMORY_UNIT;
-use vmm::layout::Layout;
 
 /// Where a tree that can't be at RAM's base is put: Linux maps it by blocks of this size.
 const TREE_ALIGNMENT: u64 = 2 << 20;

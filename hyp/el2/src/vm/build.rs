@@ -22,6 +22,7 @@ use vmm::devices::{Device, MmioMap, Pl011, Pl031};
 use vmm::idregs::{GicInterface, IdRegisters};
 use vmm::layout::{ADDED, BOARD_DEVICES, Layout, Region, VIRT};
 use vmm::life::{Clock, Phase, Watchdog};
+use vmm::order;
 use vmm::psci::PowerStates;
 use vmm::sched::Share;
 
@@ -140,7 +141,7 @@ pub fn build_all(board: &Board<'_>, devices: Option<Devices<'static>>, bundle: O
             false => log::error!("left out: /{}: {error}", configs[slot].name),
         }
     }
-    built.sort_unstable_by_key(|(slot, _)| *slot);
+    order::sort_by_key(&mut built, |(slot, _)| *slot);
     let mut placed: Vec<(&VmConfig<'_>, &'static Vm, Vec<usize>)> = Vec::new();
     let cpus = place(built.iter().map(|(slot, _)| &configs[*slot]));
     for ((slot, vm), cpus) in built.into_iter().zip(cpus) {

@@ -9,6 +9,8 @@ use super::{Account, Scheduler, Share, State, Times, Turn};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 
+use crate::order;
+
 /// A reserved member.
 #[derive(Clone, Debug)]
 struct Reserved {
@@ -68,7 +70,7 @@ impl Shared {
             };
             kinds.push(kind);
         }
-        urgency.sort_unstable();
+        order::sort(&mut urgency);
         Self {
             accounts: kinds.iter().map(|_| Account::new()).collect(),
             kinds: kinds.into_boxed_slice(),
