@@ -6,10 +6,9 @@ use alloc::format;
 use alloc::vec::Vec;
 use core::ops::Range;
 
-use dtoolkit::ToPropertyValue;
-use dtoolkit::model::{DeviceTree, DeviceTreeNode, DeviceTreeProperty};
 use vmm::layout::{DeviceSlot, Ipa, Layout, Region};
 
+use crate::blob::{self, Node};
 use crate::channel::ChannelEnd;
 use crate::manifest::CHANNEL_COMPATIBLE;
 
@@ -35,7 +34,7 @@ pub struct GuestTree<'a> {
     /// The seconds within which it must feed its watchdog, if it has one.
     pub watchdog: Option<u32>,
     /// What it has of the board's devices ([`Given::nodes`](crate::passthrough::Given::nodes)).
-    pub devices: &'a [DeviceTreeNode],
+    pub devices: &'a [Node],
 }
 
 /// The version of a VM's interrupt controller.
@@ -95,50 +94,39 @@ pub fn size(tree: &GuestTree<'_>) -> u64 {
 
 /// Makes the blob.
 pub fn build(tree: &GuestTree<'_>) -> Vec<u8> {
-    let mut blob = DeviceTree::new();
-    let root = &mut blob.root;
-    set(root, "interrupt-parent", GIC);
-    set(root, "dma-coherent", [0_u8; 0]);
-    set(root, "model", "linux,dummy-virt");
-    set(root, "#size-cells", 2_u32);
-    set(root, "#address-cells", 2_u32);
-    set(root, "compatible", "linux,dummy-virt");
-    root.add_child(psci());
-    root.add_child(memory(tree));
-    root.add_child(rtc(&tree.layout.rtc));
-    root.add_child(uart(&tree.layout.uart));
-    root.add_child(gic(tree));
-    root.add_child(cpus(tree.affinities));
-    root.add_child(timer(tree));
-    root.add_child(clock());
+    let mut root = Node::new("");
+    root.set_cells("interrupt-parent", &[GIC]);
+    root.set_flag("dma-coherent");
+    root.set_text("model", "linux,dummy-virt");
+    root.set_cells("#size-cells", &[2]);
+    root.set_cells("#address-cells", &[2]);
+    root.set_text("compatible", "linux,dummy-virt");
+    root.add(psci());
+    root.add(memory(tree));
+    root.add(rtc(&tree.layout.rtc));
+    root.add(uart(&tree.layout.uart));
+    root.add(gic(tree));
+    root.add(cpus(tree.affinities));
+    root.add(timer(tree));
+    root.add(clock());
     if let Some(seconds) = tree.watchdog {
-        root.add_child(watchdog(seconds));
+        root.add(watchdog(seconds));
     }
     if !tree.channels.is_empty() {
-        root.add_child(reserved_memory(tree));
+        root.add(reserved_memory(tree));
     }
     for end in tree.channels {
-        root.add_child(channel(end, tree.layout));
+        root.add(channel(end, tree.layout));
     }
     for device in tree.devices {
-        root.add_child(device.clone());
+        root.add(device.clone());
     }
     let console = format!("/{}", uart_name(&tree.layout.uart));
-    let mut aliases = node("aliases");
-    set(&mut aliases, "serial0", console.as_str());
-    root.add_child(aliases);
-    root.add_child(chosen(tree, &console));
-    blob.to_dtb()
-}
-
-/// A node; all names here are valid ones.
-pub(crate) fn node(name: &str) -> DeviceTreeNode {
-    DeviceTreeNode::new_unchecked(name)
-}
-
-/// Appends a property.
-pub(crate) fn set<T: ToPropertyValue>(node: &mut DeviceTreeNode, name: &str, value: T) {
-    node.add_property(DeviceTreeProperty::new_unchecked(name, value));
+    let mut aliases = Node::new("aliases");
+    aliases.set_text("serial0", &console);
+    root.add(aliases);
+    root.add(chosen(tree, &console));
+    blob::build(&root)
 }
 
 /// The two cells of a 64-bit number.
@@ -148,45 +136,45 @@ pub(crate) fn cells(value: u64) -> [u32; 2] {
 }
 
 /// `reg` with one entry for each region.
-fn set_reg<const N: usize>(node: &mut DeviceTreeNode, regions: [Region; N]) {
+fn set_reg(node: &mut Node, regions: &[Region]) {
     let reg = regions.iter().flat_map(|region| [region.base.as_u64(), region.size]).flat_map(cells);
-    set(node, "reg", reg.collect::<Vec<u32>>());
+    node.set_cells("reg", &reg.collect::<Vec<u32>>());
 }
 
-fn psci() -> DeviceTreeNode {
-    let mut psci = node("psci");
-    set(&mut psci, "cpu_on", 0xc400_0003_u32);
-    set(&mut psci, "cpu_off", 0x8400_0002_u32);
-    set(&mut psci, "cpu_suspend", 0xc400_0001_u32);
-    set(&mut psci, "method", "hvc");
-    set(&mut psci, "compatible", ["arm,psci-1.0", "arm,psci-0.2", "arm,psci"].as_slice());
+fn psci() -> Node {
+    let mut psci = Node::new("psci");
+    psci.set_cells("cpu_on", &[0xc400_0003]);
+    psci.set_cells("cpu_off", &[0x8400_0002]);
+    psci.set_cells("cpu_suspend", &[0xc400_0001]);
+    psci.set_text("method", "hvc");
+    psci.set_texts("compatible", &["arm,psci-1.0", "arm,psci-0.2", "arm,psci"]);
     psci
 }
 
 /// Linux, `Documentation/devicetree/bindings/watchdog/arm-smc-wdt.yaml`.
-fn watchdog(seconds: u32) -> DeviceTreeNode {
-    let mut watchdog = node("watchdog");
-    set(&mut watchdog, "timeout-sec", seconds);
-    set(&mut watchdog, "arm,smc-id", abi::hanok::WATCHDOG.as_u32());
-    set(&mut watchdog, "compatible", "arm,smc-wdt");
+fn watchdog(seconds: u32) -> Node {
+    let mut watchdog = Node::new("watchdog");
+    watchdog.set_cells("timeout-sec", &[seconds]);
+    watchdog.set_cells("arm,smc-id", &[abi::hanok::WATCHDOG.as_u32()]);
+    watchdog.set_text("compatible", "arm,smc-wdt");
     watchdog
 }
 
-fn memory(tree: &GuestTree<'_>) -> DeviceTreeNode {
+fn memory(tree: &GuestTree<'_>) -> Node {
     let base = tree.layout.ram.base;
-    let mut memory = node(&format!("memory@{:x}", base.as_u64()));
-    set_reg(&mut memory, [Region { base, size: tree.memory }]);
-    set(&mut memory, "device_type", "memory");
+    let mut memory = Node::new(&format!("memory@{:x}", base.as_u64()));
+    set_reg(&mut memory, &[Region { base, size: tree.memory }]);
+    memory.set_text("device_type", "memory");
     memory
 }
 
-fn rtc(rtc: &DeviceSlot) -> DeviceTreeNode {
-    let mut node = node(&format!("pl031@{:x}", rtc.registers.base.as_u64()));
-    set(&mut node, "clock-names", "apb_pclk");
-    set(&mut node, "clocks", CLOCK);
-    set(&mut node, "interrupts", [SPI, rtc.spi, LEVEL]);
-    set_reg(&mut node, [rtc.registers]);
-    set(&mut node, "compatible", ["arm,pl031", "arm,primecell"].as_slice());
+fn rtc(rtc: &DeviceSlot) -> Node {
+    let mut node = Node::new(&format!("pl031@{:x}", rtc.registers.base.as_u64()));
+    node.set_text("clock-names", "apb_pclk");
+    node.set_cells("clocks", &[CLOCK]);
+    node.set_cells("interrupts", &[SPI, rtc.spi, LEVEL]);
+    set_reg(&mut node, &[rtc.registers]);
+    node.set_texts("compatible", &["arm,pl031", "arm,primecell"]);
     node
 }
 
@@ -194,83 +182,83 @@ fn uart_name(uart: &DeviceSlot) -> alloc::string::String {
     format!("pl011@{:x}", uart.registers.base.as_u64())
 }
 
-fn uart(uart: &DeviceSlot) -> DeviceTreeNode {
-    let mut node = node(&uart_name(uart));
-    set(&mut node, "clock-names", ["uartclk", "apb_pclk"].as_slice());
-    set(&mut node, "clocks", [CLOCK, CLOCK]);
-    set(&mut node, "interrupts", [SPI, uart.spi, LEVEL]);
-    set_reg(&mut node, [uart.registers]);
-    set(&mut node, "compatible", ["arm,pl011", "arm,primecell"].as_slice());
+fn uart(uart: &DeviceSlot) -> Node {
+    let mut node = Node::new(&uart_name(uart));
+    node.set_texts("clock-names", &["uartclk", "apb_pclk"]);
+    node.set_cells("clocks", &[CLOCK, CLOCK]);
+    node.set_cells("interrupts", &[SPI, uart.spi, LEVEL]);
+    set_reg(&mut node, &[uart.registers]);
+    node.set_texts("compatible", &["arm,pl011", "arm,primecell"]);
     node
 }
 
-fn gic(tree: &GuestTree<'_>) -> DeviceTreeNode {
+fn gic(tree: &GuestTree<'_>) -> Node {
     let layout = tree.layout;
-    let mut gic = node(&format!("intc@{:x}", layout.gicd.base.as_u64()));
-    set(&mut gic, "phandle", GIC);
+    let mut gic = Node::new(&format!("intc@{:x}", layout.gicd.base.as_u64()));
+    gic.set_cells("phandle", &[GIC]);
     match tree.gic {
         GicVersion::V2 => {
-            set_reg(&mut gic, [layout.gicd, layout.gicc]);
-            set(&mut gic, "compatible", "arm,cortex-a15-gic");
+            set_reg(&mut gic, &[layout.gicd, layout.gicc]);
+            gic.set_text("compatible", "arm,cortex-a15-gic");
         }
         GicVersion::V3 => {
-            set_reg(&mut gic, [layout.gicd, layout.gicr]);
-            set(&mut gic, "#redistributor-regions", 1_u32);
-            set(&mut gic, "compatible", "arm,gic-v3");
+            set_reg(&mut gic, &[layout.gicd, layout.gicr]);
+            gic.set_cells("#redistributor-regions", &[1]);
+            gic.set_text("compatible", "arm,gic-v3");
         }
     }
-    set(&mut gic, "#address-cells", 0_u32);
-    set(&mut gic, "interrupt-controller", [0_u8; 0]);
-    set(&mut gic, "#interrupt-cells", 3_u32);
+    gic.set_cells("#address-cells", &[0]);
+    gic.set_flag("interrupt-controller");
+    gic.set_cells("#interrupt-cells", &[3]);
     gic
 }
 
-fn cpus(affinities: &[u64]) -> DeviceTreeNode {
-    let mut cpus = node("cpus");
+fn cpus(affinities: &[u64]) -> Node {
+    let mut cpus = Node::new("cpus");
     let wide = affinities.iter().any(|affinity| affinity & AFF3 != 0);
-    set(&mut cpus, "#size-cells", 0_u32);
-    set(&mut cpus, "#address-cells", if wide { 2_u32 } else { 1 });
+    cpus.set_cells("#size-cells", &[0]);
+    cpus.set_cells("#address-cells", &[if wide { 2 } else { 1 }]);
     for affinity in affinities {
-        cpus.add_child(cpu(affinity & AFFINITY, wide));
+        cpus.add(cpu(affinity & AFFINITY, wide));
     }
     cpus
 }
 
-fn cpu(affinity: u64, wide: bool) -> DeviceTreeNode {
-    let mut cpu = node(&format!("cpu@{affinity:x}"));
+fn cpu(affinity: u64, wide: bool) -> Node {
+    let mut cpu = Node::new(&format!("cpu@{affinity:x}"));
     let [high, low] = cells(affinity);
     if wide {
-        set(&mut cpu, "reg", [high, low]);
+        cpu.set_cells("reg", &[high, low]);
     } else {
-        set(&mut cpu, "reg", low);
+        cpu.set_cells("reg", &[low]);
     }
-    set(&mut cpu, "enable-method", "psci");
-    set(&mut cpu, "compatible", "arm,armv8");
-    set(&mut cpu, "device_type", "cpu");
+    cpu.set_text("enable-method", "psci");
+    cpu.set_text("compatible", "arm,armv8");
+    cpu.set_text("device_type", "cpu");
     cpu
 }
 
-fn timer(tree: &GuestTree<'_>) -> DeviceTreeNode {
+fn timer(tree: &GuestTree<'_>) -> Node {
     let flags = match tree.gic {
         // Bits 8 to 15 say which CPUs have the interrupt, of the eight that GICv2 can have.
         GicVersion::V2 => LEVEL | (!(u32::MAX << tree.affinities.len().min(8)) << 8),
         GicVersion::V3 => LEVEL,
     };
     let interrupts = TIMER_PPIS.iter().flat_map(|&ppi| [PPI, ppi, flags]);
-    let mut timer = node("timer");
-    set(&mut timer, "interrupts", interrupts.collect::<Vec<u32>>());
-    set(&mut timer, "always-on", [0_u8; 0]);
-    set(&mut timer, "compatible", ["arm,armv8-timer", "arm,armv7-timer"].as_slice());
+    let mut timer = Node::new("timer");
+    timer.set_cells("interrupts", &interrupts.collect::<Vec<u32>>());
+    timer.set_flag("always-on");
+    timer.set_texts("compatible", &["arm,armv8-timer", "arm,armv7-timer"]);
     timer
 }
 
-fn clock() -> DeviceTreeNode {
-    let mut clock = node("apb-pclk");
-    set(&mut clock, "phandle", CLOCK);
-    set(&mut clock, "clock-output-names", "clk24mhz");
-    set(&mut clock, "clock-frequency", UART_CLOCK);
-    set(&mut clock, "#clock-cells", 0_u32);
-    set(&mut clock, "compatible", "fixed-clock");
+fn clock() -> Node {
+    let mut clock = Node::new("apb-pclk");
+    clock.set_cells("phandle", &[CLOCK]);
+    clock.set_text("clock-output-names", "clk24mhz");
+    clock.set_cells("clock-frequency", &[UART_CLOCK]);
+    clock.set_cells("#clock-cells", &[0]);
+    clock.set_text("compatible", "fixed-clock");
     clock
 }
 
@@ -278,17 +266,17 @@ fn clock() -> DeviceTreeNode {
 ///
 /// Without `no-map`: that forbids a mapping by any but a driver, and systems take it as a reason to map the memory uncached. Both
 /// ends have to map it as what it is, Normal write-back.
-fn reserved_memory(tree: &GuestTree<'_>) -> DeviceTreeNode {
-    let mut memory = node("reserved-memory");
-    set(&mut memory, "ranges", [0_u8; 0]);
-    set(&mut memory, "#size-cells", 2_u32);
-    set(&mut memory, "#address-cells", 2_u32);
+fn reserved_memory(tree: &GuestTree<'_>) -> Node {
+    let mut memory = Node::new("reserved-memory");
+    memory.set_flag("ranges");
+    memory.set_cells("#size-cells", &[2]);
+    memory.set_cells("#address-cells", &[2]);
     for end in tree.channels {
         let region = end.region(tree.layout);
-        let mut child = node(&format!("channel@{:x}", region.base.as_u64()));
-        set(&mut child, "phandle", channel_memory(end));
-        set_reg(&mut child, [region]);
-        memory.add_child(child);
+        let mut child = Node::new(&format!("channel@{:x}", region.base.as_u64()));
+        child.set_cells("phandle", &[channel_memory(end)]);
+        set_reg(&mut child, &[region]);
+        memory.add(child);
     }
     memory
 }
@@ -297,31 +285,31 @@ fn channel_memory(end: &ChannelEnd<'_>) -> u32 {
     CHANNEL_MEMORY.saturating_add(end.number)
 }
 
-fn channel(end: &ChannelEnd<'_>, layout: &Layout) -> DeviceTreeNode {
-    let mut channel = node(&format!("channel-{}", end.number));
-    set(&mut channel, "hanok,number", end.number);
-    set(&mut channel, "hanok,side", end.side);
-    set(&mut channel, "hanok,peer", end.peer);
-    set(&mut channel, "label", end.name);
-    set(&mut channel, "interrupts", [SPI, end.spi(layout), EDGE]);
-    set(&mut channel, "memory-region", channel_memory(end));
-    set(&mut channel, "compatible", CHANNEL_COMPATIBLE);
+fn channel(end: &ChannelEnd<'_>, layout: &Layout) -> Node {
+    let mut channel = Node::new(&format!("channel-{}", end.number));
+    channel.set_cells("hanok,number", &[end.number]);
+    channel.set_cells("hanok,side", &[end.side]);
+    channel.set_text("hanok,peer", end.peer);
+    channel.set_text("label", end.name);
+    channel.set_cells("interrupts", &[SPI, end.spi(layout), EDGE]);
+    channel.set_cells("memory-region", &[channel_memory(end)]);
+    channel.set_text("compatible", CHANNEL_COMPATIBLE);
     channel
 }
 
-fn chosen(tree: &GuestTree<'_>, console: &str) -> DeviceTreeNode {
-    let mut chosen = node("chosen");
+fn chosen(tree: &GuestTree<'_>, console: &str) -> Node {
+    let mut chosen = Node::new("chosen");
     if let Some(initrd) = &tree.initrd {
-        set(&mut chosen, "linux,initrd-end", initrd.end.as_u64());
-        set(&mut chosen, "linux,initrd-start", initrd.start.as_u64());
+        chosen.set_cells("linux,initrd-end", &cells(initrd.end.as_u64()));
+        chosen.set_cells("linux,initrd-start", &cells(initrd.start.as_u64()));
     }
     if let Some(bootargs) = tree.bootargs {
-        set(&mut chosen, "bootargs", bootargs);
+        chosen.set_text("bootargs", bootargs);
     }
-    set(&mut chosen, "stdout-path", console);
+    chosen.set_text("stdout-path", console);
     if let Some(seeds) = &tree.seeds {
-        set(&mut chosen, "rng-seed", seeds.rng);
-        set(&mut chosen, "kaslr-seed", seeds.kaslr);
+        chosen.set("rng-seed", seeds.rng.to_vec());
+        chosen.set_cells("kaslr-seed", &cells(seeds.kaslr));
     }
     chosen
 }

@@ -31,6 +31,7 @@ extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
+pub mod blob;
 pub mod channel;
 pub mod guest_tree;
 pub mod manifest;

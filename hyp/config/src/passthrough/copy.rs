@@ -8,8 +8,7 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use dtoolkit::model::{DeviceTreeNode, DeviceTreeProperty};
-use dtoolkit::{Node, Property, ToPropertyValue};
+use dtoolkit::{Node as _, Property as _};
 use stage2::PaRange;
 use vmm::layout::Ipa;
 use vmm::order;
@@ -17,7 +16,8 @@ use vmm::order;
 use super::dma::{Window, may_do_dma};
 use super::tree::{Entry, Line, Tree, cell, strings};
 use super::{GivenLine, PassthroughError};
-use crate::guest_tree::{EDGE, GIC, LEVEL, SPI, cells, node, set};
+use crate::blob::{Node, bytes};
+use crate::guest_tree::{EDGE, GIC, LEVEL, SPI, cells};
 use crate::manifest::VmConfig;
 
 /// Phandles of copies: this, and the node's number in the board's tree on top. A VM's own nodes have smaller ones.
@@ -119,17 +119,17 @@ impl Rates {
 
 impl Copy<'_, '_> {
     /// The copies, on their bus, and the clocks that they need.
-    pub fn nodes(&self, config: &VmConfig<'_>) -> Result<Vec<DeviceTreeNode>, PassthroughError> {
+    pub fn nodes(&self, config: &VmConfig<'_>) -> Result<Vec<Node>, PassthroughError> {
         let rates = self.rates(&config.devices.clock_rates)?;
-        let mut nodes: Vec<DeviceTreeNode> = Vec::new();
-        let mut buses: Vec<(Option<Vec<Window>>, DeviceTreeNode)> = Vec::new();
+        let mut nodes: Vec<Node> = Vec::new();
+        let mut buses: Vec<(Option<Vec<Window>>, Node)> = Vec::new();
         for &index in self.named {
             let Some(copy) = self.copy(index, true, &rates) else { continue };
             // What does no DMA may be on any bus.
             let does = self.tree.entry(index).is_some_and(may_do_dma);
             let windows = if does { self.tree.dma_windows(index) } else { None };
             // No two nodes of a bus have one name.
-            let has_room = |bus: &DeviceTreeNode| bus.children().all(|child| child.name() != copy.name());
+            let has_room = |bus: &Node| bus.children().all(|child| child.name() != copy.name());
             let number = match buses.iter().position(|(of, bus)| *of == windows && has_room(bus)) {
                 Some(number) => number,
                 None => {
@@ -139,16 +139,16 @@ impl Copy<'_, '_> {
                 }
             };
             if let Some((_, bus)) = buses.get_mut(number) {
-                bus.add_child(copy);
+                bus.add(copy);
             }
         }
         nodes.extend(buses.into_iter().map(|(_, bus)| bus));
         nodes.extend(rates.distinct().into_iter().map(|rate| {
-            let mut clock = node(&format!("clock-{rate}"));
-            set(&mut clock, "compatible", "fixed-clock");
-            set(&mut clock, "#clock-cells", 0_u32);
-            set(&mut clock, "clock-frequency", rate);
-            set(&mut clock, "phandle", rates.phandle(rate).unwrap_or(0));
+            let mut clock = Node::new(&format!("clock-{rate}"));
+            clock.set_text("compatible", "fixed-clock");
+            clock.set_cells("#clock-cells", &[0]);
+            clock.set_cells("clock-frequency", &[rate]);
+            clock.set_cells("phandle", &[rates.phandle(rate).unwrap_or(0)]);
             clock
         }));
         Ok(nodes)
@@ -237,24 +237,23 @@ impl Copy<'_, '_> {
     }
 
     /// The copy of a node and of what lies below it. `is_device`: it has its registers in memory, and is the VM's to use.
-    fn copy(&self, index: usize, is_device: bool, rates: &Rates) -> Option<DeviceTreeNode> {
+    fn copy(&self, index: usize, is_device: bool, rates: &Rates) -> Option<Node> {
         let entry = self.tree.entry(index)?;
         let place =
             entry.registers.first().and_then(|span| self.guest_address(span.start)).filter(|_| is_device);
-        let mut copy = node(&match place {
+        let mut copy = Node::new(&match place {
             Some(address) => format!("{}@{address:x}", entry.node.name_without_address()),
             None => String::from(entry.node.name()),
         });
         for property in entry.node.properties() {
-            if let Some(property) =
-                self.property(entry, index, is_device, rates, property.name(), property.value())
-            {
-                copy.add_property(property);
+            let (name, value) = (property.name(), property.value());
+            if let Some(value) = self.property(entry, index, is_device, rates, name, value) {
+                copy.set(name, value);
             }
         }
         // The node may have it by its old name.
         if entry.phandle.is_some() {
-            set(&mut copy, "phandle", copied(index));
+            copy.set_cells("phandle", &[copied(index)]);
         }
         if is_device {
             self.add_inherited(&mut copy, index, entry);
@@ -263,24 +262,24 @@ impl Copy<'_, '_> {
         for child in below.filter(|below| self.tree.entry(*below).is_some_and(|entry| entry.parent == index))
         {
             if let Some(child) = self.copy(child, false, rates) {
-                copy.add_child(child);
+                copy.add(child);
             }
         }
         Some(copy)
     }
 
     /// Gives the copy of a device what nodes above it said that hold for all below them, where that isn't so on the VM's bus.
-    fn add_inherited(&self, copy: &mut DeviceTreeNode, index: usize, entry: &Entry<'_>) {
+    fn add_inherited(&self, copy: &mut Node, index: usize, entry: &Entry<'_>) {
         let parent = entry.interrupt_parent.and_then(|phandle| self.tree.by_phandle(phandle));
         if let Some(parent) = parent.filter(|parent| self.taken.contains(parent)) {
-            set(copy, "interrupt-parent", copied(parent));
+            copy.set_cells("interrupt-parent", &[copied(parent)]);
         }
         if may_do_dma(entry) && self.tree.is_dma_coherent(index) {
-            set(copy, "dma-coherent", [0_u8; 0]);
+            copy.set_flag("dma-coherent");
         }
     }
 
-    /// What becomes of a property.
+    /// What becomes of a property's value; `None`, the property is left out.
     fn property(
         &self,
         entry: &Entry<'_>,
@@ -289,34 +288,35 @@ impl Copy<'_, '_> {
         rates: &Rates,
         name: &str,
         value: &[u8],
-    ) -> Option<DeviceTreeProperty> {
+    ) -> Option<Vec<u8>> {
         match name {
-            "reg" if is_device => Some(property(name, self.registers(entry))),
-            "phandle" => Some(property(name, copied(index))),
-            "clocks" => Some(property(name, self.copied_clocks(entry, rates)?)),
+            "reg" if is_device => Some(bytes(&self.registers(entry))),
+            "phandle" => Some(bytes(&[copied(index)])),
+            "clocks" => Some(bytes(&self.copied_clocks(entry, rates)?)),
             "clock-names" if entry.value("clocks").is_some() => {
-                self.copied_clocks(entry, rates).map(|_| property(name, value))
+                self.copied_clocks(entry, rates).map(|_| value.to_vec())
             }
             // The other form goes before it.
             "interrupts" if entry.value("interrupts-extended").is_some() => None,
             "interrupts" | "interrupts-extended" => {
                 let cells: Vec<u32> = self.interrupts(entry).into_iter().flatten().flatten().collect();
-                (!cells.is_empty()).then(|| property(name, cells))
+                (!cells.is_empty()).then(|| bytes(&cells))
             }
             "interrupt-names" => {
-                let kept = self.interrupts(entry);
-                let names = strings(value).zip(&kept).filter(|(_, kept)| kept.is_some());
-                let names: Vec<&str> = names.map(|(name, _)| name).collect();
-                (!names.is_empty()).then(|| property(name, names))
+                let mut names = Vec::new();
+                for (name, kept) in strings(value).zip(self.interrupts(entry)) {
+                    if kept.is_some() {
+                        names.extend_from_slice(name.as_bytes());
+                        names.push(0);
+                    }
+                }
+                (!names.is_empty()).then_some(names)
             }
-            "interrupt-parent" if self.is_to_gic(value) => Some(property(name, GIC)),
+            "interrupt-parent" if self.is_to_gic(value) => Some(bytes(&[GIC])),
             "linux,phandle" => None,
             "status" if is_device => None,
             _ if name.starts_with("assigned-clock") => None,
-            _ => match self.references(entry, name, value) {
-                Some(value) => value.map(|value| property(name, value)),
-                None => Some(property(name, value)),
-            },
+            _ => self.references(entry, name, value).unwrap_or_else(|| Some(value.to_vec())),
         }
     }
 
@@ -419,17 +419,17 @@ impl Copy<'_, '_> {
 }
 
 /// A bus on which devices are that have these windows to memory: addresses are those of the VM.
-fn bus(number: usize, windows: &[Window]) -> DeviceTreeNode {
+fn bus(number: usize, windows: &[Window]) -> Node {
     let name = if number == 0 { String::from("board") } else { format!("board-{number}") };
-    let mut bus = node(&name);
-    set(&mut bus, "compatible", "simple-bus");
-    set(&mut bus, "#address-cells", 2_u32);
-    set(&mut bus, "#size-cells", 2_u32);
-    set(&mut bus, "ranges", [0_u8; 0]);
-    set(&mut bus, "dma-noncoherent", [0_u8; 0]);
+    let mut bus = Node::new(&name);
+    bus.set_text("compatible", "simple-bus");
+    bus.set_cells("#address-cells", &[2]);
+    bus.set_cells("#size-cells", &[2]);
+    bus.set_flag("ranges");
+    bus.set_flag("dma-noncoherent");
     if !windows.is_empty() {
         let fields = windows.iter().flat_map(|window| [window.bus, window.physical, window.size]);
-        set(&mut bus, "dma-ranges", fields.flat_map(cells).collect::<Vec<u32>>());
+        bus.set_cells("dma-ranges", &fields.flat_map(cells).collect::<Vec<u32>>());
     }
     bus
 }
@@ -443,8 +443,4 @@ fn is_numbered(name: &str, prefix: &str) -> bool {
 /// The phandle of a copy.
 fn copied(index: usize) -> u32 {
     COPIES.saturating_add(index as u32)
-}
-
-fn property<T: ToPropertyValue>(name: &str, value: T) -> DeviceTreeProperty {
-    DeviceTreeProperty::new_unchecked(name, value)
 }

@@ -16,7 +16,6 @@ use alloc::borrow::ToOwned;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use dtoolkit::model::DeviceTreeNode;
 use stage2::{Pa, PaRange};
 use vmm::layout::{DeviceRoom, Ipa};
 use vmm::order;
@@ -26,6 +25,7 @@ pub use dma::Window;
 pub use error::PassthroughError;
 pub use tree::{Line, Span};
 
+use crate::blob::Node;
 use crate::manifest::{LayoutKind, VmConfig};
 use tree::Tree;
 
@@ -64,7 +64,7 @@ pub struct Given {
     /// Interrupt lines.
     pub lines: Vec<GivenLine>,
     /// What its tree has of them, for the root.
-    pub nodes: Vec<DeviceTreeNode>,
+    pub nodes: Vec<Node>,
     /// Where its RAM has to be for all of them to reach it by DMA.
     pub reach: Option<Span>,
 }

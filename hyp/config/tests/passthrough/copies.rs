@@ -1,8 +1,7 @@
 //! What a VM's tree has of its devices, and what of them differs from the board's.
 
 use config::passthrough::{Given, PassthroughError};
-use dtoolkit::Node;
-use dtoolkit::model::{DeviceTree, DeviceTreeNode};
+use dtoolkit::model::DeviceTree;
 
 use crate::board::{
     PI_GICD, add, cells, device, disabled, give, give_pi, give_virt, node, phandle, pi, pi_own, quiet, set,
@@ -29,7 +28,7 @@ fn given(devices: &[&str], rates: &[u32]) -> Given {
 }
 
 /// The phandle of a copy.
-fn handle(node: &DeviceTreeNode) -> u32 {
+fn handle(node: &config::blob::Node) -> u32 {
     reader::cells(node, "phandle")[0]
 }
 

@@ -1,7 +1,7 @@
 //! What devices reach by DMA, and how the VM's tree says so.
 
+use config::blob::Node;
 use config::passthrough::{Given, Span};
-use dtoolkit::Node;
 use dtoolkit::model::{DeviceTree, DeviceTreeNode};
 
 use crate::board::{
@@ -35,7 +35,7 @@ fn reach(tree: &DeviceTree, devices: &[&str]) -> Option<Span> {
 }
 
 /// The windows of a bus: on it, in memory, and the size.
-fn windows(bus: &DeviceTreeNode) -> Vec<[u64; 3]> {
+fn windows(bus: &Node) -> Vec<[u64; 3]> {
     let cells = reader::cells(bus, "dma-ranges");
     let number = |cells: &[u32]| u64::from(cells[0]) << 32 | u64::from(cells[1]);
     cells.chunks(6).map(|window| [number(window), number(&window[2..]), number(&window[4..])]).collect()

@@ -105,7 +105,7 @@ fn bus(
 /// Where a device of a tree is, and how large.
 fn physical(tree: &dtoolkit::model::DeviceTree, path: &str) -> Result<Vec<(u64, u64)>, String> {
     give_virt(tree, &trusted("a", &[path]))
-        .map(|given| given.nodes.iter().flat_map(dtoolkit::Node::children).flat_map(registers).collect())
+        .map(|given| given.nodes.iter().flat_map(config::blob::Node::children).flat_map(registers).collect())
 }
 
 #[test]

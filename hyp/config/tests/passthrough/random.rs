@@ -71,14 +71,16 @@ fn check_apart(owned: &mut Owned, given: &Given, config: &VmConfig<'_>, own: &[O
 /// RAM as a tree has it, if it can be read.
 fn memory_of(tree: &DeviceTree) -> Vec<Span> {
     let banks = dtoolkit::Node::children(&&tree.root).filter(|node| node.name_starts_with("memory@"));
-    banks
-        .flat_map(|bank| reader::cells(bank, "reg").chunks_exact(4).map(bank_of).collect::<Vec<_>>())
-        .collect()
+    let registers = |bank: &DeviceTreeNode| {
+        let reg = dtoolkit::Node::property(&bank, "reg").unwrap();
+        dtoolkit::Property::value(&reg).chunks_exact(16).map(bank_of).collect::<Vec<_>>()
+    };
+    banks.flat_map(registers).collect()
 }
 
-fn bank_of(reg: &[u32]) -> Span {
-    let number = |high: u32, low: u32| u64::from(high) << 32 | u64::from(low);
-    Span::new(number(reg[0], reg[1]), number(reg[2], reg[3]))
+fn bank_of(reg: &[u8]) -> Span {
+    let number = |bytes: &[u8]| u64::from_be_bytes(bytes.try_into().unwrap());
+    Span::new(number(&reg[..8]), number(&reg[8..]))
 }
 
 trait Named {
@@ -239,11 +241,11 @@ proptest! {
 }
 
 fn phandles_are_unique(given: &Given) {
-    fn collect(node: &DeviceTreeNode, found: &mut Vec<u32>) {
+    fn collect(node: &config::blob::Node, found: &mut Vec<u32>) {
         if reader::has(node, "phandle") {
             found.extend(reader::cells(node, "phandle"));
         }
-        dtoolkit::Node::children(&node).for_each(|child| collect(child, found));
+        node.children().for_each(|child| collect(child, found));
     }
     let mut found = Vec::new();
     given.nodes.iter().for_each(|node| collect(node, &mut found));

@@ -2,55 +2,54 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use config::blob::Node;
 use config::passthrough::Given;
-use dtoolkit::model::DeviceTreeNode;
-use dtoolkit::{Node, Property};
 
 /// The phandle of a VM's interrupt controller, and the cells of an interrupt there.
 const VM_GIC: (u32, usize) = (1, 3);
 
-pub fn value(node: &DeviceTreeNode, name: &str) -> Option<Vec<u8>> {
-    node.properties().find(|property| property.name() == name).map(|property| property.value().to_vec())
+pub fn value(node: &Node, name: &str) -> Option<Vec<u8>> {
+    node.properties().find(|(known, _)| *known == name).map(|(_, value)| value.to_vec())
 }
 
 /// The cells of a property; none if it isn't there.
-pub fn cells(node: &DeviceTreeNode, name: &str) -> Vec<u32> {
+pub fn cells(node: &Node, name: &str) -> Vec<u32> {
     let value = value(node, name).unwrap_or_default();
     assert!(value.len().is_multiple_of(4), "{name} of {} has {} bytes", node.name(), value.len());
     value.chunks(4).map(|cell| u32::from_be_bytes(cell.try_into().unwrap())).collect()
 }
 
-pub fn strings(node: &DeviceTreeNode, name: &str) -> Vec<String> {
+pub fn strings(node: &Node, name: &str) -> Vec<String> {
     let text = String::from_utf8(value(node, name).unwrap_or_default()).unwrap();
     text.split_terminator('\0').map(str::to_owned).collect()
 }
 
-pub fn has(node: &DeviceTreeNode, name: &str) -> bool {
+pub fn has(node: &Node, name: &str) -> bool {
     value(node, name).is_some()
 }
 
-pub fn child<'a>(node: &'a DeviceTreeNode, name: &str) -> &'a DeviceTreeNode {
+pub fn child<'a>(node: &'a Node, name: &str) -> &'a Node {
     let names: Vec<_> = node.children().map(|child| child.name().to_owned()).collect();
     node.children().find(|child| child.name() == name).unwrap_or_else(|| panic!("no {name} in {names:?}"))
 }
 
 /// A device on the first bus.
-pub fn copy<'a>(given: &'a Given, name: &str) -> &'a DeviceTreeNode {
+pub fn copy<'a>(given: &'a Given, name: &str) -> &'a Node {
     child(root_node(given, "board"), name)
 }
 
 /// What the VM's root is given.
-pub fn root_node<'a>(given: &'a Given, name: &str) -> &'a DeviceTreeNode {
+pub fn root_node<'a>(given: &'a Given, name: &str) -> &'a Node {
     let names: Vec<_> = given.nodes.iter().map(|node| node.name().to_owned()).collect();
     given.nodes.iter().find(|node| node.name() == name).unwrap_or_else(|| panic!("no {name} in {names:?}"))
 }
 
-pub fn names(node: &DeviceTreeNode) -> Vec<String> {
+pub fn names(node: &Node) -> Vec<String> {
     node.children().map(|child| child.name().to_owned()).collect()
 }
 
 /// Registers of a device as its copy has them: address and size.
-pub fn registers(node: &DeviceTreeNode) -> Vec<(u64, u64)> {
+pub fn registers(node: &Node) -> Vec<(u64, u64)> {
     let number = |cells: &[u32]| u64::from(cells[0]) << 32 | u64::from(cells[1]);
     cells(node, "reg").chunks(4).map(|entry| (number(&entry[..2]), number(&entry[2..]))).collect()
 }
@@ -76,7 +75,7 @@ fn reference(name: &str) -> Option<Option<&'static str>> {
 }
 
 /// Finds each node's phandle; no two have the same, and none that of the VM's own nodes.
-fn phandles<'a>(node: &'a DeviceTreeNode, found: &mut BTreeMap<u32, &'a DeviceTreeNode>) {
+fn phandles<'a>(node: &'a Node, found: &mut BTreeMap<u32, &'a Node>) {
     if let [phandle] = cells(node, "phandle")[..] {
         assert!(phandle >= 0x1_0000, "{phandle:#x} may be that of a node of the VM's own");
         assert!(found.insert(phandle, node).is_none(), "{phandle:#x} is there twice");
@@ -86,9 +85,8 @@ fn phandles<'a>(node: &'a DeviceTreeNode, found: &mut BTreeMap<u32, &'a DeviceTr
 }
 
 /// Every reference leads somewhere, and has all of its cells.
-fn check_references(node: &DeviceTreeNode, known: &BTreeMap<u32, &DeviceTreeNode>) {
-    for property in node.properties() {
-        let name = property.name();
+fn check_references(node: &Node, known: &BTreeMap<u32, &Node>) {
+    for (name, _) in node.properties() {
         let is_hog = name == "gpios" && has(node, "gpio-hog");
         let Some(count) = reference(name).filter(|_| !is_hog) else { continue };
         let list = cells(node, name);

@@ -1,0 +1,236 @@
+//! Makes device tree blobs: nodes with properties, and what becomes of them (Devicetree Specification, version 0.4, chapter 5).
+//!
+//! Equal nodes give equal bytes. Names are taken as they are, for they are Hanok's own or from a blob that has been read; nothing is
+//! reserved, since a VM's memory is all its own.
+
+use alloc::string::String;
+use alloc::vec::Vec;
+
+const MAGIC: u32 = 0xd00d_feed;
+const VERSION: u32 = 17;
+/// The oldest version whose readers can read this one.
+const COMPATIBLE_VERSION: u32 = 16;
+/// The header's ten cells.
+const HEADER_BYTES: usize = 40;
+/// The list of reservations, which has nothing but its end.
+const RESERVATIONS: [u8; 16] = [0; 16];
+
+const BEGIN_NODE: u32 = 1;
+const END_NODE: u32 = 2;
+const PROPERTY: u32 = 3;
+const END: u32 = 9;
+
+/// A node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Node {
+    name: String,
+    properties: Vec<(String, Vec<u8>)>,
+    children: Vec<Node>,
+}
+
+impl Node {
+    /// One with nothing in it. The root's name is empty.
+    pub fn new(name: &str) -> Self {
+        Self { name: name.into(), properties: Vec::new(), children: Vec::new() }
+    }
+
+    /// Its name, address included.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Its children, in their order.
+    pub fn children(&self) -> impl Iterator<Item = &Node> {
+        self.children.iter()
+    }
+
+    /// The names of its properties and their values, in their order.
+    pub fn properties(&self) -> impl Iterator<Item = (&str, &[u8])> {
+        self.properties.iter().map(|(name, value)| (name.as_str(), value.as_slice()))
+    }
+
+    /// Appends a child.
+    pub fn add(&mut self, child: Node) {
+        self.children.push(child);
+    }
+
+    /// Gives it a property, in place of one of the same name.
+    pub fn set(&mut self, name: &str, value: Vec<u8>) {
+        match self.properties.iter_mut().find(|(known, _)| known == name) {
+            Some((_, known)) => *known = value,
+            None => self.properties.push((name.into(), value)),
+        }
+    }
+
+    /// A property that says something by being there.
+    pub fn set_flag(&mut self, name: &str) {
+        self.set(name, Vec::new());
+    }
+
+    /// A list of cells.
+    pub fn set_cells(&mut self, name: &str, cells: &[u32]) {
+        self.set(name, bytes(cells));
+    }
+
+    /// A list of texts.
+    pub fn set_texts(&mut self, name: &str, texts: &[&str]) {
+        let mut value = Vec::new();
+        for text in texts {
+            value.extend_from_slice(text.as_bytes());
+            value.push(0);
+        }
+        self.set(name, value);
+    }
+
+    /// One text.
+    pub fn set_text(&mut self, name: &str, text: &str) {
+        self.set_texts(name, &[text]);
+    }
+}
+
+/// Cells as they are in a blob.
+pub(crate) fn bytes(cells: &[u32]) -> Vec<u8> {
+    cells.iter().flat_map(|cell| cell.to_be_bytes()).collect()
+}
+
+/// The blob whose root this is.
+pub fn build(root: &Node) -> Vec<u8> {
+    let mut parts = Parts { structure: Vec::new(), names: Vec::new() };
+    parts.add(root);
+    parts.add_cell(END);
+    let structure = HEADER_BYTES.saturating_add(RESERVATIONS.len());
+    let names = structure.saturating_add(parts.structure.len());
+    let header = [
+        MAGIC,
+        names.saturating_add(parts.names.len()) as u32,
+        structure as u32,
+        names as u32,
+        HEADER_BYTES as u32,
+        VERSION,
+        COMPATIBLE_VERSION,
+        0, // the boot CPU, which nobody reads
+        parts.names.len() as u32,
+        parts.structure.len() as u32,
+    ];
+    [bytes(&header).as_slice(), &RESERVATIONS, &parts.structure, &parts.names].concat()
+}
+
+/// The blocks of a blob under construction.
+struct Parts {
+    structure: Vec<u8>,
+    /// Names of properties, each once, with a zero behind it.
+    names: Vec<u8>,
+}
+
+impl Parts {
+    fn add(&mut self, node: &Node) {
+        self.add_cell(BEGIN_NODE);
+        self.structure.extend_from_slice(node.name.as_bytes());
+        self.structure.push(0);
+        self.align();
+        for (name, value) in &node.properties {
+            let name = self.place(name.as_bytes());
+            [PROPERTY, value.len() as u32, name as u32].into_iter().for_each(|cell| self.add_cell(cell));
+            self.structure.extend_from_slice(value);
+            self.align();
+        }
+        node.children.iter().for_each(|child| self.add(child));
+        self.add_cell(END_NODE);
+    }
+
+    fn add_cell(&mut self, cell: u32) {
+        self.structure.extend_from_slice(&cell.to_be_bytes());
+    }
+
+    fn align(&mut self) {
+        while !self.structure.len().is_multiple_of(4) {
+            self.structure.push(0);
+        }
+    }
+
+    /// Where a name is among the names.
+    fn place(&mut self, name: &[u8]) -> usize {
+        let mut at = 0_usize;
+        for known in self.names.split(|byte| *byte == 0) {
+            // The piece behind the last zero is no name.
+            if known == name && at < self.names.len() {
+                return at;
+            }
+            at = at.saturating_add(known.len()).saturating_add(1);
+        }
+        let place = self.names.len();
+        self.names.extend_from_slice(name);
+        self.names.push(0);
+        place
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use dtoolkit::fdt::{Fdt, FdtNode};
+    use dtoolkit::{Node as _, Property as _};
+    use proptest::prelude::*;
+    use std::string::ToString;
+
+    /// What another reader finds in a node.
+    fn read(node: &FdtNode<'_>) -> Node {
+        let mut found = Node::new(node.name());
+        for property in node.properties() {
+            found.properties.push((property.name().to_string(), property.value().to_vec()));
+        }
+        found.children = node.children().map(|child| read(&child)).collect();
+        found
+    }
+
+    fn nodes() -> impl Strategy<Value = Node> {
+        let properties = proptest::collection::btree_map("[a-z#,-]{1,9}", any::<Vec<u8>>(), 0..5);
+        let leaf = ("[a-z]{1,5}", properties.clone()).prop_map(|(name, properties)| Node {
+            name,
+            properties: properties.into_iter().collect(),
+            children: Vec::new(),
+        });
+        leaf.prop_recursive(4, 24, 4, move |below| {
+            (proptest::collection::vec(below, 0..4), properties.clone()).prop_map(|(children, properties)| {
+                let properties = properties.into_iter().collect();
+                Node { name: "inner".to_string(), properties, children }
+            })
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn another_reader_finds_what_was_put_in(node in nodes()) {
+            let root = Node { name: String::new(), ..node };
+            let blob = build(&root);
+            let tree = Fdt::new(&blob).unwrap();
+            prop_assert_eq!(read(&tree.root()), root);
+            prop_assert_eq!(tree.memory_reservations().count(), 0);
+        }
+    }
+
+    #[test]
+    fn values_are_as_the_specification_has_them() {
+        let mut node = Node::new("n");
+        node.set_cells("cells", &[1, 0x1234_5678]);
+        node.set_texts("texts", &["a", "bc"]);
+        node.set_flag("flag");
+        node.set_text("cells", "again");
+        let expected: [(&str, &[u8]); 3] = [("cells", b"again\0"), ("texts", b"a\0bc\0"), ("flag", b"")];
+        assert!(node.properties().eq(expected));
+        assert_eq!(bytes(&[1, 0x1234_5678]), [0, 0, 0, 1, 0x12, 0x34, 0x56, 0x78]);
+    }
+
+    #[test]
+    fn a_name_is_written_once() {
+        let mut root = Node::new("");
+        let mut child = Node::new("child");
+        for node in [&mut root, &mut child] {
+            node.set_flag("reg");
+            node.set_flag("re");
+        }
+        root.add(child);
+        let blob = build(&root);
+        assert!(blob.ends_with(b"\0\0\0\x09reg\0re\0"));
+    }
+}
