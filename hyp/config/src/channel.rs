@@ -46,6 +46,7 @@ impl ChannelEnd<'_> {
 }
 
 /// The ends that a VM has of these channels, in order of their numbers.
+#[inline(never)]
 pub fn ends<'a>(channels: &[ChannelConfig<'a>], vm: &str) -> Vec<ChannelEnd<'a>> {
     let mut ends: Vec<ChannelEnd<'a>> = Vec::new();
     for (channel, config) in channels.iter().enumerate() {

@@ -87,12 +87,14 @@ const UART_CLOCK: u32 = 24_000_000;
 
 /// The most bytes that the tree takes, `initrd` set or not: for [`payload::plan`](crate::payload::plan), which finds out where
 /// the RAM disk lies.
+#[inline(never)]
 pub fn size(tree: &GuestTree<'_>) -> u64 {
     let with_initrd = GuestTree { initrd: Some(tree.layout.ram.base..tree.layout.ram.base), ..tree.clone() };
     u64::try_from(build(&with_initrd).len()).unwrap_or(u64::MAX)
 }
 
 /// Makes the blob.
+#[inline(never)]
 pub fn build(tree: &GuestTree<'_>) -> Vec<u8> {
     let mut root = Node::new("");
     root.set_cells("interrupt-parent", &[GIC]);

@@ -11,7 +11,6 @@ mod value;
 mod vm;
 
 use alloc::borrow::ToOwned;
-use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::format;
 use alloc::vec::Vec;
 
@@ -231,6 +230,7 @@ impl<'a> Bundle<'a> {
     ///
     /// # Errors
     /// Why nothing of it can be used. What is wrong with a VM is not an error here: it stands in [`Bundle::vms`].
+    #[inline(never)]
     pub fn parse(bytes: &'a [u8]) -> Result<Self, BundleError> {
         let tree = Fdt::new(blob(bytes)?).map_err(|error| BundleError::Damaged { error })?;
         let root = tree.root();
@@ -260,10 +260,13 @@ impl<'a> Bundle<'a> {
         if count == 0 {
             return Err(BundleError::NoVm);
         }
-        let mut names = BTreeSet::new();
+        let mut names: Vec<&str> = Vec::new();
         let mut new_name = |node: &FdtNode<'a>| {
-            let wrong = wrong_node(node, Reason::DuplicateName);
-            if names.insert(node.name()) { Ok(()) } else { Err(wrong) }
+            if names.contains(&node.name()) {
+                return Err(wrong_node(node, Reason::DuplicateName));
+            }
+            names.push(node.name());
+            Ok(())
         };
         for (index, node) in vm_nodes.iter().enumerate() {
             if index >= MAX_VMS {
@@ -284,22 +287,22 @@ impl<'a> Bundle<'a> {
 /// The channels of a bundle, as far as they have been read.
 struct Channels<'a> {
     list: Vec<Result<ChannelConfig<'a>, ManifestError>>,
-    /// How many each VM has; of those that are left out, nothing.
-    counts: BTreeMap<&'a str, Option<usize>>,
+    /// The VMs of the bundle, and how many each has; of those that are left out, nothing.
+    counts: Vec<(&'a str, Option<usize>)>,
 }
 
 impl<'a> Channels<'a> {
     /// None so far, between the VMs of these nodes.
     fn new(nodes: &[FdtNode<'a>], vms: &[Result<VmConfig<'a>, ManifestError>]) -> Self {
-        let mut counts: BTreeMap<_, _> = nodes.iter().map(|node| (node.name(), None)).collect();
-        counts.extend(vms.iter().flatten().map(|vm| (vm.name, Some(0))));
+        let is_read = |name: &str| vms.iter().flatten().any(|vm| vm.name == name);
+        let counts = nodes.iter().map(|node| (node.name(), is_read(node.name()).then_some(0))).collect();
         Self { list: Vec::new(), counts }
     }
 
     fn add(&mut self, channel: Result<ChannelConfig<'a>, ManifestError>) {
         let checked = channel.and_then(|channel| self.check(channel));
         for vm in checked.iter().flat_map(|channel| channel.vms) {
-            if let Some(Some(count)) = self.counts.get_mut(vm) {
+            if let Some((_, Some(count))) = self.counts.iter_mut().find(|(name, _)| *name == vm) {
                 *count = count.saturating_add(1);
             }
         }
@@ -308,11 +311,11 @@ impl<'a> Channels<'a> {
 
     fn check(&self, channel: ChannelConfig<'a>) -> Result<ChannelConfig<'a>, ManifestError> {
         for vm in channel.vms {
-            if !self.counts.contains_key(vm) {
+            if !self.counts.iter().any(|(name, _)| *name == vm) {
                 return Err(channel.wrong_vm(Reason::NoSuchVm { name: vm.to_owned() }));
             }
         }
-        let count = |vm: &str| self.counts.get(vm).copied().flatten();
+        let count = |vm: &str| self.counts.iter().find(|(name, _)| *name == vm)?.1;
         channel.needs(|vm| count(vm).is_some())?;
         match channel.vms.into_iter().find(|vm| count(vm) >= Some(MAX_CHANNELS)) {
             Some(vm) => {

@@ -128,6 +128,7 @@ impl PlacementError {
 ///
 /// VMs that are pinned come first, of them those that name their CPUs; then those that reserve time; then those with a weight.
 /// Among equals, the first comes first.
+#[inline(never)]
 pub fn place(online: &[bool], demands: &[Demand<'_>]) -> Vec<Result<Vec<usize>, PlacementError>> {
     let mut board = Board(online.iter().map(|&is_online| Cpu { is_online, ..Cpu::default() }).collect());
     let mut turns: Vec<(usize, &Demand<'_>)> = demands.iter().enumerate().collect();

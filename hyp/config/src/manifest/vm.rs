@@ -1,7 +1,6 @@
 //! One VM's node: its properties collected, then read and checked one by one.
 
 use alloc::borrow::ToOwned;
-use alloc::collections::BTreeSet;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -283,9 +282,9 @@ fn some_once(list: &[u32]) -> Result<(), Reason> {
     if list.is_empty() {
         return Err(Reason::Empty);
     }
-    let mut seen = BTreeSet::new();
-    match list.iter().find(|cpu| !seen.insert(**cpu)) {
-        Some(&cpu) => Err(Reason::CpuTwice { cpu }),
+    let is_repeated = |(index, cpu): &(usize, &u32)| list.iter().take(*index).any(|before| before == *cpu);
+    match list.iter().enumerate().find(is_repeated) {
+        Some((_, &cpu)) => Err(Reason::CpuTwice { cpu }),
         None => Ok(()),
     }
 }

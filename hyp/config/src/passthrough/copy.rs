@@ -119,6 +119,7 @@ impl Rates {
 
 impl Copy<'_, '_> {
     /// The copies, on their bus, and the clocks that they need.
+    #[inline(never)]
     pub fn nodes(&self, config: &VmConfig<'_>) -> Result<Vec<Node>, PassthroughError> {
         let rates = self.rates(&config.devices.clock_rates)?;
         let mut nodes: Vec<Node> = Vec::new();

@@ -40,6 +40,7 @@ impl fmt::Display for Described {
 
 impl Devices<'_> {
     /// The devices that a VM's manifest names, in its order, of which it was given `given`.
+    #[inline(never)]
     pub fn describe(&self, config: &VmConfig<'_>, given: &Given) -> Vec<Described> {
         let named = config.devices.nodes.iter().filter_map(|name| self.tree.find(name));
         named.map(|index| self.describe_one(index, given)).collect()
@@ -59,6 +60,7 @@ impl Devices<'_> {
     }
 
     /// The paths of devices that went along with those that a VM's manifest names, for they share a page or a line.
+    #[inline(never)]
     pub fn gone_along(&self, config: &VmConfig<'_>) -> Vec<String> {
         let named: Vec<_> = config.devices.nodes.iter().filter_map(|name| self.tree.find(name)).collect();
         let is_named = |index: usize| named.iter().any(|named| self.tree.subtree(*named).contains(&index));

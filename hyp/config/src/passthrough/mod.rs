@@ -81,6 +81,7 @@ pub struct GivenLine {
 impl<'a> Devices<'a> {
     /// Finds them in the board's tree, `gicd` being the address of the interrupt controller's registers. `None` where the blob is
     /// damaged, or has so many nodes or registers that there may be no memory for a list of them.
+    #[inline(never)]
     pub fn find(blob: &'a [u8], gicd: Pa) -> Option<Self> {
         let tree = Tree::read(blob, gicd.as_u64())?;
         let owners = tree.entries.iter().map(|_| None).collect();
@@ -102,6 +103,7 @@ impl<'a> Devices<'a> {
     ///
     /// # Errors
     /// Why it can't have one of them; it gets none then.
+    #[inline(never)]
     pub fn give(
         &mut self,
         config: &VmConfig<'_>,
@@ -147,6 +149,7 @@ impl<'a> Devices<'a> {
     }
 
     /// Takes back all that a VM was given, which can't be built after all: others may have it.
+    #[inline(never)]
     pub fn take_back(&mut self, vm: &str) {
         for owner in self.owners.iter_mut().filter(|owner| owner.as_deref() == Some(vm)) {
             *owner = None;

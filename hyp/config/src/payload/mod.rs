@@ -120,6 +120,7 @@ impl LoadPlan<'_> {
     ///
     /// # Errors
     /// Names the page size.
+    #[inline(never)]
     pub fn check_granule(&self, id_aa64mmfr0: u64) -> Result<(), PayloadError> {
         match self.granule {
             Some(granule) if !granule.is_in(id_aa64mmfr0) => {
@@ -136,6 +137,7 @@ impl LoadPlan<'_> {
 ///
 /// # Errors
 /// What is wrong with the payload, or which part of it doesn't fit.
+#[inline(never)]
 pub fn plan<'a>(config: &VmConfig<'a>, layout: &Layout, dtb_size: u64) -> Result<LoadPlan<'a>, PayloadError> {
     let ram = Ram::new(layout, config.memory)?;
     match config.payload {
