@@ -3,6 +3,9 @@
 use std::path::PathBuf;
 use std::{env, fs};
 
+/// Relocations as bitmaps of the words to relocate, which take a byte where the plain form takes 24.
+const PACKED: &str = "--pack-dyn-relocs=relr";
+
 fn main() {
     let root = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").unwrap()).join("../..");
     let script = root.join("linker/hanok.ld").canonicalize().unwrap();
@@ -10,7 +13,7 @@ fn main() {
     println!("cargo::rustc-link-arg-bins=-T{}", script.display());
     // Relocated by its own first instructions. Libraries that were compiled for a fixed address leave relocations in
     // read-only sections; those are done before anything is made read-only.
-    for argument in ["-pie", "--no-dynamic-linker", "-znotext", "-znorelro", "--build-id=none"] {
+    for argument in ["-pie", "--no-dynamic-linker", "-znotext", "-znorelro", "--build-id=none", PACKED] {
         println!("cargo::rustc-link-arg-bins={argument}");
     }
 

@@ -76,10 +76,10 @@ pub enum ImageError {
     Flags(u64),
     /// A dynamic relocation that the start code doesn't apply.
     #[error(
-        "relocation type {kind} at {offset:#x} in {section}: only R_AARCH64_RELATIVE (1027) is applied at boot"
+        "relocation type {kind} at {offset:#x} in {section}: only packed relative ones (RELR) are applied at boot"
     )]
     Relocation {
-        /// Relocation type, or the section type where it isn't RELA.
+        /// Relocation type, or the section type where it is REL.
         kind: u32,
         /// Where it applies.
         offset: u64,
@@ -90,7 +90,7 @@ pub enum ImageError {
     #[error("relocation at {0:#x}: not an aligned word inside the image's loaded bytes")]
     RelocationPlace(u64),
     /// No relative relocation at all: an image with a panic handler and formatting always has some.
-    #[error("no relative relocation in the image: the linker script drops .rela.dyn")]
+    #[error("no relative relocation in the image: the linker script drops .relr.dyn")]
     NoRelocation,
 }
 
@@ -244,22 +244,23 @@ fn check_relocations(
     loaded: u64,
 ) -> Result<usize, ImageError> {
     let name = || String::from_utf8_lossy(name).into_owned();
-    let kind = section.sh_type(Le);
-    if [elf::SHT_REL, elf::SHT_RELR].contains(&kind) && section.sh_size(Le) != 0 {
-        return Err(ImageError::Relocation { kind: kind.0, offset: section.sh_addr(Le), section: name() });
+    if section.sh_type(Le) == elf::SHT_REL && section.sh_size(Le) != 0 {
+        let kind = elf::SHT_REL.0;
+        return Err(ImageError::Relocation { kind, offset: section.sh_addr(Le), section: name() });
     }
-    let Some((relocations, _)) = section.rela(Le, elf).map_err(unreadable)? else { return Ok(0) };
-    for relocation in relocations {
-        let (kind, offset) = (relocation.r_type(Le, false), relocation.r_offset(Le));
-        if kind.0 != elf::R_AARCH64_RELATIVE.0 || relocation.r_sym(Le, false) != 0 {
-            return Err(ImageError::Relocation { kind: kind.0, offset, section: name() });
-        }
+    if let Some((&[relocation, ..], _)) = section.rela(Le, elf).map_err(unreadable)? {
+        let (kind, offset) = (relocation.r_type(Le, false).0, relocation.r_offset(Le));
+        return Err(ImageError::Relocation { kind, offset, section: name() });
+    }
+    let mut count = 0;
+    for offset in section.relr(Le, elf).map_err(unreadable)?.into_iter().flatten() {
         let inside = offset.checked_sub(base).is_some_and(|at| at <= loaded.saturating_sub(8));
         if !inside || offset % 8 != 0 {
             return Err(ImageError::RelocationPlace(offset));
         }
+        count += 1;
     }
-    Ok(relocations.len())
+    Ok(count)
 }
 
 impl Sizes {

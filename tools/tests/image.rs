@@ -20,9 +20,11 @@ struct Elf {
     flags: u64,
     /// Address, flags, content, size in memory.
     segments: Vec<(u64, u32, Vec<u8>, u64)>,
-    /// Offset and info.
-    relocations: Vec<(u64, u64)>,
-    relocation_section: u32,
+    /// Entries of a section of packed ones.
+    packed: Vec<u64>,
+    /// Offset and info of plain ones.
+    plain: Vec<(u64, u64)>,
+    plain_section: u32,
 }
 
 impl Elf {
@@ -40,8 +42,10 @@ impl Elf {
                 (0, PF_R | PF_X, vec![0xaa; 0x100], 0x100),
                 (0x1000, PF_R | PF_W, vec![0xbb; 0x10], 0x2000),
             ],
-            relocations: vec![(0x1000, R_AARCH64_RELATIVE), (0x1008, R_AARCH64_RELATIVE)],
-            relocation_section: 4,
+            // A word, and the bitmap of those behind it: the first one.
+            packed: vec![0x1000, 0b11],
+            plain: vec![],
+            plain_section: 4,
         }
     }
 
@@ -55,7 +59,7 @@ impl Elf {
         text
     }
 
-    /// Sections: 0 null, 1 .text, 2 .data, 3 .bss, 4 .rela.dyn, 5 .shstrtab.
+    /// Sections: 0 null, 1 .text, 2 .data, 3 .bss, 4 .relr.dyn, 5 .rela.dyn, 6 .shstrtab.
     fn bytes(&self) -> Vec<u8> {
         let headers = 64 + 56 * self.segments.len() as u64;
         let mut content = Vec::new();
@@ -66,16 +70,18 @@ impl Elf {
             push64(&mut table, &[offset, *address, *address, bytes.len() as u64, *memory, 4096]);
             content.extend(if *address == 0 { self.head() } else { bytes.clone() });
         }
-        let relocations = headers + content.len() as u64;
-        for (offset, info) in &self.relocations {
+        let packed = headers + content.len() as u64;
+        push64(&mut content, &self.packed);
+        let plain = headers + content.len() as u64;
+        for (offset, info) in &self.plain {
             push64(&mut content, &[*offset, *info, 0x20]);
         }
         let names = headers + content.len() as u64;
-        content.extend(b"\0.text\0.data\0.bss\0.rela.dyn\0.shstrtab\0");
+        content.extend(b"\0.text\0.data\0.bss\0.relr.dyn\0.rela.dyn\0.shstrtab\0");
         content.resize(content.len().next_multiple_of(8), 0);
         let sections = headers + content.len() as u64;
 
-        let rela_size = 24 * self.relocations.len() as u64;
+        let (packed_size, plain_size) = (8 * self.packed.len() as u64, 24 * self.plain.len() as u64);
         let mut section = |name: u32, kind: u32, fields: [u64; 4], entry_size: u64| {
             push32(&mut content, &[name, kind]);
             push64(&mut content, &fields);
@@ -87,15 +93,16 @@ impl Elf {
         section(1, 1, [2 | 4, 0, headers, 0x100], 0);
         section(7, 1, [2 | 1, 0x1000, headers + 0x100, 0x10], 0);
         section(13, 8, [2 | 1, 0x1010, 0, 0x1ff0], 0);
-        section(18, self.relocation_section, [2, 0x80, relocations, rela_size], 24);
-        section(28, 3, [0, 0, names, 38], 0);
+        section(18, 19, [2, 0x80, packed, packed_size], 8);
+        section(28, self.plain_section, [2, 0x90, plain, plain_size], 24);
+        section(38, 3, [0, 0, names, 48], 0);
 
         let mut file = b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0".to_vec();
         push16(&mut file, &[self.kind, self.machine]);
         push32(&mut file, &[1]);
         push64(&mut file, &[self.entry, 64, sections]);
         push32(&mut file, &[0]);
-        push16(&mut file, &[64, 56, self.segments.len() as u16, 64, 6, 5]);
+        push16(&mut file, &[64, 56, self.segments.len() as u16, 64, 7, 6]);
         file.extend(table);
         file.extend(content);
         file
@@ -129,7 +136,7 @@ fn segments_are_laid_out_flat() {
     assert_eq!(image.relocations, 2);
     let sizes = image.sizes;
     let parts = (sizes.text, sizes.rodata, sizes.data, sizes.bss, sizes.memory);
-    assert_eq!(parts, (0x100, 48, 0x10, 0x1ff0, 0x3000));
+    assert_eq!(parts, (0x100, 16, 0x10, 0x1ff0, 0x3000));
 }
 
 #[test]
@@ -152,30 +159,32 @@ fn image_size_covers_bss_and_not_much_more() {
 }
 
 #[test]
-fn only_relative_relocations_pass() {
+fn only_packed_relocations_pass() {
     let mut elf = Elf::right();
     let refused = |kind, offset| ImageError::Relocation { kind, offset, section: ".rela.dyn".into() };
-    elf.relocations[1].1 = R_AARCH64_ABS64;
-    assert_eq!(elf.error(), refused(257, 0x1008));
-    elf.relocations[1].1 = 1 << 32 | R_AARCH64_RELATIVE;
-    assert_eq!(elf.error(), refused(1027, 0x1008));
-    elf.relocations.clear();
-    assert_eq!(elf.error(), ImageError::NoRelocation);
+    for kind in [R_AARCH64_ABS64, R_AARCH64_RELATIVE] {
+        elf.plain = vec![(0x1008, kind)];
+        assert_eq!(elf.error(), refused(kind as u32, 0x1008));
+    }
+    elf.plain_section = 9;
+    assert_eq!(elf.error(), refused(9, 0x90));
 
     let mut elf = Elf::right();
-    for kind in [9, 19] {
-        elf.relocation_section = kind;
-        assert_eq!(elf.error(), refused(kind, 0x80));
-    }
+    elf.packed.clear();
+    assert_eq!(elf.error(), ImageError::NoRelocation);
 }
 
 #[test]
 fn relocations_lie_in_what_is_loaded() {
     let mut elf = Elf::right();
-    for place in [0x1004, 0x1009, 0x1010, 0x3000, u64::MAX - 7] {
-        elf.relocations[0].0 = place;
+    for place in [0x1004, 0x100a, 0x1010, 0x3000, u64::MAX - 7] {
+        elf.packed[0] = place;
         assert_eq!(elf.error(), ImageError::RelocationPlace(place));
     }
+    // Bit 2 is the second word behind the first entry's, which is behind all of them.
+    let mut elf = Elf::right();
+    elf.packed[1] = 0b101;
+    assert_eq!(elf.error(), ImageError::RelocationPlace(0x1010));
 }
 
 #[test]

@@ -49,19 +49,32 @@ boot_cpu_start:
     stp     xzr, xzr, [x1], #16
     b       0b
 
-    // Relocate: every entry is R_AARCH64_RELATIVE, *(base + offset) = base + addend (the image's maker checks it).
+    // Relocate, which is to add the base to words (ELF gABI, SHT_RELR; the image's maker checks that there is nothing else). An
+    // even entry is the offset of one word. An odd one is about the 63 words behind the last that an entry was about, in its bits 1 to 63.
 1:  adrp    x20, __image_start
-    adrp    x1, __rela_start
-    add     x1, x1, :lo12:__rela_start
-    adrp    x2, __rela_end
-    add     x2, x2, :lo12:__rela_end
+    adrp    x1, __relr_start
+    add     x1, x1, :lo12:__relr_start
+    adrp    x2, __relr_end
+    add     x2, x2, :lo12:__relr_end
 2:  cmp     x1, x2
     b.hs    3f
-    ldp     x3, x4, [x1], #16
-    ldr     x5, [x1], #8
+    ldr     x3, [x1], #8
+    tbnz    x3, #0, 0f
+    add     x4, x20, x3
+    ldr     x5, [x4]
     add     x5, x5, x20
-    str     x5, [x20, x3]
+    str     x5, [x4], #8                // x4: the next word
     b       2b
+0:  mov     x6, x4
+    add     x4, x4, #(63 * 8)
+1:  lsr     x3, x3, #1
+    cbz     x3, 2b
+    tbz     x3, #0, 0f
+    ldr     x5, [x6]
+    add     x5, x5, x20
+    str     x5, [x6]
+0:  add     x6, x6, #8
+    b       1b
 
 3:  adrp    x1, __boot_stack_top
     mov     sp, x1
