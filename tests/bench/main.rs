@@ -28,16 +28,24 @@ fn run() -> Outcome {
     let inputs = Inputs::from_environment();
     let budget = Budget::load()?;
     let sizes = Sizes::read(&inputs.elf)?;
-    let mut rows = Vec::new();
+    let (mut rows, mut paths) = (Vec::new(), Vec::new());
     for gic in [3, 2] {
-        let scenario = Scenario::new(&inputs, &env::temp_dir(), &format!("hanok-bench-{gic}"))?;
+        let scenario =
+            Scenario::new(&inputs, &env::temp_dir(), &format!("hanok-bench-{}-{gic}", std::process::id()))?;
         let measured = bench::measure(&scenario, gic, ROUNDS);
         rows.extend(measured.map_err(|failure| Failure::Wrong(scenario.report(&failure)))?);
+        let traced = bench::trace(&scenario, gic);
+        paths.extend(traced.map_err(|failure| Failure::Wrong(scenario.report(&failure)))?);
         scenario.clean();
     }
-    println!("Instructions, {ROUNDS} rounds each:\n\n{}\n{sizes}", bench::table(&budget, &rows));
+    println!("Instructions, {ROUNDS} rounds each:\n\n{}", bench::table(&budget, &rows));
+    println!("On the way through EL2, in the round with the median of instructions:\n");
+    for gic in [3, 2] {
+        println!("{}", bench::paths(&budget, &paths, gic));
+    }
+    println!("{sizes}");
     let output = Path::new(&output);
-    fs::write(output, bench::json(&rows, &sizes))
+    fs::write(output, bench::json(&rows, &paths, &sizes))
         .map_err(Failure::io(format!("write {}", output.display())))?;
     println!("{} has all figures", output.display());
     [3, 2].into_iter().try_for_each(|gic| budget.check(gic, &rows))

@@ -3,8 +3,9 @@
 use std::fs;
 use std::path::Path;
 
+use object::elf::PF_X;
 use object::read::elf::ElfFile64;
-use object::{LittleEndian, Object, ObjectSection, ObjectSymbol, SectionKind};
+use object::{LittleEndian, Object, ObjectSection, ObjectSegment, ObjectSymbol, SectionKind, SegmentFlags};
 
 use crate::{Failure, Outcome};
 
@@ -54,6 +55,12 @@ impl Code {
         Ok(Self { functions, marks, instructions })
     }
 
+    /// Of these instructions, without names.
+    #[cfg(test)]
+    pub(crate) fn of(instructions: &[u32]) -> Self {
+        Self { functions: Vec::new(), marks: Vec::new(), instructions: instructions.to_vec() }
+    }
+
     /// Where the function begins whose name has this part; the compiler adds to names.
     ///
     /// # Errors
@@ -89,4 +96,25 @@ impl Code {
     pub fn instructions(&self) -> impl Iterator<Item = (u64, u32)> {
         (0..).step_by(4).zip(self.instructions.iter().copied())
     }
+}
+
+/// An ELF file's executable segments: where each begins, and its instructions. Guests' files have no sections.
+///
+/// # Errors
+/// When it can't be read, or has no code.
+pub(crate) fn executable(path: &Path) -> Outcome<Vec<(u64, Vec<u32>)>> {
+    let wrong = |why: String| Failure::Wrong(format!("{}: {why}", path.display()));
+    let file = fs::read(path).map_err(Failure::io(format!("read {}", path.display())))?;
+    let elf = ElfFile64::<LittleEndian>::parse(&*file).map_err(|error| wrong(error.to_string()))?;
+    let executable = |flags| matches!(flags, SegmentFlags::Elf { p_flags, .. } if p_flags.contains(PF_X));
+    let mut segments = Vec::new();
+    for segment in elf.segments().filter(|segment| executable(segment.flags())) {
+        let bytes = segment.data().map_err(|error| wrong(error.to_string()))?;
+        let (code, _) = bytes.as_chunks();
+        segments.push((segment.address(), code.iter().map(|word| u32::from_le_bytes(*word)).collect()));
+    }
+    if segments.iter().all(|(_, code): &(_, Vec<u32>)| code.is_empty()) {
+        return Err(wrong("it has no code".to_owned()));
+    }
+    Ok(segments)
 }

@@ -130,6 +130,26 @@ impl Gdb {
         Err(Failure::Gdb(format!("CPU {cpu} didn't come to {stop:x?} in {} s", PATIENCE.as_secs())))
     }
 
+    /// Lets the machine run until some CPU comes to this address, whichever exception level it is at. It stands before the
+    /// instruction.
+    ///
+    /// # Errors
+    /// When it doesn't happen in time.
+    pub fn run_to_address(&mut self, address: u64) -> Outcome {
+        self.accept(&Stop::At(address).packet('Z'))?;
+        self.run()?;
+        stopped_cpu(&self.receive()?)?;
+        self.accept(&Stop::At(address).packet('z'))
+    }
+
+    /// Executes a command of QEMU's human monitor that has nothing to say.
+    ///
+    /// # Errors
+    /// When it has something to say, or QEMU doesn't answer.
+    pub fn monitor(&mut self, command: &str) -> Outcome {
+        self.accept(&format!("qRcmd,{}", hex(command.as_bytes())))
+    }
+
     /// Lets the machine run until some CPU is at EL2 and comes to one of these addresses. Returns the CPU. It stands before the
     /// instruction; [`step`](Self::step) it before the machine runs on.
     ///

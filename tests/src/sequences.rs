@@ -1,13 +1,8 @@
 //! Instructions in a row that a CPU's erratum makes dangerous, in any ELF file of AArch64 code.
 
-use std::fs;
 use std::path::Path;
 
-use object::elf::PF_X;
-use object::read::elf::ElfFile64;
-use object::{LittleEndian, Object, ObjectSegment, SegmentFlags};
-
-use crate::{Failure, Outcome};
+use crate::{Outcome, code};
 
 /// Where an ELF file has the sequence of Cortex-A53's erratum 843419: an ADRP in a page's last two words, a load or store, at
 /// most one more instruction that doesn't branch, and a load or store of one register by the ADRP's, with an unsigned offset.
@@ -15,24 +10,8 @@ use crate::{Failure, Outcome};
 /// # Errors
 /// When it can't be read, or has no code.
 pub fn find_843419(path: &Path) -> Outcome<Vec<u64>> {
-    let wrong = |why: String| Failure::Wrong(format!("{}: {why}", path.display()));
-    let file = fs::read(path).map_err(Failure::io(format!("read {}", path.display())))?;
-    let elf = ElfFile64::<LittleEndian>::parse(&*file).map_err(|error| wrong(error.to_string()))?;
-    let mut found = Vec::new();
-    let mut words = 0;
-    // By segments: guests' files have no sections any more.
-    let executable = |flags| matches!(flags, SegmentFlags::Elf { p_flags, .. } if p_flags.contains(PF_X));
-    for segment in elf.segments().filter(|segment| executable(segment.flags())) {
-        let bytes = segment.data().map_err(|error| wrong(error.to_string()))?;
-        let (code, _) = bytes.as_chunks();
-        let code: Vec<u32> = code.iter().map(|word| u32::from_le_bytes(*word)).collect();
-        words += code.len();
-        found.extend(sequences(segment.address(), &code));
-    }
-    if words == 0 {
-        return Err(wrong("it has no code".to_owned()));
-    }
-    Ok(found)
+    let segments = code::executable(path)?;
+    Ok(segments.iter().flat_map(|(start, code)| sequences(*start, code)).collect())
 }
 
 fn sequences(start: u64, code: &[u32]) -> impl Iterator<Item = u64> {

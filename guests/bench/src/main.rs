@@ -9,7 +9,7 @@
 //!   - `switch`: two vCPUs that share a CPU: by turns, and each woken by the other one.
 //!   - `doorbell`: a bell rung at the other end of the first channel, each VM on a CPU of its own. For both VMs.
 //!   - `switch-vms`: as `switch`, with two VMs and the bells of the first channel. For both VMs.
-//! - `rounds=N`: how often (100 to 10000; 1000).
+//! - `rounds=N`: how often (10 to 10000; 1000).
 //!
 //! Each row is a line: `bench: <name> rounds=N min=A median=B p99=C max=D`.
 #![no_std]
@@ -28,7 +28,7 @@ use samples::CAPACITY;
 runtime::entry!(main);
 
 /// How many rounds there can be.
-const ROUNDS: RangeInclusive<usize> = 100..=CAPACITY;
+const ROUNDS: RangeInclusive<usize> = 10..=CAPACITY;
 
 fn main() -> ! {
     let rounds = machine().argument("rounds").map_or(Some(1000), |text| text.parse().ok());

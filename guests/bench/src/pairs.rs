@@ -115,7 +115,7 @@ pub fn switch_vms(rounds: usize) {
 /// Lets the other one go again and again, and takes what passes from when it lets go until this one does the next thing.
 fn pass(name: &'static str, rounds: usize, own: &AtomicU64, other: &AtomicU64) -> Row {
     let mut samples = SAMPLES.lock();
-    samples.clear();
+    samples.begin();
     for _ in 0..rounds {
         let on = timed::pass(own);
         let let_go = other.load(Ordering::Acquire);
@@ -128,7 +128,7 @@ fn pass(name: &'static str, rounds: usize, own: &AtomicU64, other: &AtomicU64) -
         println!("bench: the other one never had its turn");
         power::off()
     }
-    samples.row(name)
+    samples.end(name)
 }
 
 /// What passes from a wake-up until the other one's has come back.

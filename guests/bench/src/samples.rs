@@ -1,6 +1,7 @@
 //! Samples of one row, and what is printed of them.
 
 use runtime::println;
+use runtime::timed::{self, Mark};
 
 /// The most samples that there is room for.
 pub const CAPACITY: usize = 10_000;
@@ -36,16 +37,23 @@ impl Samples {
         less: u32,
         mut one: impl FnMut() -> u64,
     ) -> Row {
-        self.clear();
+        self.begin();
         for _ in 0..rounds {
             self.add(one().saturating_sub(u64::from(less)));
         }
-        self.row(name)
+        self.end(name)
     }
 
-    /// Forgets all.
-    pub fn clear(&mut self) {
+    /// Forgets those that there are: a row begins.
+    pub fn begin(&mut self) {
         self.count = 0;
+        timed::mark(Mark::Begin);
+    }
+
+    /// A row ends: what there is, which is sorted by it. There is one sample at least.
+    pub fn end(&mut self, name: &'static str) -> Row {
+        timed::mark(Mark::End);
+        self.row(name)
     }
 
     /// Adds one. Dropped where there is no room.
@@ -61,8 +69,7 @@ impl Samples {
         self.count
     }
 
-    /// What there is, which is sorted by it. There is one at least.
-    pub fn row(&mut self, name: &'static str) -> Row {
+    fn row(&mut self, name: &'static str) -> Row {
         let taken = &mut self.taken[..self.count];
         taken.sort_unstable();
         let part = |percent: usize| taken[(taken.len() * percent / 100).min(taken.len() - 1)];
@@ -71,8 +78,9 @@ impl Samples {
 }
 
 impl Row {
-    /// Prints it.
+    /// Prints it. Nothing is measured any more.
     pub fn print(&self) {
+        timed::mark(Mark::Told);
         let Self { name, rounds, min, median, p99, max } = self;
         println!("bench: {name} rounds={rounds} min={min} median={median} p99={p99} max={max}");
     }

@@ -30,6 +30,13 @@ unsafe extern "C" {
     fn runtime_timed_timer_sleeping_v3(readings: *mut [u64; 5], _: usize, ahead: u64, gicc: usize);
 }
 
+/// The number of [`Mark::Begin`].
+const BEGIN: u16 = 0xbe61;
+/// The number of [`Mark::End`].
+const END: u16 = 0xe4d5;
+/// The number of [`Mark::Told`].
+const TOLD: u16 = 0x701d;
+
 /// One instruction between two readings; ticks from one to the other. The readings' registers are such as no call changes.
 macro_rules! timed {
     ($instruction:literal $(, $($operands:tt)*)?) => {{
@@ -47,6 +54,31 @@ macro_rules! timed {
         );
         end - start
     }};
+}
+
+/// What marks where rows are, in a trace of the instructions that the CPU executes: `movz xzr, #n`, which changes nothing, and
+/// which no compiler has a use for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mark {
+    /// Rounds of the next row begin.
+    Begin,
+    /// They have ended.
+    End,
+    /// All rows have ended, and are told.
+    Told,
+}
+
+/// Executes a mark. One function, so that each mark is at one address.
+#[inline(never)]
+pub fn mark(mark: Mark) {
+    // SAFETY: these instructions write to no register.
+    unsafe {
+        match mark {
+            Mark::Begin => asm!("movz xzr, #{}", const BEGIN, options(nomem, nostack)),
+            Mark::End => asm!("movz xzr, #{}", const END, options(nomem, nostack)),
+            Mark::Told => asm!("movz xzr, #{}", const TOLD, options(nomem, nostack)),
+        }
+    }
 }
 
 /// What the two readings take with nothing between them.

@@ -1,18 +1,25 @@
 //! What Hanok costs, as `guests/bench` measures it, in instructions: the counter goes at 1 GHz, and QEMU counts an instruction as
 //! a nanosecond. The same image gives the same figures whatever the host is at.
 //!
-//! [`measure`] boots what is needed for all rows; [`Budget`] has what they may come to; [`Sizes`] are the image's and the
-//! sources'.
+//! [`measure`] boots what is needed for all rows; [`trace`] tells what is on the way of their rounds through EL2; [`Budget`] has what
+//! they may come to; [`Sizes`] are the image's and the sources'.
 
+mod accesses;
 mod budget;
+mod instruction;
 mod report;
 mod sizes;
+
+use std::fs;
+use std::path::PathBuf;
 
 use regex_lite::Regex;
 use serde::Serialize;
 
+pub use accesses::Accesses;
+use accesses::Programs;
 pub use budget::{Budget, Limits};
-pub use report::{json, table};
+pub use report::{json, paths, table};
 pub use sizes::{CrateSize, Sizes};
 
 use crate::{Failure, Machine, Outcome, Scenario, Vm};
@@ -36,6 +43,18 @@ pub struct Row {
     pub p99: u64,
     /// The most.
     pub max: u64,
+}
+
+/// What is on the way of a row's rounds.
+#[derive(Clone, Debug, Serialize)]
+pub struct Path {
+    /// The row.
+    pub row: String,
+    /// The GIC's version.
+    pub gic: u8,
+    /// Of the round that has the median of instructions.
+    #[serde(flatten)]
+    pub accesses: Accesses,
 }
 
 /// A board that is booted for some of the rows.
@@ -79,6 +98,59 @@ pub fn measure(scenario: &Scenario, gic: u8, rounds: u32) -> Outcome<Vec<Row>> {
         rows.extend(found);
     }
     Ok(rows)
+}
+
+/// How many rounds are traced.
+const TRACED_ROUNDS: u32 = 20;
+/// Where QEMU puts an image, by the field `text_offset` of its header: the base of RAM and this.
+const RAM: u64 = 0x4000_0000;
+/// The image lies further up than else, so that no guest has code at its addresses.
+const TEXT_OFFSET: u64 = 64 << 20;
+
+/// What the rounds of all rows have on their way through EL2, with the GIC of this version.
+///
+/// # Errors
+/// As [`measure`], and when the trace isn't of these rows.
+pub fn trace(scenario: &Scenario, gic: u8) -> Outcome<Vec<Path>> {
+    let inputs = scenario.inputs();
+    let programs = Programs::read(&inputs.elf, RAM + TEXT_OFFSET, &inputs.guests.join("bench.elf"))?;
+    let (first, end) = programs.bounds()?;
+    let image = moved_image(scenario)?;
+    let log = scenario.file("trace.log");
+    let mut paths = Vec::new();
+    for Setup { cpus, vms } in setups(TRACED_ROUNDS) {
+        let machine = Machine::new(gic, cpus)
+            .counted()
+            .image(image.clone())
+            .bundle(scenario.bundle(&vms)?)
+            .with_gdb()
+            .option("-accel", "tcg,one-insn-per-tb=on")
+            .option("-dfilter", programs.filter())
+            .option("-D", log.display().to_string());
+        let board = scenario.boot(&machine)?;
+        let mut gdb = board.gdb()?;
+        // Nothing else is logged: to give memory to a VM and to take it back is many millions of instructions.
+        gdb.run_to_address(first)?;
+        gdb.monitor("log exec,nochain,trace:memory_region_ops_read,trace:memory_region_ops_write")?;
+        gdb.run_to_address(end)?;
+        gdb.monitor("log none")?;
+        gdb.run()?;
+        let rows: Vec<String> =
+            read(&board.expect_off()?, gic)?.into_iter().map(|Row { row, .. }| row).collect();
+        let text = fs::read_to_string(&log).map_err(Failure::io(format!("read {}", log.display())))?;
+        let found = accesses::rows(&programs, &text, &rows)?;
+        paths.extend(rows.into_iter().zip(found).map(|(row, accesses)| Path { row, gic, accesses }));
+    }
+    Ok(paths)
+}
+
+/// The image, with [`TEXT_OFFSET`] in its header. It runs wherever it is loaded.
+fn moved_image(scenario: &Scenario) -> Outcome<PathBuf> {
+    let path = &scenario.inputs().image;
+    let mut image = fs::read(path).map_err(Failure::io(format!("read {}", path.display())))?;
+    let field = image.get_mut(8..16).ok_or_else(|| Failure::Wrong("the image has no header".to_owned()))?;
+    field.copy_from_slice(&TEXT_OFFSET.to_le_bytes());
+    scenario.write("moved.img", image)
 }
 
 /// The rows in what the consoles of guests have said.

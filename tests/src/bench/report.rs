@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-use super::{Budget, CrateSize, Row, Sizes};
+use super::{Accesses, Budget, CrateSize, Path, Row, Sizes};
 
 /// A table in Markdown: a line for each row that was measured, with both GICs beside each other.
 pub fn table(budget: &Budget, rows: &[Row]) -> String {
@@ -31,6 +31,37 @@ pub fn table(budget: &Budget, rows: &[Row]) -> String {
     text
 }
 
+/// A table in Markdown: what the rounds of each row have on their way through EL2, with the GIC of this version.
+pub fn paths(budget: &Budget, paths: &[Path], gic: u8) -> String {
+    let mut text = format!("| GICv{gic} ");
+    text.push_str(
+        "| instructions | system registers | interrupt registers | barriers | maintenance | atomics ",
+    );
+    text.push_str("| ordered | devices |\n|---|--:|--:|--:|--:|--:|--:|--:|--:|\n");
+    for path in paths.iter().filter(|path| path.gic == gic) {
+        let about = budget.row(&path.row).map_or(path.row.as_str(), |limits| limits.about.as_str());
+        // Writing to a string can't fail.
+        let _ = writeln!(text, "| {about} | {} |", counts(path));
+    }
+    text
+}
+
+fn counts(path: &Path) -> String {
+    let Accesses {
+        instructions,
+        system_registers,
+        interrupt_registers,
+        barriers,
+        maintenance,
+        atomics,
+        ordered,
+        devices,
+    } = path.accesses;
+    let all = [instructions, system_registers, interrupt_registers, barriers];
+    let rest = [maintenance, atomics, ordered, devices];
+    all.iter().chain(&rest).map(u64::to_string).collect::<Vec<_>>().join(" | ")
+}
+
 fn figures(row: Option<&Row>) -> String {
     let all = row.map_or([None; 4], |row| [row.median, row.min, row.p99, row.max].map(Some));
     all.map(number).join(" | ")
@@ -51,9 +82,13 @@ fn verdict(median: u64, must: Option<u64>, stretch: Option<u64>) -> String {
 }
 
 /// All of it, for programs.
-pub fn json(rows: &[Row], sizes: &Sizes) -> String {
-    let all =
-        serde_json::json!({ "rows": rows, "image": BTreeMap::from(sizes.image()), "crates": sizes.crates });
+pub fn json(rows: &[Row], paths: &[Path], sizes: &Sizes) -> String {
+    let all = serde_json::json!({
+        "rows": rows,
+        "paths": paths,
+        "image": BTreeMap::from(sizes.image()),
+        "crates": sizes.crates,
+    });
     format!("{all:#}\n")
 }
 
