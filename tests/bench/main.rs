@@ -6,7 +6,7 @@ use std::fs;
 use std::path::Path;
 use std::process::ExitCode;
 
-use tests::bench::{self, Budget, Sizes};
+use tests::bench::{Budget, Figures, Sizes};
 use tests::{Failure, Inputs, Outcome, Scenario};
 
 /// As many as the guest has room for.
@@ -27,26 +27,17 @@ fn run() -> Outcome {
         .map_err(|_| Failure::Wrong("usage: bench FILE.json".to_owned()))?;
     let inputs = Inputs::from_environment();
     let budget = Budget::load()?;
-    let sizes = Sizes::read(&inputs.elf)?;
-    let (mut rows, mut paths) = (Vec::new(), Vec::new());
+    let mut figures = Figures::new(Sizes::read(&inputs.elf)?);
     for gic in [3, 2] {
-        let scenario =
-            Scenario::new(&inputs, &env::temp_dir(), &format!("hanok-bench-{}-{gic}", std::process::id()))?;
-        let measured = bench::measure(&scenario, gic, ROUNDS);
-        rows.extend(measured.map_err(|failure| Failure::Wrong(scenario.report(&failure)))?);
-        let traced = bench::trace(&scenario, gic);
-        paths.extend(traced.map_err(|failure| Failure::Wrong(scenario.report(&failure)))?);
+        let name = format!("hanok-bench-{}-{gic}", std::process::id());
+        let scenario = Scenario::new(&inputs, &env::temp_dir(), &name)?;
+        let taken = figures.take(&scenario, gic, ROUNDS);
+        taken.map_err(|failure| Failure::Wrong(scenario.report(&failure)))?;
         scenario.clean();
     }
-    println!("Instructions, {ROUNDS} rounds each:\n\n{}", bench::table(&budget, &rows));
-    println!("On the way through EL2, in the round with the median of instructions:\n");
-    for gic in [3, 2] {
-        println!("{}", bench::paths(&budget, &paths, gic));
-    }
-    println!("{sizes}");
+    println!("{}", figures.text(&budget, ROUNDS));
     let output = Path::new(&output);
-    fs::write(output, bench::json(&rows, &paths, &sizes))
-        .map_err(Failure::io(format!("write {}", output.display())))?;
+    fs::write(output, figures.json()).map_err(Failure::io(format!("write {}", output.display())))?;
     println!("{} has all figures", output.display());
-    [3, 2].into_iter().try_for_each(|gic| budget.check(gic, &rows))
+    [3, 2].into_iter().try_for_each(|gic| budget.check(gic, &figures.rows))
 }

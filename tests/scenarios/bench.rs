@@ -1,6 +1,6 @@
 //! What Hanok costs stays within its budget: the short form of `make bench`.
 
-use tests::bench::{Budget, measure};
+use tests::bench::{Budget, boot, measure};
 
 use crate::case::{Case, GICS};
 
@@ -10,7 +10,8 @@ const ROUNDS: u32 = 1000;
 pub fn cases() -> Vec<Case> {
     let case = |gic| {
         Case::new(format!("bench/gicv{gic}"), move |scenario| {
-            let rows = measure(scenario, gic, ROUNDS)?;
+            let mut rows = measure(scenario, gic, ROUNDS)?;
+            rows.push(boot(scenario, gic)?.row(gic));
             Budget::load()?.check(gic, &rows)
         })
     };

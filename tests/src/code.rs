@@ -55,10 +55,10 @@ impl Code {
         Ok(Self { functions, marks, instructions })
     }
 
-    /// Of these instructions, without names.
+    /// Of these functions and instructions.
     #[cfg(test)]
-    pub(crate) fn of(instructions: &[u32]) -> Self {
-        Self { functions: Vec::new(), marks: Vec::new(), instructions: instructions.to_vec() }
+    pub(crate) fn with_functions(functions: Vec<(u64, String)>, instructions: &[u32]) -> Self {
+        Self { functions, marks: Vec::new(), instructions: instructions.to_vec() }
     }
 
     /// Where the function begins whose name has this part; the compiler adds to names.

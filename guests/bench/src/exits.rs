@@ -7,9 +7,8 @@ use runtime::gic::{self, SgiTarget, register};
 use runtime::timed::{self, Call, Delivery, Until};
 use runtime::timer::{self, Timer};
 use runtime::{console, cpu, println};
-use spin::Mutex;
 
-use crate::samples::{Row, Samples};
+use crate::samples::{Row, SAMPLES};
 
 /// The SGI that is sent.
 const SGI: u32 = 3;
@@ -19,8 +18,6 @@ const AHEAD: u64 = 20_000;
 const NOT_SUPPORTED: u32 = u32::MAX;
 /// Characters in a line of those that are written to be measured.
 const LINE: usize = 64;
-
-static SAMPLES: Mutex<Samples> = Mutex::new(Samples::new());
 
 pub fn measure(rounds: usize) {
     gic::enable(SGI);

@@ -5,6 +5,11 @@
 //! Its command line:
 //! - `bench=NAME`: what to measure.
 //!   - `exits`: what one CPU does by itself.
+//!   - `devices`: interrupts of devices, and a load from nowhere. The VM is given the board's PL031.
+//!   - `life`: starts, restarts and stops of the VM at the other end of the first channel. Ten rounds, whatever `rounds` says.
+//!   - `victim`: for that VM: nothing, but to say when it came up.
+//!   - `boot`: nothing but when the guest came up, in ticks from the board's reset.
+//!   - `memory`: bytes of the board's memory that nobody has, and of this VM's: `bench: free=A held=B`.
 //!   - `ipi`: an SGI to another vCPU and back, each on a CPU of its own.
 //!   - `switch`: two vCPUs that share a CPU: by turns, and each woken by the other one.
 //!   - `doorbell`: a bell rung at the other end of the first channel, each VM on a CPU of its own. For both VMs.
@@ -16,14 +21,16 @@
 #![no_main]
 #![deny(unsafe_code)]
 
+mod devices;
 mod exits;
+mod life;
 mod pairs;
 mod samples;
 
 use core::ops::RangeInclusive;
 
-use runtime::{machine, power, println};
-use samples::CAPACITY;
+use runtime::{boot, hanok, machine, power, println};
+use samples::{CAPACITY, SAMPLES};
 
 runtime::entry!(main);
 
@@ -38,12 +45,26 @@ fn main() -> ! {
     };
     match machine().argument("bench") {
         Some("exits") => exits::measure(rounds),
+        Some("devices") => devices::measure(rounds),
+        Some("life") => life::measure(),
+        Some("victim") => life::be_victim(),
+        Some("boot") => SAMPLES.lock().take("boot", 1, 0, boot::entered).print(),
+        Some("memory") => memory(),
         Some("ipi") => pairs::ipi(rounds),
         Some("switch") => pairs::switch(rounds),
         Some("doorbell") => pairs::doorbell(rounds),
         Some("switch-vms") => pairs::switch_vms(rounds),
-        _ => println!("bench: bench= is exits, ipi, switch, doorbell or switch-vms"),
+        _ => println!("bench: bench= is none of those that there are"),
     }
     println!("bench: done");
     power::off()
+}
+
+/// What the hypervisor says of memory. The VM needs the right to statistics.
+fn memory() {
+    let own = || hanok::vm_info(hanok::identity()?.vm);
+    match (hanok::board_info(), own()) {
+        (Ok(board), Ok(vm)) => println!("bench: free={} held={}", board.free, vm.held),
+        (board, vm) => println!("bench: Hanok says {board:?} and {vm:?}"),
+    }
 }

@@ -12,14 +12,13 @@ use runtime::ring::{Doorbell, Side};
 use runtime::{cpu, power, println, smp, timed, timer};
 use spin::Mutex;
 
-use crate::samples::{Row, Samples};
+use crate::samples::{Row, SAMPLES};
 
 /// The SGI that wakes.
 const SGI: u32 = 3;
 /// How long the other one may take to start and to stop, in milliseconds.
 const PATIENCE: u64 = 1000;
 
-static SAMPLES: Mutex<Samples> = Mutex::new(Samples::new());
 /// The second vCPU has begun.
 static READY: AtomicBool = AtomicBool::new(false);
 /// When each of the two vCPUs has let the other one go.

@@ -2,9 +2,13 @@
 
 use runtime::println;
 use runtime::timed::{self, Mark};
+use spin::Mutex;
 
 /// The most samples that there is room for.
 pub const CAPACITY: usize = 10_000;
+
+/// Those of the row that is measured just now.
+pub static SAMPLES: Mutex<Samples> = Mutex::new(Samples::new());
 
 /// What one thing took, again and again, in ticks.
 pub struct Samples {
@@ -25,7 +29,7 @@ pub struct Row {
 
 impl Samples {
     /// None yet.
-    pub const fn new() -> Self {
+    const fn new() -> Self {
         Self { taken: [0; CAPACITY], count: 0 }
     }
 

@@ -6,6 +6,7 @@
     .section .text.boot, "ax"
     .global _start
 _start:                                 // x0: device tree, or 0
+    mrs     x20, cntvct_el0             // before all else: for how long it took to come here
     msr     daifset, #0xf
     mrs     x1, currentel
     cmp     x1, #(1 << 2)
@@ -35,6 +36,7 @@ _start:                                 // x0: device tree, or 0
     mov     x29, xzr
     mov     x30, xzr
     mov     x0, x19
+    mov     x1, x20
     b       {start}
 
 // A CPU started by CPU_ON: x0 is the context id, which is the address of its arguments (smp::Arguments). What the

@@ -3,6 +3,7 @@
 use core::arch::global_asm;
 use core::mem::offset_of;
 use core::panic::PanicInfo;
+use core::sync::atomic::{AtomicU64, Ordering};
 
 use crate::machine::{self, TreeError};
 use crate::smp::{self, Arguments, STACK_SIZE};
@@ -35,8 +36,17 @@ unsafe extern "Rust" {
 /// Where the tree lies if x0 doesn't say: QEMU puts it at the base of RAM for an ELF that isn't Linux.
 const DEFAULT_TREE: usize = 0x4000_0000;
 
-extern "C" fn start(tree: usize) -> ! {
+/// The virtual counter at the guest's first instruction.
+static ENTERED: AtomicU64 = AtomicU64::new(0);
+
+/// What the virtual counter was at the boot CPU's first instruction of this guest.
+pub fn entered() -> u64 {
+    ENTERED.load(Ordering::Relaxed)
+}
+
+extern "C" fn start(tree: usize, entered: u64) -> ! {
     cpu::set_index(0);
+    ENTERED.store(entered, Ordering::Relaxed);
     let tree = if tree == 0 { DEFAULT_TREE } else { tree };
     mmu::boot_map_gigabyte(tree);
     let machine = match tree_blob(tree).and_then(machine::read) {

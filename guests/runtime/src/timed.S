@@ -1,4 +1,4 @@
-// An interrupt, from what causes it to its end, with the virtual counter read at each step and nothing else in between.
+// An interrupt, from what causes it to its end, or a fault, with the virtual counter read at each step and nothing else in between.
 //
 // While one is measured, VBAR_EL1 has a table of its own. Its IRQ handlers belong to the function that waits for the
 // interrupt and share its registers:
@@ -10,13 +10,25 @@
 //   x13  what was acknowledged
 // All other exceptions go on to the runtime's own table.
 
-// In front of the end, the timer's handlers take the line down, which would be pending again otherwise.
-    .macro  irq_v3 is_timer
-    mrs     x10, cntvct_el0
-    mrs     x13, icc_iar1_el1
-    .if \is_timer
+// In front of the end, the handlers of timers and devices take the line down, which would be pending again otherwise.
+    .set    SGI, 0
+    .set    TIMER, 1
+    .set    DEVICE, 2
+
+    .macro  take_down source
+    .if \source == TIMER
     msr     cntv_ctl_el0, xzr
     .endif
+    .if \source == DEVICE
+    str     wzr, [x1]
+    dsb     sy
+    .endif
+    .endm
+
+    .macro  irq_v3 source
+    mrs     x10, cntvct_el0
+    mrs     x13, icc_iar1_el1
+    take_down \source
     isb
     mrs     x11, cntvct_el0
     msr     icc_eoir1_el1, x13
@@ -25,12 +37,10 @@
     eret
     .endm
 
-    .macro  irq_v2 is_timer
+    .macro  irq_v2 source
     mrs     x10, cntvct_el0
     ldr     w13, [x9, #{iar}]
-    .if \is_timer
-    msr     cntv_ctl_el0, xzr
-    .endif
+    take_down \source
     isb
     mrs     x11, cntvct_el0
     str     w13, [x9, #{eoir}]
@@ -48,20 +58,37 @@
     .endr
     .endm
 
-    .macro  table name, irq, is_timer
+    .macro  table name, irq, source
     .balign 0x800
 \name:
     to_runtime 0, 5
     .balign 0x80
-    \irq    \is_timer
+    \irq    \source
     to_runtime 6, 10
     .endm
 
     .section .text.timed, "ax"
-    table   sgi_vectors_v2, irq_v2, 0
-    table   sgi_vectors_v3, irq_v3, 0
-    table   timer_vectors_v2, irq_v2, 1
-    table   timer_vectors_v3, irq_v3, 1
+    table   sgi_vectors_v2, irq_v2, SGI
+    table   sgi_vectors_v3, irq_v3, SGI
+    table   timer_vectors_v2, irq_v2, TIMER
+    table   timer_vectors_v3, irq_v3, TIMER
+    table   device_vectors_v2, irq_v2, DEVICE
+    table   device_vectors_v3, irq_v3, DEVICE
+
+// A synchronous exception: x13 is its ESR_EL1, and the program goes on behind the instruction that caused it.
+    .balign 0x800
+fault_vectors:
+    to_runtime 0, 4
+    .balign 0x80
+    mrs     x10, cntvct_el0
+    mov     x11, x10
+    mov     x12, x10
+    mrs     x9, elr_el1
+    add     x9, x9, #4
+    msr     elr_el1, x9
+    mrs     x13, esr_el1
+    eret
+    to_runtime 5, 11
 
 // x0: five doublewords for x8, x10, x11, x12 and x13; x1 and x2: operands of the cause; x3: GICC. IRQs are masked before and
 // afterwards. Clobbers x4 and x8 to x13.
@@ -100,7 +127,7 @@
     cbz     x12, 1b
     .endm
 
-    .macro  sgi_v2
+    .macro  store
     msr     daifclr, #2
     isb
     mrs     x8, cntvct_el0
@@ -137,8 +164,16 @@
     sleep
     .endm
 
-    measured runtime_timed_sgi_v2, sgi_vectors_v2, sgi_v2
+    .macro  load
+    mrs     x8, cntvct_el0
+    ldr     w10, [x1]
+    .endm
+
+    measured runtime_timed_sgi_v2, sgi_vectors_v2, store
     measured runtime_timed_sgi_v3, sgi_vectors_v3, sgi_v3
+    measured runtime_timed_device_v2, device_vectors_v2, store
+    measured runtime_timed_device_v3, device_vectors_v3, store
+    measured runtime_timed_load, fault_vectors, load
     measured runtime_timed_timer_spinning_v2, timer_vectors_v2, timer_spinning
     measured runtime_timed_timer_spinning_v3, timer_vectors_v3, timer_spinning
     measured runtime_timed_timer_sleeping_v2, timer_vectors_v2, timer_sleeping

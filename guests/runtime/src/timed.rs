@@ -24,6 +24,9 @@ global_asm!(
 unsafe extern "C" {
     fn runtime_timed_sgi_v2(readings: *mut [u64; 5], register: usize, value: u64, gicc: usize);
     fn runtime_timed_sgi_v3(readings: *mut [u64; 5], register: usize, value: u64, gicc: usize);
+    fn runtime_timed_device_v2(readings: *mut [u64; 5], register: usize, value: u64, gicc: usize);
+    fn runtime_timed_device_v3(readings: *mut [u64; 5], register: usize, value: u64, gicc: usize);
+    fn runtime_timed_load(readings: *mut [u64; 5], register: usize, _: u64, _: usize);
     fn runtime_timed_timer_spinning_v2(readings: *mut [u64; 5], _: usize, ahead: u64, gicc: usize);
     fn runtime_timed_timer_spinning_v3(readings: *mut [u64; 5], _: usize, ahead: u64, gicc: usize);
     fn runtime_timed_timer_sleeping_v2(readings: *mut [u64; 5], _: usize, ahead: u64, gicc: usize);
@@ -196,13 +199,18 @@ pub struct Delivery {
 type Measured = unsafe extern "C" fn(*mut [u64; 5], usize, u64, usize);
 
 fn deliver(measured: Measured, register: usize, operand: u64) -> Delivery {
+    let [caused, entered, acknowledged, ended, intid] = take_readings(measured, register, operand);
+    Delivery { caused, entered, acknowledged, ended, intid: intid as u32 & 0x3ff }
+}
+
+/// x8, x10, x11, x12 and x13.
+fn take_readings(measured: Measured, register: usize, operand: u64) -> [u64; 5] {
     let gicc = gic::cpu_interface().map_or(0, |registers| registers.base());
     let mut readings = [0; 5];
     // SAFETY: the function keeps to the procedure call standard, uses no stack, writes to `readings` alone, and puts the
     // vector table back. Its handlers change nothing but its own registers.
     cpu::without_irqs(|| unsafe { measured(&raw mut readings, register, operand, gicc) });
-    let [caused, entered, acknowledged, ended, intid] = readings;
-    Delivery { caused, entered, acknowledged, ended, intid: intid as u32 & 0x3ff }
+    readings
 }
 
 /// An SGI (0 to 15) to this CPU itself, which has to be enabled and is handled here, not by the guest's handler. No other
@@ -234,4 +242,31 @@ pub fn virtual_timer(ahead: u64, until: Until) -> Delivery {
         (Version::V3, Until::Sleeping) => runtime_timed_timer_sleeping_v3,
     };
     deliver(measured, 0, ahead)
+}
+
+/// The interrupt of a device, which a store of `value` to `register` raises and one of 0 takes back. It has to be enabled, and is
+/// handled as [`sgi_to_self`]'s.
+pub fn device(registers: Mmio, register: usize, value: u32) -> Delivery {
+    let measured = match gic::version() {
+        Version::V2 => runtime_timed_device_v2,
+        Version::V3 => runtime_timed_device_v3,
+    };
+    deliver(measured, registers.base() + register, u64::from(value))
+}
+
+/// A load that faults.
+#[derive(Clone, Copy, Debug)]
+pub struct Fault {
+    /// The virtual counter before it.
+    pub caused: u64,
+    /// The counter at the handler's first instruction; 0 if there was no fault.
+    pub entered: u64,
+    /// ESR_EL1.
+    pub esr: u64,
+}
+
+/// A load of a word from an address that should have nothing.
+pub fn faulting_load(address: usize) -> Fault {
+    let [caused, _, _, entered, esr] = take_readings(runtime_timed_load, address, 0);
+    Fault { caused, entered, esr }
 }

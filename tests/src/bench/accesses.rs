@@ -70,7 +70,9 @@ impl Round {
     fn of(row: &str) -> Self {
         match row {
             "sgi-self" => Self::Registers(8, 12),
-            "timer-spinning" | "timer-wfi" => Self::Registers(8, 10),
+            "timer-spinning" | "timer-wfi" | "fault" | "device-mapped" | "device-injected" => {
+                Self::Registers(8, 10)
+            }
             "doorbell" => Self::Across,
             _ if row.ends_with("-eoi") => Self::Registers(11, 12),
             _ if row.starts_with("switch-") || row.starts_with("ping-pong-") || row == "ipi-round-trip" => {
@@ -96,6 +98,8 @@ pub struct Programs {
     /// Where EL2's code begins.
     base: u64,
     events: HashMap<u64, Event>,
+    /// Where the guest is entered.
+    pub entry: u64,
 }
 
 impl Programs {
@@ -107,6 +111,8 @@ impl Programs {
         let el2 = Code::read(el2)?;
         let mut events = HashMap::new();
         let code = code::executable(guest)?;
+        // The linker script has the entry first.
+        let entry = code.iter().map(|(start, _)| *start).min().unwrap_or_default();
         let words = code.iter().flat_map(|(start, code)| (*start..).step_by(4).zip(code.iter().copied()));
         for (address, word) in words {
             let event = match (instruction::counter_reading(word), instruction::mark(word)) {
@@ -118,7 +124,7 @@ impl Programs {
             };
             events.insert(address, event);
         }
-        let programs = Self { el2, base, events };
+        let programs = Self { el2, base, events, entry };
         programs.bounds()?;
         if programs.events.keys().any(|address| programs.word(*address).is_some()) {
             return Err(Failure::Wrong("EL2 and the guest have code at the same address".to_owned()));
@@ -144,6 +150,11 @@ impl Programs {
         let size = 4 * self.el2.instructions().count();
         let guest = self.events.keys().map(|address| format!(",{address:#x}+4"));
         format!("{:#x}+{size:#x}{}", self.base, guest.collect::<String>())
+    }
+
+    /// EL2's code, and where it begins.
+    pub fn el2(&self) -> (&Code, u64) {
+        (&self.el2, self.base)
     }
 
     fn word(&self, address: u64) -> Option<u32> {
@@ -258,7 +269,7 @@ fn median(mut rounds: Vec<Accesses>) -> Option<Accesses> {
 }
 
 /// The CPU and the address in a line for an executed instruction: `Trace 0: 0x7f… [cs/pc/flags/cflags] name`.
-fn executed(line: &str) -> Option<(u32, u64)> {
+pub(super) fn executed(line: &str) -> Option<(u32, u64)> {
     let (cpu, rest) = line.strip_prefix("Trace ")?.split_once(':')?;
     let address = rest.split_once('[')?.1.split('/').nth(1)?;
     Some((cpu.parse().ok()?, u64::from_str_radix(address, 16).ok()?))
@@ -282,9 +293,9 @@ mod tests {
     const GUEST: u64 = 0x4020_0000;
 
     fn programs() -> Programs {
-        let el2 = Code::of(&[0xd503_3fdf, 0xd53c_cb00, 0xb940_0020, 0xd69f_03e0]);
+        let el2 = Code::with_functions(Vec::new(), &[0xd503_3fdf, 0xd53c_cb00, 0xb940_0020, 0xd69f_03e0]);
         let events = [Event::Begin, Event::Reading(20), Event::Reading(21), Event::Reading(8), Event::End];
-        Programs { el2, base: BASE, events: (GUEST..).step_by(4).zip(events).collect() }
+        Programs { el2, base: BASE, events: (GUEST..).step_by(4).zip(events).collect(), entry: GUEST }
     }
 
     fn log(executed: &[(u32, u64)]) -> String {

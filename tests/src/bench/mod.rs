@@ -1,12 +1,15 @@
 //! What Hanok costs, as `guests/bench` measures it, in instructions: the counter goes at 1 GHz, and QEMU counts an instruction as
 //! a nanosecond. The same image gives the same figures whatever the host is at.
 //!
-//! [`measure`] boots what is needed for all rows; [`trace`] tells what is on the way of their rounds through EL2; [`Budget`] has what
-//! they may come to; [`Sizes`] are the image's and the sources'.
+//! [`measure`] boots what is needed for all rows; [`trace`] tells what is on the way of their rounds through EL2, and [`boot`] what is on
+//! the way to the first guest; [`Budget`] has what rows may come to. [`Sizes`] are the image's and the sources', [`Memory`] is what Hanok takes
+//! when it runs. All of it together are [`Figures`].
 
 mod accesses;
+mod boot;
 mod budget;
 mod instruction;
+mod memory;
 mod report;
 mod sizes;
 
@@ -18,8 +21,10 @@ use serde::Serialize;
 
 pub use accesses::Accesses;
 use accesses::Programs;
+pub use boot::Boot;
 pub use budget::{Budget, Limits};
-pub use report::{json, paths, table};
+pub use memory::Memory;
+pub use report::Figures;
 pub use sizes::{CrateSize, Sizes};
 
 use crate::{Failure, Machine, Outcome, Scenario, Vm};
@@ -61,10 +66,40 @@ pub struct Path {
 struct Setup {
     cpus: u8,
     vms: Vec<Vm>,
+    arguments: &'static str,
+    /// Whether its rounds are short enough for a trace.
+    traced: bool,
+}
+
+impl Setup {
+    fn new(cpus: u8, vms: Vec<Vm>) -> Self {
+        Self { cpus, vms, arguments: "hanok.log=debug hanok.color=off", traced: true }
+    }
+
+    /// Its rounds are of many millions of instructions.
+    fn not_traced(self) -> Self {
+        Self { traced: false, ..self }
+    }
+
+    fn machine(&self, gic: u8, scenario: &Scenario) -> Outcome<Machine> {
+        let bundle = scenario.bundle(&self.vms)?;
+        Ok(Machine::new(gic, self.cpus).counted().arguments(self.arguments).bundle(bundle))
+    }
+}
+
+/// The board's clock, by its path.
+const CLOCK: &str = "\"/pl031@9010000\"";
+/// MiB that a VM has of which the start is measured: little, since most of the time is taken by clearing it.
+const SMALL: u32 = 4;
+
+/// A board with one small VM, whose log is off.
+fn boot_setup() -> Setup {
+    let setup = Setup::new(1, vec![Vm::bench(1, "bench=boot").memory(SMALL)]);
+    Setup { arguments: "hanok.log=off", ..setup.not_traced() }
 }
 
 /// One board for each thing that the guest can be told to do.
-fn setups(rounds: u32) -> [Setup; 5] {
+fn setups(rounds: u32) -> [Setup; 8] {
     let guest = |cpus, what: &str| Vm::bench(cpus, &format!("bench={what} rounds={rounds}"));
     let pair = |what: &str, shared: bool| {
         let end = |name: &str| {
@@ -73,24 +108,31 @@ fn setups(rounds: u32) -> [Setup; 5] {
         };
         vec![end("first"), end("second"), Vm::channel("link", ["first", "second"], 4)]
     };
+    let life = vec![
+        guest(1, "life").property("rights", "\"control\", \"statistics\""),
+        guest(1, "victim").named("victim").memory(SMALL).property("start", "\"manual\""),
+        Vm::channel("link", ["bench", "victim"], 4),
+    ];
     [
-        Setup { cpus: 1, vms: vec![guest(1, "exits")] },
-        Setup { cpus: 1, vms: vec![guest(2, "switch").weight(256)] },
-        Setup { cpus: 1, vms: pair("switch-vms", true) },
-        Setup { cpus: 2, vms: vec![guest(2, "ipi")] },
-        Setup { cpus: 2, vms: pair("doorbell", false) },
+        boot_setup(),
+        Setup::new(1, vec![guest(1, "exits")]),
+        Setup::new(1, vec![guest(1, "devices").property("passthrough", CLOCK)]),
+        Setup::new(1, vec![guest(2, "switch").weight(256)]),
+        Setup::new(1, pair("switch-vms", true)),
+        Setup::new(2, vec![guest(2, "ipi")]),
+        Setup::new(2, pair("doorbell", false)),
+        Setup::new(2, life).not_traced(),
     ]
 }
 
-/// All rows, with the GIC of this version.
+/// All rows that the guest measures, with the GIC of this version.
 ///
 /// # Errors
 /// When a guest doesn't come to its end, or says nothing of use.
 pub fn measure(scenario: &Scenario, gic: u8, rounds: u32) -> Outcome<Vec<Row>> {
     let mut rows = Vec::new();
-    for Setup { cpus, vms } in setups(rounds) {
-        let machine = Machine::new(gic, cpus).counted().bundle(scenario.bundle(&vms)?);
-        let said = scenario.boot(&machine)?.expect_off()?;
+    for setup in setups(rounds) {
+        let said = scenario.boot(&setup.machine(gic, scenario)?)?.expect_off()?;
         let found = read(&said, gic)?;
         if found.is_empty() {
             return Err(Failure::Wrong("the guest has measured nothing".to_owned()));
@@ -107,41 +149,80 @@ const RAM: u64 = 0x4000_0000;
 /// The image lies further up than else, so that no guest has code at its addresses.
 const TEXT_OFFSET: u64 = 64 << 20;
 
+/// A machine whose instructions QEMU logs, for those who ask for it.
+struct Traced {
+    programs: Programs,
+    image: PathBuf,
+    log: PathBuf,
+}
+
+impl Traced {
+    fn new(scenario: &Scenario) -> Outcome<Self> {
+        let inputs = scenario.inputs();
+        let programs = Programs::read(&inputs.elf, RAM + TEXT_OFFSET, &inputs.guests.join("bench.elf"))?;
+        Ok(Self { programs, image: moved_image(scenario)?, log: scenario.file("trace.log") })
+    }
+
+    /// Boots it and logs from `from`, or from reset, until it comes to `to`. Returns what the guests have said.
+    fn run(
+        &self,
+        scenario: &Scenario,
+        gic: u8,
+        setup: &Setup,
+        from: Option<u64>,
+        to: u64,
+    ) -> Outcome<String> {
+        let machine = setup
+            .machine(gic, scenario)?
+            .image(self.image.clone())
+            .with_gdb()
+            .option("-accel", "tcg,one-insn-per-tb=on")
+            .option("-dfilter", self.programs.filter())
+            .option("-D", self.log.display().to_string());
+        let board = scenario.boot(&machine)?;
+        let mut gdb = board.gdb()?;
+        // Nothing else is logged: to give memory to a VM and to take it back is many millions of instructions.
+        if let Some(from) = from {
+            gdb.run_to_address(from)?;
+        }
+        gdb.monitor("log exec,nochain,trace:memory_region_ops_read,trace:memory_region_ops_write")?;
+        gdb.run_to_address(to)?;
+        gdb.monitor("log none")?;
+        gdb.run()?;
+        board.expect_off()
+    }
+
+    fn log(&self) -> Outcome<String> {
+        fs::read_to_string(&self.log).map_err(Failure::io(format!("read {}", self.log.display())))
+    }
+}
+
 /// What the rounds of all rows have on their way through EL2, with the GIC of this version.
 ///
 /// # Errors
 /// As [`measure`], and when the trace isn't of these rows.
 pub fn trace(scenario: &Scenario, gic: u8) -> Outcome<Vec<Path>> {
-    let inputs = scenario.inputs();
-    let programs = Programs::read(&inputs.elf, RAM + TEXT_OFFSET, &inputs.guests.join("bench.elf"))?;
-    let (first, end) = programs.bounds()?;
-    let image = moved_image(scenario)?;
-    let log = scenario.file("trace.log");
+    let traced = Traced::new(scenario)?;
+    let (first, end) = traced.programs.bounds()?;
     let mut paths = Vec::new();
-    for Setup { cpus, vms } in setups(TRACED_ROUNDS) {
-        let machine = Machine::new(gic, cpus)
-            .counted()
-            .image(image.clone())
-            .bundle(scenario.bundle(&vms)?)
-            .with_gdb()
-            .option("-accel", "tcg,one-insn-per-tb=on")
-            .option("-dfilter", programs.filter())
-            .option("-D", log.display().to_string());
-        let board = scenario.boot(&machine)?;
-        let mut gdb = board.gdb()?;
-        // Nothing else is logged: to give memory to a VM and to take it back is many millions of instructions.
-        gdb.run_to_address(first)?;
-        gdb.monitor("log exec,nochain,trace:memory_region_ops_read,trace:memory_region_ops_write")?;
-        gdb.run_to_address(end)?;
-        gdb.monitor("log none")?;
-        gdb.run()?;
-        let rows: Vec<String> =
-            read(&board.expect_off()?, gic)?.into_iter().map(|Row { row, .. }| row).collect();
-        let text = fs::read_to_string(&log).map_err(Failure::io(format!("read {}", log.display())))?;
-        let found = accesses::rows(&programs, &text, &rows)?;
+    for setup in setups(TRACED_ROUNDS).iter().filter(|setup| setup.traced) {
+        let said = traced.run(scenario, gic, setup, Some(first), end)?;
+        let rows: Vec<String> = read(&said, gic)?.into_iter().map(|Row { row, .. }| row).collect();
+        let found = accesses::rows(&traced.programs, &traced.log()?, &rows)?;
         paths.extend(rows.into_iter().zip(found).map(|(row, accesses)| Path { row, gic, accesses }));
     }
     Ok(paths)
+}
+
+/// Where the instructions go from reset to the first one of a guest, with the GIC of this version.
+///
+/// # Errors
+/// As [`measure`], and when the trace has nothing of what takes longest.
+pub fn boot(scenario: &Scenario, gic: u8) -> Outcome<Boot> {
+    let traced = Traced::new(scenario)?;
+    traced.run(scenario, gic, &boot_setup(), None, traced.programs.entry)?;
+    let (el2, base) = traced.programs.el2();
+    Boot::read(el2, base, &traced.log()?)
 }
 
 /// The image, with [`TEXT_OFFSET`] in its header. It runs wherever it is loaded.

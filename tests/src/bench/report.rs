@@ -3,10 +3,89 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-use super::{Accesses, Budget, CrateSize, Path, Row, Sizes};
+use super::{Accesses, Boot, Budget, CrateSize, Memory, Path, Row, Sizes, measure, trace};
+use crate::{Outcome, Scenario};
+
+/// All that is measured.
+pub struct Figures {
+    /// What rows come to.
+    pub rows: Vec<Row>,
+    paths: Vec<Path>,
+    /// By the GIC's version.
+    boots: BTreeMap<u8, Boot>,
+    memory: Vec<Memory>,
+    sizes: Sizes,
+}
+
+impl Figures {
+    /// None yet, but for sizes.
+    pub fn new(sizes: Sizes) -> Self {
+        Self { rows: Vec::new(), paths: Vec::new(), boots: BTreeMap::new(), memory: Vec::new(), sizes }
+    }
+
+    /// Takes those with the GIC of this version.
+    ///
+    /// # Errors
+    /// As those who take them.
+    pub fn take(&mut self, scenario: &Scenario, gic: u8, rounds: u32) -> Outcome {
+        let boot = super::boot(scenario, gic)?;
+        self.rows.push(boot.row(gic));
+        self.rows.extend(measure(scenario, gic, rounds)?);
+        self.boots.insert(gic, boot);
+        self.paths.extend(trace(scenario, gic)?);
+        self.memory.push(Memory::measure(scenario, gic)?);
+        Ok(())
+    }
+
+    /// For people, in Markdown.
+    pub fn text(&self, budget: &Budget, rounds: u32) -> String {
+        let mut text = format!("Instructions, {rounds} rounds each:\n\n{}\n", table(budget, &self.rows));
+        text.push_str("On the way through EL2, in the round with the median of instructions:\n\n");
+        for gic in [3, 2] {
+            text.push_str(&paths(budget, &self.paths, gic));
+            text.push('\n');
+        }
+        text.push_str("From reset to the first instruction of a guest:\n\n");
+        text.push_str(&boots(&self.boots));
+        text.push_str(
+            "\n| memory, KiB | in all, with one VM | a further VM | a further vCPU |\n|---|--:|--:|--:|\n",
+        );
+        for Memory { gic, all, vm, vcpu } in &self.memory {
+            let _ = writeln!(text, "| GICv{gic} | {} | {} | {} |", all >> 10, vm >> 10, vcpu >> 10);
+        }
+        // Writing to a string can't fail.
+        let _ = write!(text, "\n{}", self.sizes);
+        text
+    }
+
+    /// For programs.
+    pub fn json(&self) -> String {
+        let all = serde_json::json!({
+            "rows": self.rows,
+            "paths": self.paths,
+            "boots": self.boots,
+            "memory": self.memory,
+            "image": BTreeMap::from(self.sizes.image()),
+            "crates": self.sizes.crates,
+        });
+        format!("{all:#}\n")
+    }
+}
+
+/// Where instructions go at boot, in Markdown.
+fn boots(boots: &BTreeMap<u8, Boot>) -> String {
+    let mut text = String::from(
+        "| | clearing the VM's memory | payload and tree | the image's lines | rest |\n|---|--:|--:|--:|--:|\n",
+    );
+    for (gic, Boot { scrub, payload, caches, rest, .. }) in boots {
+        // Writing to a string can't fail.
+        let _ = writeln!(text, "| GICv{gic} | {scrub} | {payload} | {caches} | {rest} |");
+    }
+    text
+}
 
 /// A table in Markdown: a line for each row that was measured, with both GICs beside each other.
-pub fn table(budget: &Budget, rows: &[Row]) -> String {
+fn table(budget: &Budget, rows: &[Row]) -> String {
     let mut text = String::from(
         "| | GICv3: median | min | p99 | max | must | stretch | | GICv2: median | min | p99 | max |\n\
          |---|--:|--:|--:|--:|--:|--:|---|--:|--:|--:|--:|\n",
@@ -32,7 +111,7 @@ pub fn table(budget: &Budget, rows: &[Row]) -> String {
 }
 
 /// A table in Markdown: what the rounds of each row have on their way through EL2, with the GIC of this version.
-pub fn paths(budget: &Budget, paths: &[Path], gic: u8) -> String {
+fn paths(budget: &Budget, paths: &[Path], gic: u8) -> String {
     let mut text = format!("| GICv{gic} ");
     text.push_str(
         "| instructions | system registers | interrupt registers | barriers | maintenance | atomics ",
@@ -79,17 +158,6 @@ fn verdict(median: u64, must: Option<u64>, stretch: Option<u64>) -> String {
         (Some(must), _) => format!("over must by {}", median - must),
         (None, _) => String::new(),
     }
-}
-
-/// All of it, for programs.
-pub fn json(rows: &[Row], paths: &[Path], sizes: &Sizes) -> String {
-    let all = serde_json::json!({
-        "rows": rows,
-        "paths": paths,
-        "image": BTreeMap::from(sizes.image()),
-        "crates": sizes.crates,
-    });
-    format!("{all:#}\n")
 }
 
 /// Sizes, in Markdown.
