@@ -312,7 +312,7 @@ impl World {
         let (others, cluster, list) = (targets >> 7 != 0, targets >> 6 & 1, targets & 3);
         let value =
             u64::from(others) << 40 | u64::from(cluster) << 16 | u64::from(list) | u64::from(intid) << 24;
-        self.m.with(from, |vgic, id, _| vgic.send_sgi_v3(id, value, SgiRegister::Sgi1r));
+        self.m.send_sgi_v3(from, value, SgiRegister::Sgi1r);
         for vcpu in 0..self.a.vcpus {
             let named = vcpu / 2 == usize::from(cluster) && list >> (vcpu % 2) & 1 != 0;
             if if others { vcpu != from } else { named } {

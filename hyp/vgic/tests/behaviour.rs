@@ -7,8 +7,53 @@ use machine::ready::{SGI_BASE, W, finish, v2, v3};
 use vgic::*;
 
 fn sgi(m: &mut Machine, from: usize, value: u64) {
-    m.with(from, |vgic, id, _| vgic.send_sgi_v3(id, value, SgiRegister::Sgi1r));
+    m.send_sgi_v3(from, value, SgiRegister::Sgi1r);
     m.settle();
+}
+
+/// An SGI to oneself that has been there before takes the short way, but where something else is to be seen to.
+#[test]
+fn an_sgi_that_comes_again() {
+    // SGI 3 to 0.0.0.0.
+    const VALUE: u64 = 0x0300_0001;
+    let mut m = v3(2, 4);
+    let again = |m: &mut Machine, value, register| {
+        let mut done = false;
+        m.with(0, |vgic, id, hw| {
+            done = vgic.send_again_v3(id, value, register, hw);
+            Kicks::NONE
+        });
+        done
+    };
+    assert!(!again(&mut m, VALUE, SgiRegister::Sgi1r), "it was in no list register");
+    sgi(&mut m, 0, VALUE);
+    assert!(!again(&mut m, VALUE, SgiRegister::Sgi1r), "it is pending there");
+    assert_eq!(m.acknowledge(0), Some((IntId(3), 0)));
+    assert!(!again(&mut m, VALUE, SgiRegister::Sgi1r), "it is active there");
+    finish(&mut m, 0, IntId(3), 0);
+    for (value, register) in [
+        (0x0300_0002, SgiRegister::Sgi1r),
+        (0x0300_0003, SgiRegister::Sgi1r),
+        (1 << 40 | VALUE, SgiRegister::Sgi1r),
+        (1 << 16 | VALUE, SgiRegister::Sgi1r),
+        (1 << 44 | VALUE, SgiRegister::Sgi1r),
+        (0x0400_0001, SgiRegister::Sgi1r),
+        (VALUE, SgiRegister::Sgi0r),
+    ] {
+        assert!(!again(&mut m, value, register), "{value:#x} by {register:?}");
+    }
+    let accesses = m.cpus[0].accesses;
+    assert!(again(&mut m, VALUE, SgiRegister::Sgi1r));
+    assert_eq!(m.cpus[0].accesses, accesses + 2, "read what is empty, write one");
+    m.settle();
+    assert_eq!(m.acknowledge(0), Some((IntId(3), 0)));
+    finish(&mut m, 0, IntId(3), 0);
+    // Disabled, it waits in the distributor.
+    m.write_private(0, 0, SGI_BASE + 0x180, W, 1 << 3);
+    assert!(!again(&mut m, VALUE, SgiRegister::Sgi1r));
+    sgi(&mut m, 0, VALUE);
+    assert_eq!(m.acknowledge(0), None);
+    assert_eq!(m.read_private(0, 0, SGI_BASE + 0x200, W), 1 << 3);
 }
 
 #[test]

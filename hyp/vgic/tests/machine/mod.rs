@@ -255,7 +255,19 @@ impl Machine {
     }
 
     pub fn read(&mut self, vcpu: usize, offset: u64, width: Width) -> u64 {
-        self.read_with(vcpu, |vgic, id, hw| vgic.distributor_read(id, offset, width, hw))
+        let peeked = self.vgic.peek_distributor(offset, width);
+        let value = self.read_with(vcpu, |vgic, id, hw| vgic.distributor_read(id, offset, width, hw));
+        assert!(peeked.is_none_or(|peeked| peeked == value), "{offset:#x}: {peeked:x?}, not {value:#x}");
+        value
+    }
+
+    /// A loaded vCPU writes an SGI register.
+    pub fn send_sgi_v3(&mut self, from: usize, value: u64, register: SgiRegister) {
+        assert!(self.loaded[from]);
+        self.with(from, |vgic, id, hw| match vgic.send_again_v3(id, value, register, hw) {
+            true => Kicks::NONE,
+            false => vgic.send_sgi_v3(id, value, register),
+        });
     }
 
     pub fn write_private(&mut self, frame: usize, vcpu: usize, offset: u64, width: Width, value: u64) {
@@ -324,7 +336,10 @@ impl Machine {
             line.active = true;
             line.latch = false;
             let intid = self.mapped[&key.1];
-            self.with(usize::from(key.0), |vgic, id, hw| vgic.inject_mapped(id, intid, hw));
+            self.with(usize::from(key.0), |vgic, id, hw| match vgic.inject_again(id, intid, hw) {
+                true => Kicks::NONE,
+                false => vgic.inject_mapped(id, intid, hw),
+            });
         }
         !due.is_empty()
     }
