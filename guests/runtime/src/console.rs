@@ -1,4 +1,5 @@
-//! The console: a PL011, polled. Interrupts of the UART are left to guests that want them.
+//! The console: a PL011, or the part of it that is an SBSA Generic UART, polled. Interrupts of the UART are left to guests that
+//! want them.
 
 use core::fmt::{self, Write};
 
@@ -51,7 +52,7 @@ static LOCK: Mutex<()> = Mutex::new(());
 
 /// Finds the UART and sets it up.
 pub(crate) fn init() {
-    // SAFETY: the tree names these as the registers of a PL011, and RAM doesn't overlap them.
+    // SAFETY: the tree names these as the registers of a UART of this kind, and RAM doesn't overlap them.
     UART.call_once(|| unsafe { Mmio::new(machine().uart.registers.base as usize) });
     set_up();
 }
@@ -61,6 +62,9 @@ pub fn set_up() {
     let uart = uart();
     uart.write32(register::IMSC, 0);
     uart.write32(register::ICR, 0x7ff);
+    if machine().uart_is_sbsa {
+        return;
+    }
     uart.write32(register::LCR_H, 3 << 5 | 1 << 4);
     uart.write32(register::CR, 1 << 9 | 1 << 8 | 1);
 }

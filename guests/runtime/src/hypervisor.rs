@@ -2,9 +2,13 @@
 
 use smccc::{Call, Hvc};
 
-/// Whether the hypervisor above is Hanok, by the UID of its service (SMCCC section 6.2).
+use crate::exceptions;
+
+/// Whether the hypervisor above is Hanok, by the UID of its service (SMCCC section 6.2). Where there is no EL2, HVC is UNDEFINED,
+/// and nobody is above.
 pub fn is_hanok() -> bool {
-    uid() == abi::hanok::UID
+    let (uid, fault) = exceptions::catch(uid);
+    fault.is_none() && uid == abi::hanok::UID
 }
 
 /// What the vendor-specific hypervisor service answers to the query of its UID: four words, in x0 to x3; the first

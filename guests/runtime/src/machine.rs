@@ -85,8 +85,10 @@ pub struct Machine {
     cpu_count: usize,
     /// The interrupt controller.
     pub gic: GicRegisters,
-    /// The console, a PL011.
+    /// The console, a PL011 or what of one the SBSA asks for.
     pub uart: Device,
+    /// The console has no registers for line control and baud rate, and is ready as it is: an SBSA Generic UART.
+    pub uart_is_sbsa: bool,
     /// The PL031 real-time clock, where there is one.
     pub rtc: Option<Device>,
     /// Interrupt of the EL1 physical timer.
@@ -154,6 +156,7 @@ impl Machine {
 fn parse(tree: Fdt<'static>, blob: &'static [u8]) -> Result<Machine, TreeError> {
     let root = tree.root();
     let (cpus, cpu_count) = cpus(root)?;
+    let uart = uart(tree).ok_or(TreeError::Missing("arm,pl011 or arm,sbsa-uart"))?;
     let chosen = root.child("chosen");
     let bootargs = chosen.and_then(|node| string(node, "bootargs")).unwrap_or("");
     let timer = compatible(root, "arm,armv8-timer").ok_or(TreeError::Missing("arm,armv8-timer"))?;
@@ -169,7 +172,8 @@ fn parse(tree: Fdt<'static>, blob: &'static [u8]) -> Result<Machine, TreeError> 
         cpus,
         cpu_count,
         gic: gic(root)?,
-        uart: uart(tree).ok_or(TreeError::Missing("arm,pl011"))?,
+        uart: device(uart).ok_or(TreeError::Missing("reg and interrupts of the console"))?,
+        uart_is_sbsa: !uart.is_compatible(PL011),
         rtc: compatible(root, "arm,pl031").and_then(device),
         // The binding's order: secure physical, non-secure physical, virtual, hypervisor.
         physical_timer: timer(1)?,
@@ -263,8 +267,12 @@ fn gic(root: FdtNode<'static>) -> Result<GicRegisters, TreeError> {
     Ok(GicRegisters::V2 { distributor: reg(0)?, cpu_interface: reg(1)? })
 }
 
-/// The PL011 that `/chosen/stdout-path` names, by path or alias, or else the first one.
-fn uart(tree: Fdt<'static>) -> Option<Device> {
+const PL011: &str = "arm,pl011";
+const SBSA_UART: &str = "arm,sbsa-uart";
+
+/// The UART that `/chosen/stdout-path` names, by path or alias, or else the first one.
+fn uart(tree: Fdt<'static>) -> Option<FdtNode<'static>> {
+    let is_uart = |node: &FdtNode<'static>| node.is_compatible(PL011) || node.is_compatible(SBSA_UART);
     let root = tree.root();
     let path = root.child("chosen").and_then(|node| string(node, "stdout-path"));
     let path = path.map(|path| path.split(':').next().unwrap_or(path));
@@ -272,8 +280,5 @@ fn uart(tree: Fdt<'static>) -> Option<Device> {
         true => Some(path),
         false => root.child("aliases").and_then(|aliases| string(aliases, path)),
     });
-    path.and_then(|path| tree.find_node(path))
-        .filter(|node| node.is_compatible("arm,pl011"))
-        .or_else(|| compatible(root, "arm,pl011"))
-        .and_then(device)
+    path.and_then(|path| tree.find_node(path)).filter(is_uart).or_else(|| root.children().find(is_uart))
 }

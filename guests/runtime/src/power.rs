@@ -1,5 +1,7 @@
 //! The end: power off and reset by PSCI, and what becomes of a guest that can't go on.
 
+use core::sync::atomic::{AtomicBool, Ordering};
+
 use smccc::{Hvc, Smc, psci};
 
 use crate::machine::Conduit;
@@ -26,8 +28,11 @@ pub fn reset() -> ! {
 /// The end of a guest that can't go on, and has said why: under Hanok it has crashed, with all that follows by its
 /// manifest; elsewhere the machine is turned off.
 pub(crate) fn give_up() -> ! {
-    // It only returns where nobody hears it.
-    let _ = hanok::crash();
+    static GIVEN_UP: AtomicBool = AtomicBool::new(false);
+    // It only returns where nobody hears it. Without an EL2 that call is one more thing that can't be done, and leads here again.
+    if !GIVEN_UP.swap(true, Ordering::Relaxed) {
+        let _ = hanok::crash();
+    }
     off()
 }
 
