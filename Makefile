@@ -54,7 +54,7 @@ export QEMU TOOLS KERNEL INITRD GIC CPUS CPU MEM DEBUG ARGS MANIFEST IMAGE LINUX
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 .PHONY: help image run sdcard-rpi4 run-rpi4 test test-host test-target test-cards loom fuzz miri mutants stage2-costs bundles \
-        bench check-manifest fmt fmt-check clippy doc emulator payloads payloads-rpi4 clean distclean FORCE
+        bench bench-peers check-manifest fmt fmt-check clippy doc emulator payloads payloads-rpi4 clean distclean FORCE
 
 # The toolchain, chosen once for everything but what needs no target: there any cargo will do.
 TOOLCHAIN_MK := target/toolchain-$(TOOLCHAIN).mk
@@ -82,6 +82,7 @@ help:
 	@echo 'make miri       host tests of the pure crates in an interpreter that finds undefined behaviour; needs a nightly Rust'
 	@echo 'make mutants    do the tests of stage 2 notice when it is wrong? Hours; MUTANTS="--file hyp/stage2/src/bbm.rs" minutes'
 	@echo 'make bench      what exits, interrupts and switches cost, in instructions, and how large the image is'
+	@echo 'make bench-peers  the same of Xen, KVM and the bare board beside it: writes the table in docs/benchmarks.md; minutes'
 	@echo 'make stage2-costs  what operations on stage-2 tables cost, in instructions'
 	@echo 'make bundles    every manifest in guests/ as a bundle in target/bundles'
 	@echo 'make check-manifest M=x.dts  read it as the hypervisor will: what is in it, or what is wrong; BOARD=tree.dtb with devices'
@@ -151,6 +152,17 @@ test-target: $(IMAGE) $(CHECK_IMAGE) bundles $(TEST_CARDS) emulator
 bench: $(IMAGE) target/guests/bench.elf emulator
 	@HANOK_IMAGE=$(CURDIR)/$(IMAGE) HANOK_GUESTS=$(CURDIR)/target/guests \
 	    $(HOST_CARGO) run -q $(LOCKED) -p tests --bin bench -- target/bench.json
+
+# The same guest under what Hanok is compared with, which is Debian's.
+PEERS := target/deps/peers
+bench-peers: $(IMAGE) target/guests/bench.elf target/peers/kvm-runner emulator
+	@scripts/peer-packages
+	@HANOK_IMAGE=$(CURDIR)/$(IMAGE) HANOK_GUESTS=$(CURDIR)/target/guests HANOK_PEERS=$(CURDIR)/$(PEERS) \
+	    HANOK_KVM_RUNNER=$(CURDIR)/target/peers/kvm-runner \
+	    $(HOST_CARGO) run -q $(LOCKED) -p tests --bin bench-peers -- target/bench.json docs/benchmarks.md
+
+target/peers/kvm-runner: FORCE
+	@scripts/kvm-runner "$(TOOLCHAIN_CHOSEN)" $@
 
 # What operations on stage 2 cost, in instructions: one tick of the counter is one, and a run repeats.
 stage2-costs: $(CHECK_IMAGE) emulator

@@ -146,7 +146,7 @@ private_apt() {
 
 # debian_packages FOLDER WHAT PACKAGE...: downloads Debian's arm64 packages and unpacks them into FOLDER/root, with their
 # versions in FOLDER/versions; WHAT says for people what they are for. linux-image-(...-)arm64 stands for the newest
-# kernel, whose version is in $kernel_release then. The suite is $SUITE, the components are as with private_apt. Needs
+# kernel, whose version is in $kernel_release then, and xen-system-arm64 for the newest Xen. The suite is $SUITE, the components are as with private_apt. Needs
 # apt and no root: the lists are private, and the machine's architectures stay as they are.
 debian_packages() {
     into=$1 what=$2
@@ -172,6 +172,10 @@ debian_packages() {
             # shellcheck disable=SC2034  # for the caller
             kernel_release=${kernel#linux-image-}
             package=$kernel
+            ;;
+        xen-system-*)
+            package=$(apt-cache depends "$package" | sed -n 's/^ *Depends: \(xen-hypervisor-.*\)/\1/p' | head -n 1)
+            [ -n "$package" ] || die "xen-system-arm64 of $SUITE names no Xen"
             ;;
         esac
         (cd "$into/packages" && apt-get -qq download "$package")

@@ -29,6 +29,10 @@ pub struct Inputs {
     pub bundles: PathBuf,
     /// Cards for a Raspberry Pi 4, a folder for each stub: `stock/sdcard.img` and what is on it, `stock/boot`.
     pub cards: PathBuf,
+    /// Hanok's peers, of Debian: `xen`, `Image` of Linux, and `versions` that says which they are.
+    pub peers: PathBuf,
+    /// The program that runs a bundle's VM under KVM, for arm64 Linux.
+    pub kvm_runner: PathBuf,
     /// QEMU's program.
     pub qemu: String,
     /// What needs Debian's packages is to be left out: Linux, U-Boot, cards.
@@ -50,6 +54,8 @@ impl Inputs {
             guests: place("HANOK_GUESTS", "guests"),
             bundles: place("HANOK_BUNDLES", "bundles"),
             cards: place("HANOK_CARDS", "test-cards"),
+            peers: place("HANOK_PEERS", "deps/peers"),
+            kvm_runner: place("HANOK_KVM_RUNNER", "peers/kvm-runner"),
             qemu: env::var("QEMU").unwrap_or_else(|_| "qemu-system-aarch64".to_owned()),
             without_linux: env::var_os("LINUX").is_some_and(|value| value == "no"),
         }
@@ -192,6 +198,11 @@ impl Scenario {
                 .args(machine.qemu_arguments("")),
         )?;
         Ok(tree)
+    }
+
+    /// The command that started the last machine, for a shell; without the one where the console and a control socket are.
+    pub fn command(&self) -> Option<String> {
+        self.last.borrow().as_ref().map(|(command, _)| command.clone())
     }
 
     /// What is told of a failure: why, how to do it again, and the end of what the console said.

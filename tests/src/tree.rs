@@ -53,6 +53,16 @@ impl Tree {
         Ok(())
     }
 
+    /// Puts a node into `/chosen`.
+    ///
+    /// # Errors
+    /// When there is no such node.
+    pub(crate) fn choose(&mut self, node: DeviceTreeNode) -> Outcome {
+        let chosen = self.0.root.child_mut("chosen");
+        chosen.ok_or_else(|| Failure::Wrong("the tree has no /chosen".to_owned()))?.add_child(node);
+        Ok(())
+    }
+
     /// All nodes that have a physical address.
     pub fn devices(&self) -> Vec<Device> {
         let mut devices = Vec::new();

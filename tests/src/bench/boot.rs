@@ -5,8 +5,8 @@ use std::collections::HashMap;
 
 use serde::Serialize;
 
-use super::Row;
 use super::accesses::executed;
+use super::{Row, System};
 use crate::code::Code;
 use crate::{Failure, Outcome};
 
@@ -75,7 +75,7 @@ impl Boot {
     pub fn row(&self, gic: u8) -> Row {
         let rest = self.rest;
         let row = "boot-apart".to_owned();
-        Row { system: "hanok", row, gic, rounds: 1, min: rest, median: rest, p99: rest, max: rest }
+        Row { system: System::Hanok, row, gic, rounds: 1, min: rest, median: rest, p99: rest, max: rest }
     }
 }
 

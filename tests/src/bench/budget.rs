@@ -86,11 +86,21 @@ impl Budget {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bench::System;
 
     const TEXT: &str = "[a]\nabout = \"A\"\nmust = 90\nceiling-gicv2 = 200\nceiling-gicv3 = 100\n";
 
     fn row(name: &str, gic: u8, median: u64) -> Row {
-        Row { system: "hanok", row: name.to_owned(), gic, rounds: 1, min: 0, median, p99: 999, max: 999 }
+        Row {
+            system: System::Hanok,
+            row: name.to_owned(),
+            gic,
+            rounds: 1,
+            min: 0,
+            median,
+            p99: 999,
+            max: 999,
+        }
     }
 
     fn complaint(gic: u8, rows: &[Row]) -> String {

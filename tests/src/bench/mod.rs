@@ -3,13 +3,15 @@
 //!
 //! [`measure`] boots what is needed for all rows; [`trace`] tells what is on the way of their rounds through EL2, and [`boot`] what is on
 //! the way to the first guest; [`Budget`] has what rows may come to. [`Sizes`] are the image's and the sources', [`Memory`] is what Hanok takes
-//! when it runs. All of it together are [`Figures`].
+//! when it runs. All of it together are [`Figures`]. [`peers`] measures what
+//! others cost, by the same guest.
 
 mod accesses;
 mod boot;
 mod budget;
 mod instruction;
 mod memory;
+pub mod peers;
 mod report;
 mod sizes;
 
@@ -24,16 +26,30 @@ use accesses::Programs;
 pub use boot::Boot;
 pub use budget::{Budget, Limits};
 pub use memory::Memory;
-pub use report::Figures;
+pub use report::{Figures, side_by_side};
 pub use sizes::{CrateSize, Sizes};
 
 use crate::{Failure, Machine, Outcome, Scenario, Vm};
+
+/// What the guest ran on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum System {
+    /// Hanok.
+    Hanok,
+    /// Xen, with no domain but the guest's.
+    Xen,
+    /// Linux's KVM, with a VMM that does nothing else.
+    Kvm,
+    /// Nothing: at EL1 of a board that has no EL2.
+    Native,
+}
 
 /// What was measured of one thing, in instructions.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Row {
     /// Whose figures these are.
-    pub system: &'static str,
+    pub system: System,
     /// What was measured, by the name that the guest gives it.
     pub row: String,
     /// The GIC's version.
@@ -133,11 +149,7 @@ pub fn measure(scenario: &Scenario, gic: u8, rounds: u32) -> Outcome<Vec<Row>> {
     let mut rows = Vec::new();
     for setup in setups(rounds) {
         let said = scenario.boot(&setup.machine(gic, scenario)?)?.expect_off()?;
-        let found = read(&said, gic)?;
-        if found.is_empty() {
-            return Err(Failure::Wrong("the guest has measured nothing".to_owned()));
-        }
-        rows.extend(found);
+        rows.extend(read(&said, System::Hanok, gic)?);
     }
     Ok(rows)
 }
@@ -207,7 +219,8 @@ pub fn trace(scenario: &Scenario, gic: u8) -> Outcome<Vec<Path>> {
     let mut paths = Vec::new();
     for setup in setups(TRACED_ROUNDS).iter().filter(|setup| setup.traced) {
         let said = traced.run(scenario, gic, setup, Some(first), end)?;
-        let rows: Vec<String> = read(&said, gic)?.into_iter().map(|Row { row, .. }| row).collect();
+        let rows: Vec<String> =
+            read(&said, System::Hanok, gic)?.into_iter().map(|Row { row, .. }| row).collect();
         let found = accesses::rows(&traced.programs, &traced.log()?, &rows)?;
         paths.extend(rows.into_iter().zip(found).map(|(row, accesses)| Path { row, gic, accesses }));
     }
@@ -234,17 +247,20 @@ fn moved_image(scenario: &Scenario) -> Outcome<PathBuf> {
     scenario.write("moved.img", image)
 }
 
-/// The rows in what the consoles of guests have said.
-fn read(said: &str, gic: u8) -> Outcome<Vec<Row>> {
-    const LINE: &str =
-        r"(?m)^(?:\[[a-z]+\] )?bench: (\S+) rounds=(\d+) min=(\d+) median=(\d+) p99=(\d+) max=(\d+)$";
+/// The rows in what the consoles of guests have said, by themselves or with a name before each line, as Hanok and Xen put it there.
+/// There is one at least.
+fn read(said: &str, system: System, gic: u8) -> Outcome<Vec<Row>> {
+    const LINE: &str = concat!(
+        r"(?m)^(?:\[[a-z]+\] |\(XEN\) (?:DOM\d+: )?)?",
+        r"bench: (\S+) rounds=(\d+) min=(\d+) median=(\d+) p99=(\d+) max=(\d+)$"
+    );
     let line = Regex::new(LINE).map_err(|error| Failure::Wrong(error.to_string()))?;
     let rows = line.captures_iter(said).map(|found| {
         let (_, [row, numbers @ ..]) = found.extract::<6>();
         let numbers = numbers.map(|text| text.parse().map_err(|_| Failure::Wrong(format!("{row}: {text}?"))));
         let [rounds, min, median, p99, max] = numbers;
         Ok(Row {
-            system: "hanok",
+            system,
             row: row.to_owned(),
             gic,
             rounds: rounds?,
@@ -254,7 +270,11 @@ fn read(said: &str, gic: u8) -> Outcome<Vec<Row>> {
             max: max?,
         })
     });
-    rows.collect()
+    let rows = rows.collect::<Outcome<Vec<_>>>()?;
+    if rows.is_empty() {
+        return Err(Failure::Wrong("the guest has measured nothing".to_owned()));
+    }
+    Ok(rows)
 }
 
 #[cfg(test)]
@@ -266,10 +286,12 @@ mod tests {
         let said = "[    0.1] hanok: bench is off\n\
                     bench: empty rounds=100 min=2 median=3 p99=4 max=5\n\
                     [second] bench: doorbell rounds=1 min=6 median=7 p99=8 max=9\n\
+                    (XEN) DOM1: bench: a rounds=1 min=1 median=1 p99=1 max=1\n\
+                    (XEN) bench: b rounds=1 min=2 median=2 p99=2 max=2\n\
                     bench: done\n";
-        let rows = read(said, 3).expect("both are sound");
+        let rows = read(said, System::Xen, 3).expect("all are sound");
         let row = |row: &str, [rounds, min, median, p99, max]: [u64; 5]| Row {
-            system: "hanok",
+            system: System::Xen,
             row: row.to_owned(),
             gic: 3,
             rounds,
@@ -278,6 +300,18 @@ mod tests {
             p99,
             max,
         };
-        assert_eq!(rows, [row("empty", [100, 2, 3, 4, 5]), row("doorbell", [1, 6, 7, 8, 9])]);
+        let wanted = [
+            row("empty", [100, 2, 3, 4, 5]),
+            row("doorbell", [1, 6, 7, 8, 9]),
+            row("a", [1, 1, 1, 1, 1]),
+            row("b", [1, 2, 2, 2, 2]),
+        ];
+        assert_eq!(rows, wanted);
+    }
+
+    #[test]
+    fn a_guest_that_measured_nothing_is_told() {
+        let failure = read("bench: done\n", System::Kvm, 3).expect_err("there is no row");
+        assert_eq!(failure.to_string(), "the guest has measured nothing");
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-use super::{Accesses, Boot, Budget, CrateSize, Memory, Path, Row, Sizes, measure, trace};
+use super::{Accesses, Boot, Budget, CrateSize, Memory, Path, Row, Sizes, System, measure, trace};
 use crate::{Outcome, Scenario};
 
 /// All that is measured.
@@ -125,6 +125,31 @@ fn paths(budget: &Budget, paths: &[Path], gic: u8) -> String {
     text
 }
 
+/// A table in Markdown of the medians of systems beside each other, those on GICv3 and then those on GICv2: a line for each row that
+/// one of Hanok's peers has too.
+pub fn side_by_side(budget: &Budget, rows: &[Row], systems: &[(System, String)]) -> String {
+    let columns = || [3, 2].into_iter().flat_map(|gic| systems.iter().map(move |system| (gic, system)));
+    let heads: Vec<String> = columns().map(|(gic, (_, name))| format!("GICv{gic}: {name}")).collect();
+    let mut text = format!("| | {} |\n|---|{}\n", heads.join(" | "), "--:|".repeat(heads.len()));
+    let median = |name: &str, system, gic| {
+        let is_it = |row: &&Row| row.row == name && row.system == system && row.gic == gic;
+        rows.iter().find(is_it).map(|row| row.median)
+    };
+    for row in rows.iter().filter(|row| row.system == System::Hanok && row.gic == 3) {
+        let name = row.row.as_str();
+        if !rows.iter().any(|row| row.row == name && row.system != System::Hanok) {
+            continue;
+        }
+        let about = budget.row(name).map_or(name, |limits| limits.about.as_str());
+        let medians = columns().map(|(gic, (system, _))| {
+            median(name, *system, gic).map_or_else(|| "-".to_owned(), |median| median.to_string())
+        });
+        // Writing to a string can't fail.
+        let _ = writeln!(text, "| {about} | {} |", medians.collect::<Vec<_>>().join(" | "));
+    }
+    text
+}
+
 fn counts(path: &Path) -> String {
     let Accesses {
         instructions,
@@ -177,7 +202,37 @@ impl std::fmt::Display for Sizes {
 
 #[cfg(test)]
 mod tests {
-    use super::verdict;
+    use super::*;
+
+    #[test]
+    fn peers_stand_beside_each_other() {
+        let row = |system, name: &str, gic, median| Row {
+            system,
+            row: name.to_owned(),
+            gic,
+            rounds: 1,
+            min: 0,
+            median,
+            p99: 999,
+            max: 999,
+        };
+        let rows = [
+            row(System::Hanok, "empty", 3, 2),
+            row(System::Hanok, "own", 3, 3),
+            row(System::Hanok, "empty", 2, 4),
+            row(System::Xen, "empty", 2, 5),
+        ];
+        let budget = Budget::load().expect("it is read");
+        let systems = [(System::Hanok, "Hanok".to_owned()), (System::Xen, "Xen 4".to_owned())];
+        let table = side_by_side(&budget, &rows, &systems);
+        let about = &budget.row("empty").expect("it is there").about;
+        let wanted = format!(
+            "| | GICv3: Hanok | GICv3: Xen 4 | GICv2: Hanok | GICv2: Xen 4 |\n\
+             |---|--:|--:|--:|--:|\n\
+             | {about} | 2 | - | 4 | 5 |\n"
+        );
+        assert_eq!(table, wanted);
+    }
 
     #[test]
     fn a_median_is_held_against_both_targets() {

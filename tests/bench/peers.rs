@@ -1,0 +1,71 @@
+//! `make bench-peers`: measures Hanok, Xen, KVM and the bare board by the same guest on both GICs, writes the figures for programs,
+//! and a table of the medians into the document about them. It judges nothing: `make bench` does.
+
+use std::env;
+use std::fs;
+use std::path::Path;
+use std::process::ExitCode;
+
+use tests::bench::peers::{self, Measured, PEERS};
+use tests::bench::{self, Budget, Figures, Sizes, System};
+use tests::{Failure, Inputs, Outcome, Scenario};
+
+/// As many as the guest has room for.
+const ROUNDS: u32 = 10_000;
+/// The name of the part of the document that is written.
+const PART: &str = "peers";
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(why) => {
+            eprintln!("bench-peers: {why}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> Outcome {
+    let [output, document] = <[_; 2]>::try_from(env::args().skip(1).collect::<Vec<_>>())
+        .map_err(|_| Failure::Wrong("usage: bench-peers FILE.json DOCUMENT.md".to_owned()))?;
+    let inputs = Inputs::from_environment();
+    let budget = Budget::load()?;
+    let mut figures = Figures::new(Sizes::read(&inputs.elf)?);
+    let names = peers::names(&inputs)?;
+    let rows = &mut figures.rows;
+    let mut commands = Vec::new();
+    for gic in [3, 2] {
+        rows.extend(step(&inputs, System::Hanok, gic, |scenario| bench::measure(scenario, gic, ROUNDS))?);
+        for system in PEERS {
+            let measured =
+                step(&inputs, system, gic, |scenario| peers::measure(scenario, system, gic, ROUNDS))?;
+            let Measured { rows: of_peer, command } = measured;
+            rows.extend(of_peer);
+            if gic == 3 {
+                commands.push(command);
+            }
+        }
+    }
+    let table = bench::side_by_side(&budget, rows, &names);
+    println!("Medians, in instructions, of {ROUNDS} rounds each:\n\n{table}");
+    write(Path::new(&output), &figures.json())?;
+    let path = Path::new(&document);
+    let old = fs::read_to_string(path).map_err(Failure::io(format!("read {}", path.display())))?;
+    let part = format!("{table}\n{}", peers::circumstances(&inputs, &commands)?);
+    write(path, &peers::replace(&old, PART, &part)?)?;
+    println!("{output} has all figures, and {document} the table");
+    Ok(())
+}
+
+/// Measures one system in a folder of its own.
+fn step<T>(inputs: &Inputs, system: System, gic: u8, of: impl FnOnce(&Scenario) -> Outcome<T>) -> Outcome<T> {
+    eprintln!("bench-peers: {system:?}, GICv{gic}");
+    let scenario = Scenario::new(inputs, &env::temp_dir(), &format!("hanok-bench-{system:?}-{gic}"))?;
+    let measured = of(&scenario).map_err(|failure| Failure::Wrong(scenario.report(&failure)))?;
+    scenario.clean();
+    Ok(measured)
+}
+
+fn write(path: &Path, text: &str) -> Outcome {
+    fs::write(path, text).map_err(Failure::io(format!("write {}", path.display())))
+}
