@@ -6,10 +6,10 @@
 
 use std::collections::BTreeMap;
 
-use vmm::guest_tree::{self, GicVersion, GuestTree};
+use config::guest_tree::{self, GicVersion, GuestTree};
+use config::manifest::{Bundle, VmConfig};
+use config::payload;
 use vmm::layout::{Layout, VIRT};
-use vmm::manifest::{Bundle, VmConfig};
-use vmm::payload;
 
 pub use vmm::devices::Pl011;
 

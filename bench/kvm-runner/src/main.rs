@@ -10,6 +10,7 @@ use std::mem::offset_of;
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 
+use config::guest_tree::GicVersion;
 use kvm_bindings::{
     KVM_ARM_IRQ_TYPE_SHIFT, KVM_ARM_IRQ_TYPE_SPI, KVM_ARM_VCPU_POWER_OFF, KVM_ARM_VCPU_PSCI_0_2,
     KVM_DEV_ARM_VGIC_CTRL_INIT, KVM_DEV_ARM_VGIC_GRP_ADDR, KVM_DEV_ARM_VGIC_GRP_CTRL,
@@ -24,7 +25,6 @@ use kvm_runner::{LAYOUT, Pl011, Plan, plan, put_read, uart_offset, written};
 use rustix::system::{RebootCommand, reboot};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryMmap};
 use vmm::devices::Line;
-use vmm::guest_tree::GicVersion;
 
 const BUNDLE: &str = "/bundle.dtb";
 
