@@ -99,7 +99,7 @@ impl Victim<'_> {
     /// stack.
     fn run_into_an_exit(&mut self) -> Outcome {
         for _ in 0..100 {
-            self.run_to("handle_sync")?;
+            self.run_to("handle_data_abort")?;
             // On the way back X29 is the guest's again.
             while self.function()? != Some("return_to_guest") {
                 if self.calls()?.len() > 1 {
@@ -318,7 +318,7 @@ fn check_calls(code: &Code, calls: &[u64]) -> Outcome {
         ensure(is(code, *call, BL) || is(code, *call, BLR), || format!("{call:#x} is no call"))?;
     }
     let functions: Vec<&str> = calls.iter().map(|call| code.function(*call).unwrap_or("?")).collect();
-    let from_a_guest = matches!(functions[..], [.., "handle_sync" | "handle_irq", "vectors"]);
+    let from_a_guest = matches!(functions[..], [.., "sync" | "irq"]);
     ensure(from_a_guest, || format!("the stack tells of {functions:?}"))
 }
 

@@ -63,7 +63,7 @@ impl Board {
         drop(command);
         let complaints = child.stderr.take();
         let reader = console.clone();
-        thread::spawn(move || complaints.map(|complaints| reader.fill_from(complaints)));
+        thread::spawn(move || complaints.map(|complaints| reader.complain_from(complaints)));
         let reader = console.clone();
         let said = line.try_clone().map_err(Failure::io("share a socket"))?;
         thread::spawn(move || {

@@ -32,6 +32,8 @@ struct State {
     text: String,
     /// The very bytes.
     raw: Vec<u8>,
+    /// What QEMU itself said meanwhile: apart, for it could come in the middle of a line.
+    complaints: String,
     /// Byte offset up to which the text has been matched.
     seen: usize,
     /// Byte offset of the first line that has not been searched for alarms.
@@ -94,6 +96,19 @@ impl Console {
             drop(state);
             self.changed.notify_all();
         }
+    }
+
+    /// Keeps what QEMU itself says, until that ends.
+    pub(crate) fn complain_from(&self, mut stream: impl Read) {
+        let mut chunk = [0; 4096];
+        while let Ok(count @ 1..) = stream.read(&mut chunk) {
+            self.lock().complaints.push_str(&String::from_utf8_lossy(&chunk[..count]));
+        }
+    }
+
+    /// What QEMU itself has said.
+    pub(crate) fn complaints(&self) -> String {
+        self.lock().complaints.clone()
     }
 
     /// Nothing more will come.

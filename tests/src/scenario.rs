@@ -209,7 +209,7 @@ impl Scenario {
     pub fn report(&self, failure: &Failure) -> String {
         let last = self.last.borrow();
         let Some((command, console)) = last.as_ref() else { return failure.to_string() };
-        let text = console.text();
+        let text = console.text() + &console.complaints();
         let kept = match self.write("console.txt", &text) {
             Ok(path) => format!("all of it is in {}", path.display()),
             Err(error) => error.to_string(),

@@ -76,10 +76,13 @@ vector_table vectors, 0
 vector_table vectors_workaround_1, 0x80008000
 vector_table vectors_workaround_3, 0x80003fff
 
-// Handlers (exit.rs) get the Frame in x0, and where it matters ESR_EL2 in x1.
+// Handlers (exit.rs) get the Frame in x0, and where it matters ESR_EL2 in x1. Stack traces end with the calls of them.
 .macro when class, handler
     cmp     w2, #\class
-    b.eq    \handler
+    b.ne    1f
+    bl      \handler
+    b       return_to_guest
+1:
 .endm
 
 // By exception class. Not by a table of addresses: a guest could teach the predictor where its branch goes.
@@ -88,26 +91,26 @@ sync:
     mrs     x1, esr_el2
     mov     x0, sp
     mov     x29, xzr
-    adr     x30, return_to_guest
     ubfx    x2, x1, #26, #6
     when    {data_abort}, handle_data_abort
     when    {system_register}, handle_system_register
     when    {hvc}, handle_hvc
     when    {smc}, handle_smc
-    b       handle_other
+    bl      handle_other
+    b       return_to_guest
 
 irq:
     mov     x29, xzr
     bl      handle_irq
     mov     x0, sp
-    adr     x30, return_to_guest
-    b       go_on
+    bl      go_on
+    b       return_to_guest
 
 serror:
     mov     x0, sp
     mov     x29, xzr
-    adr     x30, return_to_guest
-    b       handle_serror
+    bl      handle_serror
+    b       return_to_guest
 
 .balign 0x80
 crash_entry:
