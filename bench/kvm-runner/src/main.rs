@@ -142,7 +142,7 @@ fn vcpu(vm: &VmFd, plan: &Plan, index: u8) -> Result<VcpuFd, Error> {
 
 /// Sets the core register at this offset of [`kvm_regs`], by which KVM numbers them, in words.
 fn set_register(vcpu: &VcpuFd, offset: usize, value: u64) -> Result<(), Error> {
-    let id = KVM_REG_ARM64 | KVM_REG_SIZE_U64 | u64::from(KVM_REG_ARM_CORE) | offset as u64 / 4;
+    let id = KVM_REG_ARM64 | KVM_REG_SIZE_U64 | u64::from(KVM_REG_ARM_CORE) | (offset as u64 / 4);
     vcpu.set_one_reg(id, &value.to_le_bytes())?;
     Ok(())
 }

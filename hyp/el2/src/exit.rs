@@ -10,7 +10,7 @@ use aarch64_cpu::registers::*;
 use abi::record;
 use platform::power::psci;
 use tock_registers::interfaces::{Readable, Writeable};
-use vgic::{Hardware, Kicks, Read, SgiRegister, VcpuId, Vgic, Width};
+use vgic::{Kicks, Read, SgiRegister, VcpuId, Width};
 use vmm::devices::{Device, Hit};
 use vmm::esr::{Abort, Access, Esr, Fault, SysregAccess, ec};
 use vmm::inject::{Exception, Interrupted};
@@ -20,7 +20,7 @@ use vmm::step;
 use vmm::sysreg::{Action, Identity, PhysicalTimer, StageOne};
 
 use crate::gic::with_hardware;
-use crate::percpu::own;
+use crate::percpu::{Own, own};
 use crate::sysreg::{read_sysreg, write_sysreg};
 use crate::trace::Reason;
 use crate::vcpu::Vcpu;
@@ -72,24 +72,24 @@ fn skip() {
     }
 }
 
-/// Who exits, noted in its trace. There is always one, as only vCPUs exit.
+/// Who exits, noted in its trace by the syndrome, which is 0 for an interrupt. There is always one, as only vCPUs exit.
 #[inline(always)]
-fn exits(esr: Esr) -> Option<&'static Vcpu> {
-    let vcpu = own().vcpu.get()?;
+fn exits(own: &'static Own, esr: Esr) -> Option<&'static Vcpu> {
+    let vcpu = own.vcpu.get()?;
     vcpu.trace.exit(esr.0, ELR_EL2.get());
     Some(vcpu)
 }
 
 #[unsafe(no_mangle)]
 extern "C" fn handle_hvc(frame: &mut Frame, esr: Esr) {
-    let Some(vcpu) = exits(esr) else { return };
+    let Some(vcpu) = exits(own(), esr) else { return };
     vcpu.trace.count(Reason::Hvc);
     call(vcpu, frame, esr);
 }
 
 #[unsafe(no_mangle)]
 extern "C" fn handle_smc(frame: &mut Frame, esr: Esr) {
-    let Some(vcpu) = exits(esr) else { return };
+    let Some(vcpu) = exits(own(), esr) else { return };
     vcpu.trace.count(Reason::Smc);
     skip();
     call(vcpu, frame, esr);
@@ -98,7 +98,7 @@ extern "C" fn handle_smc(frame: &mut Frame, esr: Esr) {
 /// All that isn't common enough for a handler of its own.
 #[unsafe(no_mangle)]
 extern "C" fn handle_other(frame: &mut Frame, esr: Esr) {
-    let Some(vcpu) = exits(esr) else { return };
+    let Some(vcpu) = exits(own(), esr) else { return };
     match esr.class() {
         ec::INSTRUCTION_ABORT_LOWER => {
             vcpu.trace.count(Reason::Abort);
@@ -119,18 +119,11 @@ extern "C" fn handle_other(frame: &mut Frame, esr: Esr) {
 #[unsafe(no_mangle)]
 extern "C" fn handle_irq() {
     let own = own();
-    let vcpu = own.vcpu.get();
+    let vcpu = exits(own, Esr(0));
     if let Some(vcpu) = vcpu {
-        vcpu.trace.exit(0, ELR_EL2.get());
         vcpu.trace.count(Reason::Interrupt);
     }
     interrupts::take(own, vcpu);
-}
-
-/// After an interrupt: somebody else may be to run now.
-#[unsafe(no_mangle)]
-extern "C" fn go_on(frame: &mut Frame) {
-    run::go_on(frame);
 }
 
 #[unsafe(no_mangle)]
@@ -184,11 +177,9 @@ fn call(vcpu: &'static Vcpu, frame: &mut Frame, esr: Esr) {
 /// A call whose answer has to be found.
 #[inline(never)]
 fn answer(vcpu: &'static Vcpu, frame: &mut Frame, call: Call) {
-    if !call.is_request() {
-        return answer_standard(vcpu, frame, call);
-    }
     match call.request(frame.arguments()) {
-        Ok(request) => calls::answer(vcpu, frame, request),
+        Ok(Some(request)) => calls::answer(vcpu, frame, request),
+        Ok(None) => answer_standard(vcpu, frame, call),
         Err(code) => frame.set(0, code as u64),
     }
 }
@@ -228,7 +219,7 @@ fn mitigation_of(mitigation: smccc::Mitigation) -> psci::Mitigation {
 
 #[unsafe(no_mangle)]
 extern "C" fn handle_system_register(frame: &mut Frame, esr: Esr) {
-    let Some(vcpu) = exits(esr) else { return };
+    let Some(vcpu) = exits(own(), esr) else { return };
     vcpu.trace.count(Reason::Sysreg);
     let access = SysregAccess::decode(esr);
     match vmm::sysreg::common_action(access.register, access.read) {
@@ -314,7 +305,7 @@ fn send_sgis(vcpu: &'static Vcpu, value: u64, register: SgiRegister) {
     let kicks = with_hardware!(|hardware| {
         let mut vgic = vcpu.vm.vgic.lock();
         let kicks = vgic.send_sgi_v3(vcpu.id, value, register);
-        kicks.without(vcpu.id) | vgic.sync(vcpu.id, &mut hardware)
+        vgic.settle(vcpu.id, kicks, &mut hardware)
     });
     vcpu.vm.kick(kicks.unwrap_or(Kicks::NONE));
 }
@@ -366,7 +357,7 @@ fn write_stage_one(vcpu: &'static Vcpu, register: StageOne, value: u64) {
 
 #[unsafe(no_mangle)]
 extern "C" fn handle_data_abort(frame: &mut Frame, esr: Esr) {
-    let Some(vcpu) = exits(esr) else { return };
+    let Some(vcpu) = exits(own(), esr) else { return };
     let abort = Abort(esr);
     if abort.may_be_emulated()
         && let Some(access) = abort.access()
@@ -514,22 +505,22 @@ fn distributor_read(vcpu: &'static Vcpu, frame: &mut Frame, offset: u32, access:
 fn whole_distributor_read(vcpu: &'static Vcpu, frame: &mut Frame, offset: u32, access: Access) {
     let read = with_hardware!(|hardware| {
         let mut vgic = vcpu.vm.vgic.lock();
-        let read = vgic.distributor_read(vcpu.id, offset.into(), width(access), &mut hardware);
-        settle(vcpu, &mut vgic, read, &mut hardware)
+        let Read { value, kicks } =
+            vgic.distributor_read(vcpu.id, offset.into(), width(access), &mut hardware);
+        (value, vgic.settle(vcpu.id, kicks, &mut hardware))
     });
-    gic_has_read(vcpu, frame, access, read);
+    finish(vcpu, frame, access, read);
 }
 
 #[inline(never)]
 fn distributor_write(vcpu: &'static Vcpu, frame: &mut Frame, offset: u32, access: Access) {
     let value = stored(frame, access);
-    let kicks = with_hardware!(|hardware| {
+    let written = with_hardware!(|hardware| {
         let mut vgic = vcpu.vm.vgic.lock();
         let kicks = vgic.distributor_write(vcpu.id, offset.into(), width(access), value, &mut hardware);
-        settle(vcpu, &mut vgic, Read { value: None, kicks }, &mut hardware).kicks
+        (Some(value), vgic.settle(vcpu.id, kicks, &mut hardware))
     });
-    skip();
-    vcpu.vm.kick(kicks.unwrap_or(Kicks::NONE));
+    finish(vcpu, frame, access, written);
 }
 
 /// Bytes of a vCPU's redistributor in the guest's map.
@@ -539,42 +530,29 @@ const REDISTRIBUTOR_SHIFT: u32 = 17;
 fn redistributor(vcpu: &'static Vcpu, frame: &mut Frame, offset: u32, access: Access) {
     let whose = VcpuId((offset >> REDISTRIBUTOR_SHIFT) as u8);
     let offset = u64::from(offset & ((1 << REDISTRIBUTOR_SHIFT) - 1));
-    let value = stored(frame, access);
-    let read = with_hardware!(|hardware| {
+    let (width, value) = (width(access), stored(frame, access));
+    let done = with_hardware!(|hardware| {
         let mut vgic = vcpu.vm.vgic.lock();
-        let width = width(access);
-        let read = if access.is_write() {
-            let kicks = vgic.redistributor_write(whose, vcpu.id, offset, width, value, &mut hardware);
-            Read { value: None, kicks }
+        let (value, kicks) = if access.is_write() {
+            (Some(value), vgic.redistributor_write(whose, vcpu.id, offset, width, value, &mut hardware))
         } else {
-            vgic.redistributor_read(whose, vcpu.id, offset, width, &mut hardware)
+            let Read { value, kicks } = vgic.redistributor_read(whose, vcpu.id, offset, width, &mut hardware);
+            (value, kicks)
         };
-        settle(vcpu, &mut vgic, read, &mut hardware)
+        (value, vgic.settle(vcpu.id, kicks, &mut hardware))
     });
-    if access.is_write() {
-        skip();
-        vcpu.vm.kick(read.map_or(Kicks::NONE, |read| read.kicks));
-    } else {
-        gic_has_read(vcpu, frame, access, read);
-    }
+    finish(vcpu, frame, access, done);
 }
 
-/// What an access to the interrupt controller asks of the vCPU itself is done at once.
+/// The access to the interrupt controller is done: with this value, if another CPU doesn't have to look first, and these to kick.
 #[inline]
-fn settle(vcpu: &Vcpu, vgic: &mut Vgic, access: Read, hardware: &mut impl Hardware) -> Read {
-    let mut kicks = access.kicks;
-    if !kicks.is_empty() {
-        kicks = kicks.without(vcpu.id) | vgic.sync(vcpu.id, hardware);
-    }
-    Read { kicks, ..access }
-}
-
-#[inline]
-fn gic_has_read(vcpu: &'static Vcpu, frame: &mut Frame, access: Access, read: Option<Read>) {
-    let Read { value, kicks } = read.unwrap_or(Read { value: Some(0), kicks: Kicks::NONE });
+fn finish(vcpu: &'static Vcpu, frame: &mut Frame, access: Access, done: Option<(Option<u64>, Kicks)>) {
+    let (value, kicks) = done.unwrap_or((Some(0), Kicks::NONE));
     vcpu.vm.kick(kicks);
-    // `None`: another CPU has to look first, and the guest's load is executed again.
-    if let Some(value) = value {
-        give(frame, access, value);
+    match value {
+        Some(_) if access.is_write() => skip(),
+        Some(value) => give(frame, access, value),
+        // The guest's load is executed again.
+        None => {}
     }
 }

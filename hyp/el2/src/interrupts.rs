@@ -86,7 +86,7 @@ fn inject_any(vcpu: &'static Vcpu, intid: IntId) {
     let kicks = with_hardware!(|hardware| {
         let mut vgic = vcpu.vm.vgic.lock();
         let kicks = vgic.inject_mapped(vcpu.id, intid, &mut hardware);
-        kicks.without(vcpu.id) | vgic.sync(vcpu.id, &mut hardware)
+        vgic.settle(vcpu.id, kicks, &mut hardware)
     });
     vcpu.vm.kick(kicks.unwrap_or(Kicks::NONE));
 }

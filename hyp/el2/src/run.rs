@@ -342,8 +342,9 @@ fn put_off(vcpu: &'static Vcpu, frame: &Frame) {
     consider(vcpu);
 }
 
-/// Comes before a guest goes on that was interrupted: its VM may have stopped, or its turn be over.
-pub fn go_on(frame: &mut Frame) {
+/// Comes before a guest goes on that was interrupted, from `vectors.s`: its VM may have stopped, or its turn be over.
+#[unsafe(no_mangle)]
+extern "C" fn go_on(frame: &mut Frame) {
     let own = own();
     let is_stopped = own.vcpu.get().is_some_and(|vcpu| vcpu.vm.phase() != Phase::Running);
     if is_stopped || own.look.get() {

@@ -91,6 +91,12 @@ impl Vgic {
         }
     }
 
+    /// What a call asks of `vcpu`, which is loaded here and made it, is done at once. Whom it asks something of besides.
+    #[inline]
+    pub fn settle(&mut self, vcpu: VcpuId, kicks: Kicks, hw: &mut impl Hardware) -> Kicks {
+        if kicks.is_empty() { kicks } else { kicks.without(vcpu) | self.sync(vcpu, hw) }
+    }
+
     /// What [`Vgic::sync`] does where it isn't the common case. Kept apart: that is to be short.
     #[inline(never)]
     fn resync(&mut self, vcpu: VcpuId, hw: &mut impl Hardware) -> Kicks {

@@ -233,12 +233,6 @@ impl Call {
         }
     }
 
-    /// Whether it is one of Hanok's own that [`Call::request`] decodes.
-    #[inline(always)]
-    pub const fn is_request(self) -> bool {
-        self as u8 >= Self::HanokIdentity as u8
-    }
-
     /// Answers a call that is no request, whose X0 to X4 are `x`. Takes no lock and changes nothing.
     pub fn answer(self, x: &[u64; 5], mitigations: &Mitigations) -> Answer {
         if let Some(value) = self.constant() {
@@ -282,15 +276,16 @@ impl Call {
         }
     }
 
-    /// Decodes one of Hanok's own calls, whose X0 to X4 are `x`. Numbers of VMs, vCPUs and channels are 32 bits in both conventions.
+    /// What one of Hanok's own calls, whose X0 to X4 are `x`, asks for; `None` for other calls. Numbers of VMs, vCPUs and channels are 32 bits
+    /// in both conventions.
     ///
     /// # Errors
     /// What X0 becomes.
     #[inline(always)]
-    pub fn request(self, x: &[u64; 5]) -> Result<Request, i64> {
+    pub fn request(self, x: &[u64; 5]) -> Result<Option<Request>, i64> {
         let &[_, x1, x2, x3, x4] = x;
         let vm = x1 as u32;
-        Ok(match self {
+        Ok(Some(match self {
             Self::HanokIdentity => Request::Identity,
             Self::HanokYield => Request::Yield,
             Self::HanokConsoleWrite => Request::ConsoleWrite(Buffer::new(x1, x2)?),
@@ -312,8 +307,8 @@ impl Call {
             Self::HanokFocus => Request::Focus(vm),
             Self::HanokBoardInfo => Request::BoardInfo(Buffer::new(x1, x2)?),
             Self::HanokWatchdog => Request::Watchdog(WatchdogRequest::decode(x1 as u32, x2 as u32)?),
-            _ => return Err(NOT_SUPPORTED),
-        })
+            _ => return Ok(None),
+        }))
     }
 }
 

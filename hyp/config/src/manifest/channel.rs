@@ -1,13 +1,12 @@
 //! A channel's node: memory and a doorbell between two VMs.
 
 use alloc::borrow::ToOwned;
-use alloc::format;
 
 use dtoolkit::fdt::FdtNode;
 use dtoolkit::{Node, Property};
 
 use super::value::{read_strings, read_u32};
-use super::vm::{Wrong, in_range, is_structural, of};
+use super::vm::{Wrong, in_range, is_structural, of, parse_node};
 use super::{
     ChannelConfig, DEFAULT_CHANNEL, MAX_CHANNEL, MIN_CHANNEL, ManifestError, Reason, no_unit_address,
 };
@@ -23,20 +22,7 @@ pub(super) const WHAT: &str = "a channel";
 
 /// Reads a channel's node, but for whether its VMs are there.
 pub(super) fn parse<'a>(node: &FdtNode<'a>) -> Result<ChannelConfig<'a>, ManifestError> {
-    let name = node.name();
-    let config = read(name, node).map_err(|(property, reason)| ManifestError {
-        node: format!("/{name}"),
-        property,
-        reason,
-    })?;
-    match node.children().next() {
-        Some(child) => Err(ManifestError {
-            node: format!("/{name}/{}", child.name()),
-            property: None,
-            reason: Reason::UnknownNode { parent: WHAT },
-        }),
-        None => Ok(config),
-    }
+    parse_node(node, WHAT, read)
 }
 
 fn read<'a>(name: &'a str, node: &FdtNode<'a>) -> Result<ChannelConfig<'a>, Wrong> {

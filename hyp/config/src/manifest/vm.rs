@@ -110,8 +110,12 @@ pub(super) fn of(property: &'static str) -> impl Fn(Reason) -> Wrong {
     move |reason| (Some(property.to_owned()), reason)
 }
 
-/// Reads a VM's node.
-pub(super) fn parse<'a>(node: &FdtNode<'a>) -> Result<VmConfig<'a>, ManifestError> {
+/// Reads a node of the root's, which is called `what` in messages: by `read`, which is given its name too. Nodes in it mean nothing.
+pub(super) fn parse_node<'a, T>(
+    node: &FdtNode<'a>,
+    what: &'static str,
+    read: impl FnOnce(&'a str, &FdtNode<'a>) -> Result<T, Wrong>,
+) -> Result<T, ManifestError> {
     let name = node.name();
     let config = read(name, node).map_err(|(property, reason)| ManifestError {
         node: format!("/{name}"),
@@ -122,10 +126,15 @@ pub(super) fn parse<'a>(node: &FdtNode<'a>) -> Result<VmConfig<'a>, ManifestErro
         Some(child) => Err(ManifestError {
             node: format!("/{name}/{}", child.name()),
             property: None,
-            reason: Reason::UnknownNode { parent: WHAT },
+            reason: Reason::UnknownNode { parent: what },
         }),
         None => Ok(config),
     }
+}
+
+/// Reads a VM's node.
+pub(super) fn parse<'a>(node: &FdtNode<'a>) -> Result<VmConfig<'a>, ManifestError> {
+    parse_node(node, WHAT, read)
 }
 
 fn read<'a>(name: &'a str, node: &FdtNode<'a>) -> Result<VmConfig<'a>, Wrong> {
