@@ -1,7 +1,8 @@
 //! Makes device tree blobs: nodes with properties, and what becomes of them (Devicetree Specification, version 0.4, chapter 5).
 //!
 //! Equal nodes give equal bytes. Names are taken as they are, for they are Hanok's own or from a blob that has been read; nothing is
-//! reserved, since a VM's memory is all its own.
+//! reserved, since a VM's memory is all its own. It is written here because the image is to be small: `vm-fdt` in place of [`build`] made it
+//! 7 KiB larger, `dtoolkit`'s writer 16 KiB.
 
 use alloc::string::String;
 use alloc::vec::Vec;

@@ -515,12 +515,13 @@ fn whole_distributor_read(vcpu: &'static Vcpu, frame: &mut Frame, offset: u32, a
 #[inline(never)]
 fn distributor_write(vcpu: &'static Vcpu, frame: &mut Frame, offset: u32, access: Access) {
     let value = stored(frame, access);
-    let written = with_hardware!(|hardware| {
+    let kicks = with_hardware!(|hardware| {
         let mut vgic = vcpu.vm.vgic.lock();
         let kicks = vgic.distributor_write(vcpu.id, offset.into(), width(access), value, &mut hardware);
-        (Some(value), vgic.settle(vcpu.id, kicks, &mut hardware))
+        vgic.settle(vcpu.id, kicks, &mut hardware)
     });
-    finish(vcpu, frame, access, written);
+    skip();
+    vcpu.vm.kick(kicks.unwrap_or(Kicks::NONE));
 }
 
 /// Bytes of a vCPU's redistributor in the guest's map.
