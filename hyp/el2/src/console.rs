@@ -4,7 +4,8 @@
 //! fetches it, a bounded piece at a time; a full ring holds back the guest that fills it, as a slow line would. One VM has
 //! the focus, the first one at the start: its output goes out as it comes, and it gets the input, but for the keys that
 //! give the focus to another (`vmm::console`). Other VMs' output goes out line by line, with their names. No line is torn:
-//! where something breaks into one that the VM in focus has begun, the beginning is said again.
+//! where something breaks into one that the VM in focus has begun, the beginning is said again, and a control sequence goes
+//! out whole or not at all.
 
 use alloc::vec::Vec;
 use core::ops::DerefMut;
@@ -17,7 +18,7 @@ use platform::power::End;
 use platform::tree::Board;
 use platform::uart::Uart;
 use spin::Once;
-use vmm::console::{Command, HELP, History, Key, Keys, Line, Progress, Return, colour};
+use vmm::console::{self, Command, HELP, History, Key, Keys, Line, Progress, Return, SEQUENCE, colour};
 
 use crate::lock::Mutex;
 use crate::percpu::{self, request, this_cpu};
@@ -59,7 +60,7 @@ struct Replay {
 struct Console {
     uart: Option<Uart>,
     /// Fetched, and not sent yet; from `sent` on.
-    staged: ArrayVec<u8, { CHUNK + LINE + 8 }>,
+    staged: ArrayVec<u8, { CHUNK + LINE + SEQUENCE + 8 }>,
     sent: usize,
     /// The last byte that was staged ended a line.
     at_line_start: bool,
@@ -444,17 +445,13 @@ impl Console {
         }
         let said = chunk.get(..count).unwrap_or(&[]);
         self.keep(self.focus, said);
-        let Some(Output { line, returned, .. }) = self.outputs.get_mut(self.focus) else { return true };
-        // A line feed that was given already: nothing comes before it.
-        let mut hidden = 0_usize;
-        for byte in said {
-            hidden = hidden.saturating_add(usize::from(!returned.take(*byte)));
-            // What is written over is not said again, and of a line that is too long, only the end.
-            if *byte == b'\r' || line.push(*byte) != Progress::Open {
-                line.clear();
-            }
+        let mut shown: ArrayVec<u8, { CHUNK + SEQUENCE }> = ArrayVec::new();
+        if let Some(Output { line, returned, .. }) = self.outputs.get_mut(self.focus) {
+            console::show(line, returned, said, |part| {
+                let _ = shown.try_extend_from_slice(part);
+            });
         }
-        self.put(said.get(hidden..).unwrap_or(&[]));
+        self.put(&shown);
         true
     }
 

@@ -99,8 +99,9 @@ pub struct Line<const N: usize> {
     coloured: bool,
 }
 
-/// The longest colour: `ESC [ 38;2;255;255;255 m` and some room.
-const SEQUENCE: usize = 24;
+/// Bytes of a control sequence that are kept until it is whole: two colours, `ESC [ 38;2;255;255;255;48;2;255;255;255 m`, and
+/// some room.
+pub const SEQUENCE: usize = 48;
 
 /// What one more byte made of a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -130,6 +131,11 @@ impl<const N: usize> Line<N> {
     /// Whether a colour was set in it, so that it has to be reset at its end.
     pub const fn is_coloured(&self) -> bool {
         self.coloured
+    }
+
+    /// The control sequence that is under way, as far as it has come; nothing if it is too long to be kept.
+    pub fn unfinished(&self) -> &[u8] {
+        self.sequence.get(..self.sequence_length).unwrap_or(&[])
     }
 
     /// Begins anew. A control sequence that is under way goes on.
@@ -189,16 +195,19 @@ impl<const N: usize> Line<N> {
     }
 
     fn push_sequence(&mut self, byte: u8) -> Progress {
-        let is_begun = self.sequence_length > 1;
+        // Behind the first byte: none, parameters of a control sequence, or other intermediate bytes.
+        let second = self.sequence.get(1).filter(|_| self.sequence_length > 1).copied();
+        let has_parameters = second == Some(b'[');
         match byte {
             b'\n' => {
                 self.sequence_length = 0;
                 return Progress::Ended;
             }
             ESC => self.begin_sequence(),
-            b'[' if !is_begun => self.add_to_sequence(byte),
-            0x20..=0x3f if is_begun => self.add_to_sequence(byte),
-            b'm' if is_begun => {
+            b'[' if second.is_none() => self.add_to_sequence(byte),
+            0x20..=0x2f => self.add_to_sequence(byte),
+            0x30..=0x3f if has_parameters => self.add_to_sequence(byte),
+            b'm' if has_parameters => {
                 self.add_to_sequence(byte);
                 let sequence = self.sequence;
                 if let Some(whole) = sequence.get(..self.sequence_length) {
@@ -250,6 +259,36 @@ impl Return {
             *self = Self::Given;
         }
         is_whole
+    }
+}
+
+/// The next piece of what the VM in focus says: hands what is to be shown of it to `put`, bit by bit.
+///
+/// A control sequence is held back until it is whole: what others say goes out between two pieces, and would become part of
+/// it. What is held back is what `line` has unfinished, [`SEQUENCE`] bytes at most. One that is given up half-way isn't shown.
+pub fn show<const N: usize>(
+    line: &mut Line<N>,
+    returned: &mut Return,
+    said: &[u8],
+    mut put: impl FnMut(&[u8]),
+) {
+    for &byte in said {
+        if !returned.take(byte) {
+            continue;
+        }
+        let held = line.unfinished().len();
+        // What is written over is not said again, and of a line that is too long, only the end.
+        if line.push(byte) != Progress::Open || byte == b'\r' {
+            line.clear();
+        }
+        if !line.unfinished().is_empty() {
+            continue;
+        }
+        let is_given_up = byte < b' ';
+        if !is_given_up {
+            put(line.sequence.get(..held).unwrap_or(&[]));
+        }
+        put(&[byte]);
     }
 }
 

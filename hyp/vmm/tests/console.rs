@@ -1,6 +1,7 @@
 //! The board's console: which bytes are commands, whom the focus goes to, what is kept.
 
-use vmm::console::{Command, ESCAPE, History, Key, Keys, Line, Progress, Return, colour};
+use proptest::prelude::*;
+use vmm::console::{Command, ESCAPE, History, Key, Keys, Line, Progress, Return, SEQUENCE, colour, show};
 
 #[test]
 fn bytes_go_through_but_for_commands() {
@@ -89,8 +90,8 @@ fn a_line_is_text_and_colours() {
     for gone in ["\x1b[6n", "\x1b[2J", "\x1b[10;20H", "\x1b7", "\x07", "\x1b[?25l", "\x1b\x1b[K"] {
         assert_eq!(line(&format!("a{gone}b")), plain("ab"), "{gone:?}");
     }
-    // Longer than any colour.
-    assert_eq!(line(&format!("a\x1b[{}mb", "1;".repeat(20))), plain("ab"));
+    // Longer than any two colours, and a character set.
+    assert_eq!(line(&format!("a\x1b[{}mb\x1b(B", "1;".repeat(40))), plain("ab"));
 }
 
 #[test]
@@ -142,4 +143,61 @@ fn a_line_that_others_end_is_ended_once() {
     // It is written over, and others break in later.
     assert_eq!(shown("1 %\r2 %|\r\n\n"), "1 %\r2 %<>\r\n\n");
     assert_eq!(shown("1 %\r|2 %\n"), "1 %\r\r\n<>2 %\n");
+}
+
+/// What [`show`] makes of pieces, each in brackets.
+fn in_pieces(pieces: &[&str]) -> String {
+    let (mut line, mut returned) = (Line::<16>::new(), Return::default());
+    let mut shown = String::new();
+    for piece in pieces {
+        shown.push('<');
+        show(&mut line, &mut returned, piece.as_bytes(), |part| {
+            shown.push_str(std::str::from_utf8(part).expect("ASCII"));
+        });
+        shown.push('>');
+    }
+    shown
+}
+
+#[test]
+fn a_control_sequence_is_shown_when_it_is_whole() {
+    assert_eq!(in_pieces(&["# \x1b[6n", "x"]), "<# \x1b[6n><x>");
+    assert_eq!(in_pieces(&["# \x1b", "[", "6n", "x"]), "<# ><><\x1b[6n><x>");
+    assert_eq!(in_pieces(&["# \x1b[", "31mred\x1b"]), "<# ><\x1b[31mred>");
+    assert_eq!(in_pieces(&["\x1b", "c", "\x1b(", "B"]), "<><\x1bc><><\x1b(B>");
+    // One that is given up is gone.
+    assert_eq!(in_pieces(&["\x1b[3", "\r", "\n"]), "<><\r><\n>");
+    assert_eq!(in_pieces(&["\x1b[3", "\x1b[", "0m"]), "<><><\x1b[0m>");
+    // One that is too long isn't waited for.
+    let long = "1;".repeat(SEQUENCE);
+    assert_eq!(in_pieces(&["\x1b[", &long, "m"]), format!("<><\x1b[{long}><m>"));
+}
+
+proptest! {
+    /// Wherever it is cut, the same is shown in the end, and at no cut a sequence is half there.
+    #[test]
+    fn nothing_is_half_there(
+        parts in proptest::collection::vec(
+            "[a-z]{0,3}|\x1b\\[[0-9;]{0,60}[mnHJ]|\x1b\\(?|\x1b\\[|\r|\n|\r\n|\x08",
+            0..12,
+        ),
+        cut in 1_usize..9,
+    ) {
+        let said = parts.concat() + "z";
+        let (mut line, mut returned) = (Line::<16>::new(), Return::default());
+        let mut shown = Vec::new();
+        for piece in said.as_bytes().chunks(cut) {
+            show(&mut line, &mut returned, piece, |part| shown.extend_from_slice(part));
+            let start = shown.iter().rposition(|&byte| byte == 0x1b).unwrap_or(shown.len());
+            let is_half = match &shown[start..] {
+                [0x1b] => true,
+                [0x1b, b'[', rest @ ..] => {
+                    rest.len() + 2 <= SEQUENCE && rest.iter().all(|byte| (0x20..=0x3f).contains(byte))
+                }
+                _ => false,
+            };
+            prop_assert!(!is_half, "{:?}", String::from_utf8_lossy(&shown));
+        }
+        prop_assert_eq!(format!("<{}>", String::from_utf8_lossy(&shown)), in_pieces(&[&said]));
+    }
 }
