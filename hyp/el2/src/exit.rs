@@ -168,9 +168,10 @@ fn call(vcpu: &'static Vcpu, frame: &mut Frame, esr: Esr) {
     // SMCCC 2.9: the immediate is zero; other values are nobody's here.
     let call = if esr.immediate() == 0 { Call::named(frame.get(0)) } else { None };
     let Some(call) = call else { return frame.set(0, smccc::UNKNOWN) };
-    match call.constant() {
-        Some(value) => frame.set(0, value),
-        None => answer(vcpu, frame, call),
+    match call.at_once() {
+        Some(Answer::Return(value)) => frame.set(0, value),
+        Some(Answer::Yield) => calls::give_way(vcpu, frame),
+        _ => answer(vcpu, frame, call),
     }
 }
 
@@ -188,6 +189,7 @@ fn answer(vcpu: &'static Vcpu, frame: &mut Frame, call: Call) {
 fn answer_standard(vcpu: &'static Vcpu, frame: &mut Frame, call: Call) {
     match call.answer(frame.arguments(), &own().mitigations.get()) {
         Answer::Return(value) => frame.set(0, value),
+        Answer::Yield => calls::give_way(vcpu, frame),
         Answer::Return4(values) => {
             for (n, value) in (0..).zip(values) {
                 frame.set(n, value);

@@ -12,7 +12,7 @@ use core::sync::atomic::Ordering;
 use tock_registers::interfaces::{Readable, Writeable};
 use vmm::life::{Event, Phase};
 use vmm::psci::{Outcome, PowerRequest, PowerState, X0_SUCCESS};
-use vmm::sched::{Pinned, Queue, Scheduler, Shared, Times, Turn};
+use vmm::sched::{Change, Decision, Pinned, Queue, Scheduler, Shared, Turn};
 
 use crate::exit::Frame;
 use crate::percpu::{IDLE, own, this_cpu};
@@ -70,47 +70,9 @@ fn member(vcpu: &Vcpu) -> usize {
     vcpu.member_of(this_cpu().index).unwrap_or(usize::MAX)
 }
 
-/// What the vCPU that is loaded has just done. Its queue is told when the next one is chosen.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Change {
-    Nothing,
-    /// It lets others go first.
-    Passes,
-    /// It sleeps until an interrupt comes, of which there is none yet.
-    Sleeps,
-}
-
-/// What a queue has decided, and what it knows of those whom that concerns.
-struct Decision {
-    turn: Turn,
-    /// Whether the one that was loaded is ready, and its times.
-    last: (bool, Times),
-    /// The times of the one whose turn it is.
-    next: Times,
-}
-
-/// Asks this CPU's queue, which hears before what the member that was loaded, if any, has done.
-#[inline]
-fn decide(last: Option<usize>, change: Change, now: u64) -> Decision {
-    let decision = with_queue(|queue| {
-        if let Some(last) = last {
-            match change {
-                Change::Nothing => {}
-                Change::Passes => queue.pass(last, now),
-                Change::Sleeps => queue.block(last, now),
-            }
-        }
-        let turn = queue.pick(now);
-        let last = last.map_or((false, Times::default()), |last| (queue.is_ready(last), queue.times(last)));
-        let next = turn.member.map_or(Times::default(), |next| queue.times(next));
-        Decision { turn, last, next }
-    });
-    let nobody = Turn { member: None, until: None };
-    decision.unwrap_or(Decision { turn: nobody, last: (false, Times::default()), next: Times::default() })
-}
-
 /// Chooses who runs from now on, and makes the CPU ready for it: when this returns, going back to the guest runs it.
-/// With nobody to run, waits. `now` is when it was called.
+/// With nobody to run, waits. `change` is what the vCPU that is loaded has just done: one that `Blocks` sleeps until an interrupt comes,
+/// of which there is none yet. `now` is when it was called.
 fn schedule(frame: &mut Frame, mut now: u64, mut change: Change) {
     let own = own();
     let mut has_news = false;
@@ -120,7 +82,7 @@ fn schedule(frame: &mut Frame, mut now: u64, mut change: Change) {
         if let Some(vcpu) = last
             && vcpu.vm.phase() != Phase::Running
         {
-            if change == Change::Sleeps {
+            if change == Change::Blocks {
                 block(vcpu, now);
             }
             put_off(vcpu, frame);
@@ -133,7 +95,8 @@ fn schedule(frame: &mut Frame, mut now: u64, mut change: Change) {
             change = wake_by_news(vcpu, change, now);
         }
         own.look.set(false);
-        let decision = decide(last.map(|_| own.member.get()), change, now);
+        let ran = last.map(|_| own.member.get());
+        let decision = with_queue(|queue| queue.decide(ran, change, now)).unwrap_or(Decision::NONE);
         change = Change::Nothing;
         let turn = decision.turn;
         let next = turn.member.and_then(|member| this_cpu().member(member));
@@ -232,7 +195,7 @@ fn wake_those_due(now: u64) {
 /// Something has come. If it is an interrupt for the vCPU that is loaded, that sleeps no longer, or not at all.
 #[inline(never)]
 fn wake_by_news(vcpu: &Vcpu, change: Change, now: u64) -> Change {
-    let sleeps = change == Change::Sleeps;
+    let sleeps = change == Change::Blocks;
     if !sleeps && is_ready(vcpu) || !vcpu.has_interrupt() {
         return change;
     }
@@ -365,7 +328,7 @@ pub fn leave_if_stopped(frame: &mut Frame) {
 /// The vCPU, which is loaded, sleeps until an interrupt comes for it; others have the CPU meanwhile.
 pub fn sleep(vcpu: &'static Vcpu, frame: &mut Frame) {
     if !vcpu.has_interrupt() {
-        schedule(frame, timer::now(), Change::Sleeps);
+        schedule(frame, timer::now(), Change::Blocks);
     }
 }
 

@@ -30,8 +30,6 @@ impl Buffer {
 pub enum Request {
     /// Who calls.
     Identity,
-    /// Others go first, once.
-    Yield,
     /// Bytes for the own console.
     ConsoleWrite(Buffer),
     /// Bytes from the own console.
@@ -103,7 +101,6 @@ impl Request {
     pub const fn right(&self) -> u32 {
         match self {
             Self::Identity
-            | Self::Yield
             | Self::ConsoleWrite(_)
             | Self::ConsoleRead(_)
             | Self::Doorbell(_)

@@ -22,6 +22,8 @@ pub enum Answer {
     Return(u64),
     /// Put these into X0 to X3.
     Return4([u64; 4]),
+    /// Put 0 into X0, and let other vCPUs that share the CPU go first.
+    Yield,
     /// Carry out a mitigation on this CPU, then put 0 into X0.
     Mitigate(Mitigation),
     /// Hand this to the VM's [`crate::psci::PowerStates`].
@@ -222,21 +224,22 @@ impl Call {
         Self::decode(FunctionId::from_x0(x0))
     }
 
-    /// What X0 is after a call that answers everybody the same, always.
+    /// The answer, where neither the caller nor its arguments matter.
     #[inline(always)]
-    pub const fn constant(self) -> Option<u64> {
-        match self {
-            Self::PsciVersion => Some(psci::VERSION_1_1 as u64),
-            Self::SmcccVersion => Some(smccc::VERSION_1_2 as u64),
-            Self::MigrateInfoType => Some(psci::MIGRATE_NOT_NEEDED as u64),
-            _ => None,
-        }
+    pub const fn at_once(self) -> Option<Answer> {
+        Some(match self {
+            Self::PsciVersion => Answer::Return(psci::VERSION_1_1 as u64),
+            Self::SmcccVersion => Answer::Return(smccc::VERSION_1_2 as u64),
+            Self::MigrateInfoType => Answer::Return(psci::MIGRATE_NOT_NEEDED as u64),
+            Self::HanokYield => Answer::Yield,
+            _ => return None,
+        })
     }
 
     /// Answers a call that is no request, whose X0 to X4 are `x`. Takes no lock and changes nothing.
     pub fn answer(self, x: &[u64; 5], mitigations: &Mitigations) -> Answer {
-        if let Some(value) = self.constant() {
-            return Answer::Return(value);
+        if let Some(answer) = self.at_once() {
+            return answer;
         }
         // Arguments of the 32-bit convention are W registers: what stands above them is not the caller's.
         let is_64bit = FunctionId::from_x0(x[0]).is_64bit();
@@ -271,7 +274,7 @@ impl Call {
             Self::SystemOff => Answer::Power(PowerRequest::SystemOff),
             Self::SystemReset => Answer::Power(PowerRequest::SystemReset),
             Self::HanokFeatures => Answer::Return(hanok_features(about) as u64),
-            // The rest are constants, which are seen to above, and requests.
+            // The rest are requests, and what was answered at once.
             _ => Answer::Return(UNKNOWN),
         }
     }
@@ -287,7 +290,6 @@ impl Call {
         let vm = x1 as u32;
         Ok(Some(match self {
             Self::HanokIdentity => Request::Identity,
-            Self::HanokYield => Request::Yield,
             Self::HanokConsoleWrite => Request::ConsoleWrite(Buffer::new(x1, x2)?),
             Self::HanokConsoleRead => Request::ConsoleRead(Buffer::new(x1, x2)?),
             Self::HanokDoorbell => Request::Doorbell(x1 as u32),

@@ -194,7 +194,7 @@ fn hanok_s_calls_are_decoded() {
     let own = |id, x, wanted: Request| assert_eq!(request(id, x), wanted);
     let buffer = |at, size| Buffer { at: Ipa::new(at), size };
     own(hanok::IDENTITY, [1, 2, 3, 4], Request::Identity);
-    own(hanok::YIELD, [1, 2, 3, 4], Request::Yield);
+    assert_eq!(ask(hanok::YIELD, [1, 2, 3, 4]), Answer::Yield);
     own(hanok::CRASH, [1, 2, 3, 4], Request::Crash);
     own(hanok::CONSOLE_WRITE, [8, 2, 3, 4], Request::ConsoleWrite(buffer(8, 2)));
     own(hanok::CONSOLE_READ, [16, 2, 3, 4], Request::ConsoleRead(buffer(16, 2)));

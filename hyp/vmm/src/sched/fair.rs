@@ -26,12 +26,16 @@ struct Entry {
     /// Virtual time: whole steps, and `rest / weight` of one, so that nothing is lost by rounding.
     time: u64,
     rest: u64,
-    ready: bool,
-    /// It woke after the last choice.
-    fresh: bool,
-    /// It lets others go first at the next choice.
-    passed: bool,
+    /// [`READY`], and what has happened since the last choice.
+    flags: u8,
 }
+
+/// It can run.
+const READY: u8 = 1;
+/// It woke after the last choice.
+const FRESH: u8 = 2;
+/// It lets others go first at the next choice.
+const PASSED: u8 = 4;
 
 impl Entry {
     /// `rate`: steps of virtual time in a tick, times the weight.
@@ -48,10 +52,12 @@ impl Entry {
             slice: steps(slice),
             time: 0,
             rest: 0,
-            ready: false,
-            fresh: false,
-            passed: false,
+            flags: 0,
         }
+    }
+
+    const fn is_ready(&self) -> bool {
+        self.flags & READY != 0
     }
 
     /// It isn't further behind than this.
@@ -110,7 +116,7 @@ impl Fair {
 
     /// The least virtual time of those that are ready, but for this one.
     fn least_beside(&self, index: Option<usize>) -> Option<u64> {
-        let others = self.entries.iter().filter(|entry| entry.ready && Some(entry.place) != index);
+        let others = self.entries.iter().filter(|entry| entry.is_ready() && Some(entry.place) != index);
         others.map(|entry| entry.time).min()
     }
 
@@ -121,7 +127,7 @@ impl Fair {
         let floor = self.floor;
         if let Some(entry) = self.entries.get_mut(index) {
             entry.catch_up(floor.saturating_sub(entry.half));
-            (entry.ready, entry.fresh, entry.passed) = (true, true, false);
+            entry.flags = READY | FRESH;
         }
     }
 
@@ -130,7 +136,7 @@ impl Fair {
         if let Some(entry) = self.entries.get_mut(index) {
             // The last one has been as far as it is itself.
             self.floor = self.floor.max(least.unwrap_or(entry.time));
-            entry.ready = false;
+            entry.flags = 0;
         }
         if self.turn == Some(index) {
             self.turn = None;
@@ -141,10 +147,8 @@ impl Fair {
     /// slice.
     #[inline]
     pub(super) fn pass(&mut self, index: usize) {
-        let Some(least) = self.least_beside(Some(index)) else { return };
         if let Some(entry) = self.entries.get_mut(index) {
-            entry.catch_up(least.saturating_sub(entry.slice));
-            entry.passed = true;
+            entry.flags |= PASSED;
         }
         if self.turn == Some(index) {
             self.turn = None;
@@ -163,6 +167,7 @@ impl Fair {
     }
 
     /// Who runs next, and for how many ticks; `u64::MAX`, without a limit, if nobody else is ready.
+    #[inline(always)]
     pub(super) fn choose(&mut self) -> Option<(usize, u64)> {
         let turn = self.turn;
         let running = turn.filter(|_| self.used < self.slice).and_then(|turn| self.entries.get(turn));
@@ -171,18 +176,33 @@ impl Fair {
         let mut goes_on = running.is_some();
         let mut next = None;
         let mut ready: usize = 0;
+        let mut passed = None;
         for entry in &mut self.entries {
-            let (fresh, passed) = (entry.fresh, entry.passed);
-            (entry.fresh, entry.passed) = (false, false);
-            if !entry.ready {
+            let flags = entry.flags;
+            if flags & READY == 0 {
                 continue;
             }
             ready = ready.wrapping_add(1);
-            goes_on &= !fresh || entry.time.saturating_add(entry.quarter) >= limit;
-            // Those who passed come after all others; of equals, whoever had the last turn comes last.
-            let key = (passed, entry.time, turn == Some(entry.place));
+            if flags & PASSED != 0 {
+                entry.flags = READY;
+                passed = Some(entry.place);
+                continue;
+            }
+            if flags & FRESH != 0 {
+                entry.flags = READY;
+                goes_on &= entry.time.saturating_add(entry.quarter) >= limit;
+            }
+            // Of equals, whoever had the last turn comes last.
+            let key = (entry.time, turn == Some(entry.place));
             if next.is_none_or(|(least, _)| key < least) {
                 next = Some((key, entry.place));
+            }
+        }
+        // At most one has passed, for each time a choice follows.
+        if let Some(place) = passed {
+            match (next, self.entries.get_mut(place)) {
+                (Some(((least, _), _)), Some(entry)) => entry.catch_up(least.saturating_sub(entry.slice)),
+                (_, entry) => next = entry.map(|entry| ((entry.time, false), entry.place)),
             }
         }
         if !goes_on {

@@ -47,6 +47,37 @@ pub struct Times {
     pub waited: u64,
 }
 
+/// What the member that ran has just done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// Nothing that counts.
+    Nothing,
+    /// It lets others go first.
+    Passes,
+    /// It is no longer ready.
+    Blocks,
+}
+
+/// What is decided, and what is known of those whom that concerns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Decision {
+    /// Who runs from now on, and until when.
+    pub turn: Turn,
+    /// Whether the one that ran is ready, and its times.
+    pub last: (bool, Times),
+    /// The times of the one whose turn it is.
+    pub next: Times,
+}
+
+impl Decision {
+    /// Nobody runs.
+    pub const NONE: Self = Self {
+        turn: Turn { member: None, until: None },
+        last: (false, Times { ran: 0, waited: 0 }),
+        next: Times { ran: 0, waited: 0 },
+    };
+}
+
 /// The policy of one physical CPU. No member is ready at first.
 ///
 /// After `wake`, `block` or `pass` the caller picks anew: until then the one that was running is taken to go on, unless
@@ -64,6 +95,21 @@ pub trait Scheduler {
     fn is_ready(&self, member: usize) -> bool;
     /// Where the time of `member` went.
     fn times(&self, member: usize) -> Times;
+    /// What has happened to the member that ran, if one did, and who runs from `now` on: all of the above at once.
+    #[inline]
+    fn decide(&mut self, last: Option<usize>, change: Change, now: u64) -> Decision {
+        if let Some(last) = last {
+            match change {
+                Change::Nothing => {}
+                Change::Passes => self.pass(last, now),
+                Change::Blocks => self.block(last, now),
+            }
+        }
+        let turn = self.pick(now);
+        let last = last.map_or((false, Times::default()), |last| (self.is_ready(last), self.times(last)));
+        let next = turn.member.map_or(Times::default(), |next| self.times(next));
+        Decision { turn, last, next }
+    }
 }
 
 /// What a member does.
@@ -96,6 +142,18 @@ impl Account {
         self.times = self.times_at(now);
         self.since = now;
         self.state = state;
+    }
+
+    /// It ran, and waits from now on.
+    const fn stop(&mut self, now: u64) {
+        self.times.ran = self.times.ran.saturating_add(now.saturating_sub(self.since));
+        (self.since, self.state) = (now, State::Waiting);
+    }
+
+    /// It waited, and runs from now on.
+    const fn start(&mut self, now: u64) {
+        self.times.waited = self.times.waited.saturating_add(now.saturating_sub(self.since));
+        (self.since, self.state) = (now, State::Running);
     }
 
     const fn times_at(&self, now: u64) -> Times {
@@ -220,5 +278,10 @@ impl Scheduler for Queue {
     #[inline]
     fn times(&self, member: usize) -> Times {
         either!(self, one => one.times(member))
+    }
+
+    #[inline]
+    fn decide(&mut self, last: Option<usize>, change: Change, now: u64) -> Decision {
+        either!(self, one => one.decide(last, change, now))
     }
 }

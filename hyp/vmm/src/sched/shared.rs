@@ -28,6 +28,12 @@ enum Kind {
     Reserved(Reserved),
 }
 
+#[derive(Clone, Debug)]
+struct Member {
+    account: Account,
+    kind: Kind,
+}
+
 /// The scheduler of a CPU that members share.
 ///
 /// A reserved member that has budget left goes before all with a longer period (of equal periods, the earlier in the
@@ -39,9 +45,7 @@ enum Kind {
 /// a stretch.
 #[derive(Clone, Debug)]
 pub struct Shared {
-    accounts: Box<[Account]>,
-    /// What each one's account is of.
-    kinds: Box<[Kind]>,
+    members: Box<[Member]>,
     /// The reserved members, the most urgent one first.
     urgency: Box<[usize]>,
     fair: Fair,
@@ -55,7 +59,7 @@ impl Shared {
     pub fn new(shares: &[Share], slice: u64) -> Self {
         let mut weights = Vec::new();
         let mut urgency = Vec::new();
-        let mut kinds = Vec::new();
+        let mut members = Vec::new();
         for (index, share) in shares.iter().enumerate() {
             let kind = match *share {
                 Share::Weight(weight) => {
@@ -68,12 +72,11 @@ impl Shared {
                     Kind::Reserved(Reserved { server, passed: false, gave_way: false })
                 }
             };
-            kinds.push(kind);
+            members.push(Member { account: Account::new(), kind });
         }
         order::sort(&mut urgency);
         Self {
-            accounts: kinds.iter().map(|_| Account::new()).collect(),
-            kinds: kinds.into_boxed_slice(),
+            members: members.into_boxed_slice(),
             urgency: urgency.into_iter().map(|(_, index)| index).collect(),
             fair: Fair::new(weights.into_iter(), slice),
             running: None,
@@ -89,26 +92,27 @@ impl Shared {
             return;
         }
         self.now = now;
-        match self.running.and_then(|running| self.kinds.get_mut(running)) {
-            Some(Kind::Fair(place)) => self.fair.charge(*place, ran),
-            Some(Kind::Reserved(reserved)) => reserved.server.charge(ran),
+        match self.running.and_then(|running| self.members.get_mut(running)) {
+            Some(Member { kind: Kind::Fair(place), .. }) => self.fair.charge(*place, ran),
+            Some(Member { kind: Kind::Reserved(reserved), .. }) => reserved.server.charge(ran),
             None => {}
         }
     }
 
-    fn is_ready_at(&self, member: usize) -> bool {
-        self.accounts.get(member).is_some_and(Account::is_ready)
-    }
-
-    /// From now on, the member is in `state`.
-    fn enter(&mut self, member: Option<usize>, state: State) {
-        if let Some(account) = member.and_then(|member| self.accounts.get_mut(member)) {
-            account.enter(state, self.now);
+    /// Another one runs from now on, or nobody does.
+    #[inline]
+    fn change(&mut self, member: Option<usize>) {
+        if let Some(before) = self.running.and_then(|running| self.members.get_mut(running)) {
+            before.account.stop(self.now);
         }
+        if let Some(next) = member.and_then(|member| self.members.get_mut(member)) {
+            next.account.start(self.now);
+        }
+        self.running = member;
     }
 
     /// Who runs from now on, and until when; `u64::MAX`: until something happens. Nothing is changed but the order of the fair ones.
-    #[inline]
+    #[inline(always)]
     fn choose(&mut self) -> (Option<usize>, u64) {
         if self.urgency.is_empty() { self.choose_fair(None, u64::MAX) } else { self.choose_urgent() }
     }
@@ -129,9 +133,11 @@ impl Shared {
         let mut until = u64::MAX;
         let mut passed = None;
         for &index in &self.urgency {
-            let Some(Kind::Reserved(reserved)) = self.kinds.get(index) else { continue };
+            let Some(Member { account, kind: Kind::Reserved(reserved) }) = self.members.get(index) else {
+                continue;
+            };
             let due = reserved.server.due();
-            if !self.is_ready_at(index) {
+            if !account.is_ready() {
                 continue;
             }
             if due > now {
@@ -151,7 +157,7 @@ impl Shared {
     fn start_reserved(&mut self, turn: Option<usize>) -> u64 {
         let mut end = u64::MAX;
         for &index in &self.urgency {
-            if let Some(Kind::Reserved(reserved)) = self.kinds.get_mut(index) {
+            if let Some(Member { kind: Kind::Reserved(reserved), .. }) = self.members.get_mut(index) {
                 reserved.passed = false;
                 if turn == Some(index) {
                     end = Self::start(reserved, self.now);
@@ -176,27 +182,28 @@ impl Shared {
 impl Scheduler for Shared {
     fn wake(&mut self, member: usize, now: u64) {
         self.advance(now);
-        if self.accounts.get(member).is_none_or(Account::is_ready) {
+        let Some(Member { account, kind }) = self.members.get_mut(member) else { return };
+        if account.is_ready() {
             return;
         }
-        self.enter(Some(member), State::Waiting);
-        match self.kinds.get_mut(member) {
-            Some(Kind::Fair(place)) => self.fair.wake(*place),
-            Some(Kind::Reserved(reserved)) => {
+        account.enter(State::Waiting, self.now);
+        match kind {
+            Kind::Fair(place) => self.fair.wake(*place),
+            Kind::Reserved(reserved) => {
                 (reserved.passed, reserved.gave_way) = (false, false);
                 reserved.server.restart(self.now);
             }
-            None => {}
         }
     }
 
     fn block(&mut self, member: usize, now: u64) {
         self.advance(now);
-        if !self.is_ready_at(member) {
+        let Some(Member { account, kind }) = self.members.get_mut(member) else { return };
+        if !account.is_ready() {
             return;
         }
-        self.enter(Some(member), State::Blocked);
-        if let Some(Kind::Fair(place)) = self.kinds.get(member) {
+        account.enter(State::Blocked, self.now);
+        if let Kind::Fair(place) = kind {
             self.fair.block(*place);
         }
         if self.running == Some(member) {
@@ -207,17 +214,17 @@ impl Scheduler for Shared {
     #[inline]
     fn pass(&mut self, member: usize, now: u64) {
         self.advance(now);
-        if !self.is_ready_at(member) {
+        let Some(Member { account, kind }) = self.members.get_mut(member) else { return };
+        if !account.is_ready() {
             return;
         }
-        match self.kinds.get_mut(member) {
-            Some(Kind::Fair(place)) => self.fair.pass(*place),
-            Some(Kind::Reserved(reserved)) => (reserved.passed, reserved.gave_way) = (true, true),
-            None => {}
+        match kind {
+            Kind::Fair(place) => self.fair.pass(*place),
+            Kind::Reserved(reserved) => (reserved.passed, reserved.gave_way) = (true, true),
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn pick(&mut self, now: u64) -> Turn {
         self.advance(now);
         let (member, mut until) = self.choose();
@@ -225,20 +232,18 @@ impl Scheduler for Shared {
             until = until.min(self.start_reserved(member));
         }
         if member != self.running {
-            self.enter(self.running, State::Waiting);
-            self.enter(member, State::Running);
-            self.running = member;
+            self.change(member);
         }
         Turn { member, until: (until != u64::MAX).then_some(until) }
     }
 
     #[inline]
     fn is_ready(&self, member: usize) -> bool {
-        self.is_ready_at(member)
+        self.members.get(member).is_some_and(|member| member.account.is_ready())
     }
 
     #[inline]
     fn times(&self, member: usize) -> Times {
-        self.accounts.get(member).map_or(Times::default(), |account| account.times_at(self.now))
+        self.members.get(member).map_or(Times::default(), |member| member.account.times_at(self.now))
     }
 }
