@@ -26,10 +26,12 @@ use crate::{gic, logging, power, timer, vm};
 
 /// Bytes that one call of [`service`] sends at most.
 const BUDGET: usize = 256;
-/// Bytes fetched from a source at a time.
+/// Bytes of one piece that is staged, what is added to it apart.
 const CHUNK: usize = logging::MESSAGE;
+/// Bytes fetched from a VM at a time. There is often but one, so that the buffer's size counts.
+const FETCHED: usize = 64;
 /// Pieces of a line in progress that go out before the log does.
-const CONTINUED: u32 = 4;
+const CONTINUED: u32 = 32;
 /// Longest line of a VM out of focus that stays whole.
 const LINE: usize = 200;
 /// Bytes of input that wait for a VM.
@@ -386,23 +388,12 @@ impl Console {
     fn stage(&mut self) -> bool {
         self.staged.clear();
         self.sent = 0;
-        let mut chunk = [0; CHUNK];
-        if !self.at_line_start && self.continued < CONTINUED && self.stage_focus(&mut chunk) {
+        if !self.at_line_start && self.continued < CONTINUED && self.stage_focus() {
             self.continued = self.continued.saturating_add(1);
             return true;
         }
         self.continued = 0;
-        for cpu in percpu::all() {
-            let count = cpu.log.take(&mut chunk);
-            if count > 0 {
-                let said = chunk.get(..count).unwrap_or(&[]);
-                said.iter().for_each(|byte| self.log.push(*byte));
-                self.begin_line();
-                self.put(said);
-                return true;
-            }
-        }
-        if self.stage_replay() {
+        if percpu::all().any(|cpu| cpu.log.waits() && self.stage_log(&cpu.log)) || self.stage_replay() {
             return true;
         }
         let vms = vm::all().count();
@@ -410,19 +401,20 @@ impl Console {
             let index = self.next.wrapping_add(turn).checked_rem(vms).unwrap_or(0);
             let Some(vm) = vm::all().nth(index) else { continue };
             if index == self.focus {
-                if self.stage_focus(&mut chunk) {
+                if self.stage_focus() {
                     self.next = index.wrapping_add(1);
                     return true;
                 }
                 continue;
             }
-            // Each byte may end a line, which a name, colours and a few characters are added to.
-            let added = vm.name.len().saturating_add(6).saturating_add(COLOURS);
-            let room = CHUNK.saturating_sub(LINE).checked_div(added).unwrap_or(1).clamp(1, LINE);
-            let count = chunk.get_mut(..room).map_or(0, |chunk| vm.drain(chunk));
-            if count == 0 {
+            if !vm.has_output() {
                 continue;
             }
+            // Each byte may end a line, which a name, colours and a few characters are added to.
+            let added = vm.name.len().saturating_add(6).saturating_add(COLOURS);
+            let room = CHUNK.saturating_sub(LINE).checked_div(added).unwrap_or(1).clamp(1, FETCHED);
+            let mut chunk = [0; FETCHED];
+            let count = chunk.get_mut(..room).map_or(0, |chunk| vm.drain(chunk));
             self.next = index.wrapping_add(1);
             let said = chunk.get(..count).unwrap_or(&[]);
             self.keep(index, said);
@@ -433,19 +425,32 @@ impl Console {
         core::mem::take(&mut self.broken) && self.say_again()
     }
 
-    /// The next piece of the VM in focus, as it is.
-    fn stage_focus(&mut self, chunk: &mut [u8]) -> bool {
-        let Some(vm) = vm::all().nth(self.focus) else { return false };
-        let count = vm.drain(chunk);
-        if count == 0 {
+    /// The next messages of a CPU's log. Whether there were any.
+    #[inline(never)]
+    fn stage_log(&mut self, log: &logging::Ring) -> bool {
+        let mut chunk = [0; CHUNK];
+        let count = log.take(&mut chunk);
+        let said = chunk.get(..count).unwrap_or(&[]);
+        if said.is_empty() {
             return false;
         }
+        said.iter().for_each(|byte| self.log.push(*byte));
+        self.begin_line();
+        self.put(said);
+        true
+    }
+
+    /// The next piece of the VM in focus, as it is.
+    fn stage_focus(&mut self) -> bool {
+        let Some(vm) = vm::all().nth(self.focus).filter(|vm| vm.has_output()) else { return false };
+        let mut chunk = [0; FETCHED];
+        let count = vm.drain(&mut chunk);
         if core::mem::take(&mut self.broken) {
             self.say_again();
         }
         let said = chunk.get(..count).unwrap_or(&[]);
         self.keep(self.focus, said);
-        let mut shown: ArrayVec<u8, { CHUNK + SEQUENCE }> = ArrayVec::new();
+        let mut shown: ArrayVec<u8, { FETCHED + SEQUENCE }> = ArrayVec::new();
         if let Some(Output { line, returned, .. }) = self.outputs.get_mut(self.focus) {
             console::show(line, returned, said, |part| {
                 let _ = shown.try_extend_from_slice(part);

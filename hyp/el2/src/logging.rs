@@ -135,6 +135,11 @@ impl Ring {
         }
     }
 
+    /// Whether there is anything to take.
+    pub fn waits(&self) -> bool {
+        self.lost.load(Ordering::Relaxed) != 0 || self.bytes.lock().length != 0
+    }
+
     /// Takes out what fits into `out`, up to the end of the last whole line of it; and, once the ring is empty, a line
     /// that tells what was lost. Returns how many bytes.
     pub fn take(&self, out: &mut [u8]) -> usize {

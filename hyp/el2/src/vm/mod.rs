@@ -347,12 +347,14 @@ impl Vm {
         true
     }
 
+    /// Whether there is output of its console.
+    pub fn has_output(&self) -> bool {
+        self.uart.lock().pending_output() != 0
+    }
+
     /// Fetches output of its console.
     pub fn drain(&self, out: &mut [u8]) -> usize {
         let mut uart = self.uart.lock();
-        if uart.pending_output() == 0 {
-            return 0;
-        }
         let (count, line) = uart.drain(out);
         self.apply(self.layout.uart.intid(), line);
         count
