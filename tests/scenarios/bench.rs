@@ -1,6 +1,6 @@
 //! What Hanok costs stays within its budget: the short form of `make bench`.
 
-use tests::bench::{Budget, boot, measure};
+use tests::bench::{Budget, boot, measure, trace};
 
 use crate::case::{Case, GICS};
 
@@ -12,7 +12,9 @@ pub fn cases() -> Vec<Case> {
         Case::new(format!("bench/gicv{gic}"), move |scenario| {
             let mut rows = measure(scenario, gic, ROUNDS)?;
             rows.push(boot(scenario, gic)?.row(gic));
-            Budget::load()?.check(gic, &rows)
+            let budget = Budget::load()?;
+            budget.check(gic, &rows)?;
+            if gic == 2 { budget.check_devices(&trace(scenario, gic)?) } else { Ok(()) }
         })
     };
     GICS.map(case).into()

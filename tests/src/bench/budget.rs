@@ -19,8 +19,10 @@ pub struct Limits {
     pub must: Option<u64>,
     /// What would be better.
     pub stretch: Option<u64>,
-    /// The same for GICv2, where that has a target of its own.
+    /// The most that its median should be, on GICv2.
     pub must_gicv2: Option<u64>,
+    /// The most accesses to devices that a round may have on its way, on GICv2: what counts most there. More is an error.
+    pub devices_gicv2: Option<u64>,
     /// The most that its median may be on GICv2: more is an error.
     ceiling_gicv2: u64,
     /// And on GICv3.
@@ -78,15 +80,37 @@ impl Budget {
                 limits.ceiling(gic)
             )),
         });
-        let wrong: Vec<String> = missing.chain(over).collect();
-        if wrong.is_empty() { Ok(()) } else { Err(Failure::Wrong(wrong.join("; "))) }
+        none_wrong(missing.chain(over))
     }
+
+    /// Fails unless each row that has a target for accesses to devices was traced on GICv2, and none is over it.
+    ///
+    /// # Errors
+    /// [`Failure::Wrong`].
+    pub fn check_devices(&self, paths: &[super::Path]) -> Outcome {
+        let targets = self.0.iter().filter_map(|(name, limits)| Some((name, limits.devices_gicv2?)));
+        none_wrong(targets.filter_map(|(name, most)| {
+            match paths.iter().find(|path| path.gic == 2 && path.row == *name) {
+                None => Some(format!("{name} was not traced on GICv2")),
+                Some(path) if path.accesses.devices <= most => None,
+                Some(path) => Some(format!(
+                    "{name} on GICv2 accesses devices {} times, and may {most} times",
+                    path.accesses.devices
+                )),
+            }
+        }))
+    }
+}
+
+fn none_wrong(wrong: impl Iterator<Item = String>) -> Outcome {
+    let wrong: Vec<String> = wrong.collect();
+    if wrong.is_empty() { Ok(()) } else { Err(Failure::Wrong(wrong.join("; "))) }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bench::System;
+    use crate::bench::{Accesses, System};
 
     const TEXT: &str = "[a]\nabout = \"A\"\nmust = 90\nceiling-gicv2 = 200\nceiling-gicv3 = 100\n";
 
@@ -126,6 +150,21 @@ mod tests {
         assert_eq!(complaint(3, &[row("a", 2, 1)]), "a was not measured on GICv3");
         let new = complaint(2, &[row("a", 2, 1), row("b", 2, 1)]);
         assert_eq!(new, "b has no ceiling in bench/budget.toml");
+    }
+
+    #[test]
+    fn accesses_to_devices_have_targets_on_gicv2() {
+        let path = |gic, devices| {
+            let accesses = Accesses { devices, ..Accesses::default() };
+            crate::bench::Path { row: "a".to_owned(), gic, accesses }
+        };
+        let complaint = |paths: &[_]| {
+            let budget = Budget::parse(&format!("{TEXT}devices-gicv2 = 2\n")).expect("it is sound");
+            budget.check_devices(paths).map_or_else(|failure| failure.to_string(), |()| String::new())
+        };
+        assert_eq!(complaint(&[path(3, 9), path(2, 2)]), "");
+        assert_eq!(complaint(&[path(2, 3)]), "a on GICv2 accesses devices 3 times, and may 2 times");
+        assert_eq!(complaint(&[path(3, 0)]), "a was not traced on GICv2");
     }
 
     #[test]

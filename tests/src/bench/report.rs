@@ -87,8 +87,8 @@ fn boots(boots: &BTreeMap<u8, Boot>) -> String {
 /// A table in Markdown: a line for each row that was measured, with both GICs beside each other.
 fn table(budget: &Budget, rows: &[Row]) -> String {
     let mut text = String::from(
-        "| | GICv3: median | min | p99 | max | must | stretch | | GICv2: median | min | p99 | max |\n\
-         |---|--:|--:|--:|--:|--:|--:|---|--:|--:|--:|--:|\n",
+        "| | GICv3: median | min | p99 | max | must | stretch | | GICv2: median | min | p99 | max | must | |\n\
+         |---|--:|--:|--:|--:|--:|--:|---|--:|--:|--:|--:|--:|---|\n",
     );
     for v3 in rows.iter().filter(|row| row.gic == 3) {
         let limits = budget.row(&v3.row);
@@ -96,15 +96,18 @@ fn table(budget: &Budget, rows: &[Row]) -> String {
         let must = limits.and_then(|limits| limits.must(3));
         let stretch = limits.and_then(|limits| limits.stretch);
         let v2 = rows.iter().find(|row| row.gic == 2 && row.row == v3.row);
+        let must_v2 = limits.and_then(|limits| limits.must(2));
         // Writing to a string can't fail.
         let _ = writeln!(
             text,
-            "| {about} | {} | {} | {} | {} | {} |",
+            "| {about} | {} | {} | {} | {} | {} | {} | {} |",
             figures(Some(v3)),
             number(must),
             number(stretch),
             verdict(v3.median, must, stretch),
-            figures(v2)
+            figures(v2),
+            number(must_v2),
+            v2.map_or_else(String::new, |v2| verdict(v2.median, must_v2, None))
         );
     }
     text
@@ -116,11 +119,13 @@ fn paths(budget: &Budget, paths: &[Path], gic: u8) -> String {
     text.push_str(
         "| instructions | system registers | interrupt registers | barriers | maintenance | atomics ",
     );
-    text.push_str("| ordered | devices |\n|---|--:|--:|--:|--:|--:|--:|--:|--:|\n");
+    text.push_str("| ordered | devices | at most |\n|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|\n");
     for path in paths.iter().filter(|path| path.gic == gic) {
-        let about = budget.row(&path.row).map_or(path.row.as_str(), |limits| limits.about.as_str());
+        let limits = budget.row(&path.row);
+        let about = limits.map_or(path.row.as_str(), |limits| limits.about.as_str());
+        let most = limits.and_then(|limits| limits.devices_gicv2).filter(|_| gic == 2);
         // Writing to a string can't fail.
-        let _ = writeln!(text, "| {about} | {} |", counts(path));
+        let _ = writeln!(text, "| {about} | {} | {} |", counts(path), number(most));
     }
     text
 }
