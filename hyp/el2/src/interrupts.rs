@@ -93,13 +93,21 @@ fn inject_any(vcpu: &'static Vcpu, intid: IntId) {
 
 /// Hands a line of a device to the VM that has it, whose EOI deactivates it. It is sent to the CPU of the vCPU that the VM has
 /// chosen, so whoever runs here instead shares this CPU with that one.
-fn inject_shared(Owner { vm, intid }: Owner) {
+fn inject_shared(gic: &'static CpuGic, Owner { vm, intid }: Owner, vcpu: Option<&'static Vcpu>) {
+    if let Some(vcpu) = vcpu.filter(|vcpu| core::ptr::eq(vcpu.vm, vm)) {
+        if let Hardware::V3(mut hardware) = gic.hardware()
+            && vm.vgic.lock().inject_shared_again(vcpu.id, intid, &mut hardware)
+        {
+            return;
+        }
+        return inject_any(vcpu, intid);
+    }
     let kicks = with_hardware!(|hardware| vm.vgic.lock().inject_mapped(VcpuId(0), intid, &mut hardware));
     vm.kick(kicks.unwrap_or(Kicks::NONE));
 }
 
 #[inline(never)]
-fn take_other(gic: &CpuGic, interrupt: Acknowledged, vcpu: Option<&'static Vcpu>) {
+fn take_other(gic: &'static CpuGic, interrupt: Acknowledged, vcpu: Option<&'static Vcpu>) {
     if platform::gic::SPECIAL.contains(&interrupt.intid) {
         return;
     }
@@ -107,7 +115,7 @@ fn take_other(gic: &CpuGic, interrupt: Acknowledged, vcpu: Option<&'static Vcpu>
     if interrupt.intid >= FIRST_SPI
         && let Some(owner) = owner_of(interrupt.intid)
     {
-        return inject_shared(owner);
+        return inject_shared(gic, owner, vcpu);
     }
     let lines = gic.lines();
     match interrupt.intid {

@@ -72,6 +72,13 @@ impl Vgic {
         state.arrive_again(intid, state.bank.mapped, &self.shared, hw)
     }
 
+    /// The same for an SPI that is routed to `vcpu`, which is loaded here.
+    #[inline]
+    pub fn inject_shared_again(&mut self, vcpu: VcpuId, intid: IntId, hw: &mut impl Hardware) -> bool {
+        let Some(state) = self.vcpus.get_mut(vcpu.index()) else { return false };
+        state.arrive_again_shared(intid, &mut self.shared, hw)
+    }
+
     /// True where [`Vgic::sync`] has something to do for `vcpu`.
     #[inline]
     pub fn needs_sync(&self, vcpu: VcpuId) -> bool {

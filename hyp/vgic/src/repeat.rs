@@ -1,4 +1,4 @@
-//! The shortest way into a list register: the one that the interrupt was last in. An SGI or a timer that comes again
+//! The shortest way into a list register: the one that the interrupt was last in. An SGI, a timer or a device that comes again
 //! and again takes no other.
 
 use crate::deliver::bit;
@@ -50,12 +50,44 @@ impl Vcpu {
             && self.present_again(intid, None, hw)
     }
 
+    /// A mapped SPI becomes pending, which is routed to this vCPU, loaded here, and was here last. Returns false where it isn't
+    /// so, or where that can't be, having done nothing.
+    #[inline]
+    pub fn arrive_again_shared(&mut self, intid: IntId, shared: &mut Shared, hw: &mut impl Hardware) -> bool {
+        let (word, mask) = (intid.word(), intid.bit());
+        let groups = shared.groups;
+        let Some(bank) = shared.banks.get_mut(word.wrapping_sub(1)) else { return false };
+        let routed = self.word(&self.targets, word);
+        let again = bank.allowed(groups) & bank.loaded & !bank.latch & bank.mapped & routed & mask;
+        if again == 0 || self.waiting | self.attention | self.again != 0 {
+            return false;
+        }
+        let Some(n) = self.find(intid) else { return false };
+        if !self.write_again(n as u8, None, hw) {
+            return false;
+        }
+        // `active` may be out of date, as for all that is in list registers.
+        bank.taken |= mask;
+        true
+    }
+
     /// Writes the list register that an SGI or PPI was last in as it was, or with another source, if the guest has finished
     /// with it.
     #[inline(always)]
     fn present_again(&mut self, intid: IntId, source: Option<u8>, hw: &mut impl Hardware) -> bool {
-        let Some(n) = self.private_slots.get(usize::from(intid.0)) else { return false };
-        let n = *n & SLOT_MASK;
+        let Some(n) = self.private_slots.get(usize::from(intid.0)).copied() else { return false };
+        if !self.write_again(n, source, hw) {
+            return false;
+        }
+        // As above.
+        self.bank.taken |= intid.bit();
+        true
+    }
+
+    /// Writes list register `n` as it was, or with another source, if the guest has finished with it.
+    #[inline(always)]
+    fn write_again(&mut self, n: u8, source: Option<u8>, hw: &mut impl Hardware) -> bool {
+        let n = n & SLOT_MASK;
         let Some(slot) = self.slots.get_mut(usize::from(n)) else { return false };
         if hw.empty() & bit(u32::from(n)) == 0 {
             return false;
@@ -68,8 +100,6 @@ impl Vcpu {
             }
         }
         *slot = value;
-        // `active` may be out of date, as for all that is in list registers.
-        self.bank.taken |= intid.bit();
         self.fresh = 0;
         self.presented = self.presented.wrapping_add(1);
         hw.write(usize::from(n), value);

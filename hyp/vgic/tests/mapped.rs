@@ -77,6 +77,58 @@ fn mapped_spis() {
     assert_eq!(m.read(1, 0x304, W), 1 << 9);
 }
 
+/// A device's interrupt that has been there before takes the short way, but where something else is to be seen to.
+#[test]
+fn a_mapped_spi_that_comes_again() {
+    let mut m = v3(2, 4);
+    let again = |m: &mut Machine, vcpu| {
+        let mut done = false;
+        m.with(vcpu, |vgic, id, hw| {
+            done = vgic.inject_shared_again(id, IntId(41), hw);
+            Kicks::NONE
+        });
+        done
+    };
+    let route = |m: &mut Machine, to| m.write(0, 0x6000 + 8 * 41, Width::Double, to);
+    route(&mut m, 1);
+    assert!(!again(&mut m, 1), "it was in no list register");
+    m.set_physical(0, 73, true);
+    m.settle();
+    assert!(!again(&mut m, 1), "it is pending there");
+    assert_eq!(m.acknowledge(1), Some((IntId(41), 0)));
+    assert!(!again(&mut m, 1), "it is active there");
+    m.with(1, |vgic, id, hw| vgic.has_deliverable(id, hw).1);
+    finish(&mut m, 1, IntId(41), 0);
+    assert!(!again(&mut m, 0), "it goes to the other one");
+    let accesses = m.cpus[1].accesses;
+    assert!(again(&mut m, 1));
+    assert_eq!(m.cpus[1].accesses, accesses + 2, "read what is empty, write one");
+    assert_eq!(m.read(1, 0x204, W), 1 << 9, "it is pending");
+    assert_eq!(m.acknowledge(1), Some((IntId(41), 0)));
+    finish(&mut m, 1, IntId(41), 0);
+    // Something happens while it is active, and counts when it has ended.
+    let meanwhile = |m: &mut Machine, what: &dyn Fn(&mut Machine)| {
+        m.set_physical(0, 73, false);
+        m.set_physical(0, 73, true);
+        m.settle();
+        assert_eq!(m.acknowledge(1), Some((IntId(41), 0)));
+        what(m);
+        m.settle();
+        finish(m, 1, IntId(41), 0);
+    };
+    meanwhile(&mut m, &|_| ());
+    m.send_sgi_v3(0, 0x0300_0002, SgiRegister::Sgi1r);
+    assert!(!again(&mut m, 1), "another one waits");
+    m.settle();
+    assert_eq!(m.acknowledge(1), Some((IntId(3), 0)));
+    finish(&mut m, 1, IntId(3), 0);
+    meanwhile(&mut m, &|m| m.write(0, 0x184, W, 1 << 9));
+    assert!(!again(&mut m, 1), "it is disabled");
+    m.write(0, 0x104, W, 1 << 9);
+    meanwhile(&mut m, &|m| route(m, 0));
+    assert!(!again(&mut m, 1), "it goes to the other one now");
+}
+
 #[test]
 fn mapped_spis_follow_their_vcpu() {
     let mut m = v3(2, 4);

@@ -336,9 +336,11 @@ impl Machine {
             line.active = true;
             line.latch = false;
             let intid = self.mapped[&key.1];
-            self.with(usize::from(key.0), |vgic, id, hw| match vgic.inject_again(id, intid, hw) {
-                true => Kicks::NONE,
-                false => vgic.inject_mapped(id, intid, hw),
+            // A shared one is taken where it was sent.
+            let cpu = if intid.is_private() { key.0 } else { line.sent.1 };
+            self.with(usize::from(cpu), |vgic, id, hw| {
+                let is_done = vgic.inject_again(id, intid, hw) || vgic.inject_shared_again(id, intid, hw);
+                if is_done { Kicks::NONE } else { vgic.inject_mapped(id, intid, hw) }
             });
         }
         !due.is_empty()
