@@ -85,6 +85,10 @@ fn inject(gic: &'static CpuGic, vcpu: &'static Vcpu, intid: IntId) {
 fn inject_any(vcpu: &'static Vcpu, intid: IntId) {
     let kicks = with_hardware!(|hardware| {
         let mut vgic = vcpu.vm.vgic.lock();
+        // On GICv2, too, it mostly comes as it came before, but where EL2 ends it.
+        if vgic.inject_again(vcpu.id, intid, &mut hardware) {
+            return;
+        }
         let kicks = vgic.inject_mapped(vcpu.id, intid, &mut hardware);
         vgic.settle(vcpu.id, kicks, &mut hardware)
     });
