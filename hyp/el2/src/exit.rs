@@ -204,7 +204,10 @@ fn answer_standard(vcpu: &'static Vcpu, frame: &mut Frame, call: Call) {
             let answer = match (vcpu.vm.share, question) {
                 (None, _) => smccc::UNKNOWN,
                 (Some(_), StolenTime::Feature) => 0,
-                (Some(_), StolenTime::Address) => vmm::stolen_time::record(vcpu.vm.layout, vcpu.id).as_u64(),
+                (Some(_), StolenTime::Address) => {
+                    vcpu.ask_for_stolen_time();
+                    vmm::stolen_time::record(vcpu.vm.layout, vcpu.id).as_u64()
+                }
             };
             frame.set(0, answer);
         }

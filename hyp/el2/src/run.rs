@@ -270,7 +270,9 @@ fn take_on(vcpu: &'static Vcpu, member: Option<usize>, waited: u64, frame: &mut 
     }
     own().member.set(member.unwrap_or(usize::MAX));
     vcpu.load(start, frame);
-    vcpu.vm.tell_stolen(vcpu.id, waited);
+    if vcpu.hears_of_stolen_time() {
+        vcpu.vm.tell_stolen(vcpu.id, waited);
+    }
     true
 }
 

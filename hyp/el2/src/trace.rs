@@ -126,6 +126,11 @@ impl Trace {
         waited
     }
 
+    /// How long it has waited in all, when it was last loaded or taken off its CPU.
+    pub fn waited(&self) -> u64 {
+        self.waited.load(Ordering::Relaxed)
+    }
+
     /// Puts what it knows into a record, by the time `now`.
     pub fn put(&self, record: &mut VcpuRecord, now: u64) {
         // Both of one moment, or a turn would count twice; a writer that goes on and on is not waited for.

@@ -43,6 +43,8 @@ pub struct Vcpu {
     waits: AtomicBool,
     /// It was taken off its CPU, or kept from it, when it was ready: it is to go on as soon as its VM does.
     interrupted: AtomicBool,
+    /// It has asked where its stolen time is told. For its own CPU.
+    hears_of_stolen_time: AtomicBool,
     /// The instruction at its PC when its VM crashed, and bit 32 if that could be read.
     instruction: AtomicU64,
     /// What it was at.
@@ -65,6 +67,7 @@ impl Vcpu {
             wakes_at: AtomicU64::new(u64::MAX),
             waits: AtomicBool::new(false),
             interrupted: AtomicBool::new(false),
+            hears_of_stolen_time: AtomicBool::new(false),
             instruction: AtomicU64::new(0),
             trace: Trace::new(),
             cleaned: AtomicU64::new(0),
@@ -204,6 +207,7 @@ impl Vcpu {
             context.reset(start);
             self.hcr.store(self.vm.hcr, Ordering::Relaxed);
             self.cleaned.store(0, Ordering::Relaxed);
+            self.hears_of_stolen_time.store(false, Ordering::Relaxed);
             self.instruction.store(0, Ordering::Relaxed);
             self.trace.begin();
         }
@@ -309,6 +313,18 @@ impl Vcpu {
             // As `call` says. Whoever sees that it waits too late makes a call that was not needed.
             fence(Ordering::SeqCst);
         }
+    }
+
+    /// It asks where its stolen time is told: there it is, and will be told whenever it goes on behind others. On its own CPU.
+    pub fn ask_for_stolen_time(&self) {
+        self.hears_of_stolen_time.store(true, Ordering::Relaxed);
+        self.vm.tell_stolen(self.id, self.trace.waited());
+    }
+
+    /// Whether it has asked ([`ask_for_stolen_time`](Self::ask_for_stolen_time)).
+    #[inline]
+    pub fn hears_of_stolen_time(&self) -> bool {
+        self.hears_of_stolen_time.load(Ordering::Relaxed)
     }
 
     /// Whether an interrupt waits for it that ends a WFI. On its own CPU.

@@ -247,9 +247,6 @@ impl Vm {
 
     /// Writes down for the guest that `vcpu` has waited for its CPU for so many ticks in all.
     pub fn tell_stolen(&self, vcpu: VcpuId, ticks: u64) {
-        if self.share.is_none() {
-            return;
-        }
         let nanoseconds = stolen_time::nanoseconds(ticks, timer::frequency());
         let told = guest_memory::write_word(
             &mut self.space.lock(),
