@@ -1,6 +1,6 @@
 //! What Hanok costs stays within its budget: the short form of `make bench`.
 
-use tests::bench::{Budget, boot, measure, trace};
+use tests::bench::{Budget, Memory, Sizes, boot, measure, trace};
 
 use crate::case::{Case, GICS};
 
@@ -14,6 +14,8 @@ pub fn cases() -> Vec<Case> {
             rows.push(boot(scenario, gic)?.row(gic));
             let budget = Budget::load()?;
             budget.check(gic, &rows)?;
+            let sizes = Sizes::read(&scenario.inputs().elf)?;
+            budget.check_sizes(&sizes.with(&Memory::measure(scenario, gic)?))?;
             if gic == 2 { budget.check_devices(&trace(scenario, gic)?) } else { Ok(()) }
         })
     };

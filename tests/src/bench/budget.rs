@@ -1,4 +1,4 @@
-//! What rows may come to: `bench/budget.toml`.
+//! What rows may come to, and sizes: `bench/budget.toml`.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -41,8 +41,21 @@ impl Limits {
     }
 }
 
-/// All rows, by name.
-pub struct Budget(BTreeMap<String, Limits>);
+/// What a size should be, and may be, in bytes.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SizeLimits {
+    must: Option<u64>,
+    ceiling: u64,
+}
+
+/// All rows, and sizes, by name.
+#[derive(Deserialize)]
+pub struct Budget {
+    size: BTreeMap<String, SizeLimits>,
+    #[serde(flatten)]
+    rows: BTreeMap<String, Limits>,
+}
 
 impl Budget {
     /// The project's.
@@ -56,12 +69,12 @@ impl Budget {
     }
 
     fn parse(text: &str) -> Result<Self, toml::de::Error> {
-        toml::from_str(text).map(Self)
+        toml::from_str(text)
     }
 
     /// What is said of a row.
     pub fn row(&self, name: &str) -> Option<&Limits> {
-        self.0.get(name)
+        self.rows.get(name)
     }
 
     /// Fails unless each row has been measured on this GIC, and no median is over its ceiling; says all that are.
@@ -70,7 +83,7 @@ impl Budget {
     /// [`Failure::Wrong`].
     pub fn check(&self, gic: u8, rows: &[Row]) -> Outcome {
         let rows: Vec<&Row> = rows.iter().filter(|row| row.gic == gic).collect();
-        let missing = self.0.keys().filter(|name| !rows.iter().any(|row| row.row == **name));
+        let missing = self.rows.keys().filter(|name| !rows.iter().any(|row| row.row == **name));
         let missing = missing.map(|name| format!("{name} was not measured on GICv{gic}"));
         let over = rows.iter().filter_map(|Row { row, median, .. }| match self.row(row) {
             None => Some(format!("{row} has no ceiling in bench/budget.toml")),
@@ -83,12 +96,32 @@ impl Budget {
         none_wrong(missing.chain(over))
     }
 
+    /// The most bytes that a size should be, if there is a target.
+    pub fn size_must(&self, name: &str) -> Option<u64> {
+        self.size.get(name)?.must
+    }
+
+    /// Fails unless each size has a ceiling, and is not over it, and the other way round.
+    ///
+    /// # Errors
+    /// [`Failure::Wrong`].
+    pub fn check_sizes(&self, sizes: &BTreeMap<&'static str, u64>) -> Outcome {
+        let missing = self.size.keys().filter(|name| !sizes.contains_key(name.as_str()));
+        let missing = missing.map(|name| format!("the size of {name} was not measured"));
+        let over = sizes.iter().filter_map(|(name, bytes)| match self.size.get(*name) {
+            None => Some(format!("the size of {name} has no ceiling in bench/budget.toml")),
+            Some(limits) if *bytes <= limits.ceiling => None,
+            Some(limits) => Some(format!("{name} takes {bytes} bytes, its ceiling is {}", limits.ceiling)),
+        });
+        none_wrong(missing.chain(over))
+    }
+
     /// Fails unless each row that has a target for accesses to devices was traced on GICv2, and none is over it.
     ///
     /// # Errors
     /// [`Failure::Wrong`].
     pub fn check_devices(&self, paths: &[super::Path]) -> Outcome {
-        let targets = self.0.iter().filter_map(|(name, limits)| Some((name, limits.devices_gicv2?)));
+        let targets = self.rows.iter().filter_map(|(name, limits)| Some((name, limits.devices_gicv2?)));
         none_wrong(targets.filter_map(|(name, most)| {
             match paths.iter().find(|path| path.gic == 2 && path.row == *name) {
                 None => Some(format!("{name} was not traced on GICv2")),
@@ -112,7 +145,8 @@ mod tests {
     use super::*;
     use crate::bench::{Accesses, System};
 
-    const TEXT: &str = "[a]\nabout = \"A\"\nmust = 90\nceiling-gicv2 = 200\nceiling-gicv3 = 100\n";
+    const TEXT: &str = "[size]\ntext = { must = 50, ceiling = 70 }\n\
+                        [a]\nabout = \"A\"\nmust = 90\nceiling-gicv2 = 200\nceiling-gicv3 = 100\n";
 
     fn row(name: &str, gic: u8, median: u64) -> Row {
         Row {
@@ -165,6 +199,20 @@ mod tests {
         assert_eq!(complaint(&[path(3, 9), path(2, 2)]), "");
         assert_eq!(complaint(&[path(2, 3)]), "a on GICv2 accesses devices 3 times, and may 2 times");
         assert_eq!(complaint(&[path(3, 0)]), "a was not traced on GICv2");
+    }
+
+    #[test]
+    fn a_size_may_come_up_to_its_ceiling() {
+        let complaint = |sizes: &[(&'static str, u64)]| {
+            let budget = Budget::parse(TEXT).expect("it is sound");
+            let checked = budget.check_sizes(&sizes.iter().copied().collect());
+            checked.map_or_else(|failure| failure.to_string(), |()| String::new())
+        };
+        assert_eq!(complaint(&[("text", 70)]), "");
+        assert_eq!(complaint(&[("text", 71)]), "text takes 71 bytes, its ceiling is 70");
+        assert_eq!(complaint(&[]), "the size of text was not measured");
+        let new = complaint(&[("text", 1), ("bss", 1)]);
+        assert_eq!(new, "the size of bss has no ceiling in bench/budget.toml");
     }
 
     #[test]

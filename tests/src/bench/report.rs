@@ -37,6 +37,18 @@ impl Figures {
         Ok(())
     }
 
+    /// Fails where something is over its ceiling.
+    ///
+    /// # Errors
+    /// [`crate::Failure::Wrong`].
+    pub fn check(&self, budget: &Budget) -> Outcome {
+        for memory in &self.memory {
+            budget.check(memory.gic, &self.rows)?;
+            budget.check_sizes(&self.sizes.with(memory))?;
+        }
+        budget.check_devices(&self.paths)
+    }
+
     /// For people, in Markdown.
     pub fn text(&self, budget: &Budget, rounds: u32) -> String {
         let mut text = format!("Instructions, {rounds} rounds each:\n\n{}\n", table(budget, &self.rows));
@@ -54,7 +66,14 @@ impl Figures {
             let _ = writeln!(text, "| GICv{gic} | {} | {} | {} |", all >> 10, vm >> 10, vcpu >> 10);
         }
         // Writing to a string can't fail.
+        let (code, must) = (self.sizes.code(), budget.size_must("code"));
         let _ = write!(text, "\n{}", self.sizes);
+        let _ = writeln!(
+            text,
+            "\nText and rodata: {code} bytes; must: {}; {}",
+            number(must),
+            verdict(code, must, None)
+        );
         text
     }
 

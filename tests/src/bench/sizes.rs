@@ -1,10 +1,12 @@
 //! How large the image is, and its sources.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
 use serde::Serialize;
 
+use super::Memory;
 use crate::{Failure, Outcome};
 
 /// Folders of crates that come into the image, and of the one with all `unsafe` of guests.
@@ -50,6 +52,21 @@ impl Sizes {
             Ok(size)
         });
         Ok(Self { image: image.sizes, bundle, crates: crates.collect::<Outcome<_>>()? })
+    }
+
+    /// What has a ceiling, in bytes: the image's parts, and what it takes when it runs.
+    pub fn with(&self, memory: &Memory) -> BTreeMap<&'static str, u64> {
+        let tools::image::Sizes { data, bss, .. } = self.image;
+        let Memory { all, vm, vcpu, .. } = *memory;
+        let memory = [("memory", all), ("memory-vm", vm), ("memory-vcpu", vcpu)];
+        let memory = memory.map(|(name, bytes)| (name, bytes.max(0) as u64));
+        [("code", self.code()), ("data", data), ("bss", bss)].into_iter().chain(memory).collect()
+    }
+
+    /// Bytes of text and read-only data, but for the bundle that is built in.
+    pub fn code(&self) -> u64 {
+        let tools::image::Sizes { text, rodata, .. } = self.image;
+        (text + rodata).saturating_sub(self.bundle)
     }
 
     /// The image's parts, in bytes.
