@@ -1,5 +1,5 @@
 //! `make bench-peers`: measures Hanok, Xen, KVM and the bare board by the same guest on both GICs, writes the figures for programs,
-//! and a table of the medians into the document about them. It judges nothing: `make bench` does.
+//! and a table of the medians into the document about them, with pictures beside it. It judges nothing: `make bench` does.
 
 use std::env;
 use std::fs;
@@ -7,11 +7,13 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use tests::bench::peers::{self, Measured, PEERS};
-use tests::bench::{self, Budget, Figures, Sizes, System};
+use tests::bench::{self, Budget, Figures, Sizes, System, plot};
 use tests::{Failure, Inputs, Outcome, Scenario};
 
 /// As many as the guest has room for.
 const ROUNDS: u32 = 10_000;
+/// The row whose histogram is drawn.
+const LATENCY: &str = "timer-spinning";
 /// The name of the part of the document that is written.
 const PART: &str = "peers";
 
@@ -53,7 +55,14 @@ fn run() -> Outcome {
     let old = fs::read_to_string(path).map_err(Failure::io(format!("read {}", path.display())))?;
     let part = format!("{table}\n{}", peers::circumstances(&inputs, &commands)?);
     write(path, &peers::replace(&old, PART, &part)?)?;
-    println!("{output} has all figures, and {document} the table");
+    let pictures = [
+        ("costs.svg", plot::costs(&budget, rows, &names)?),
+        ("latency.svg", plot::latency(rows, LATENCY, &names)?),
+    ];
+    for (name, picture) in pictures {
+        write(&path.with_file_name(name), &picture)?;
+    }
+    println!("{output} has all figures, and {document} the table, with costs.svg and latency.svg beside it");
     Ok(())
 }
 

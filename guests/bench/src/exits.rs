@@ -9,6 +9,7 @@ use runtime::timed::{self, Call, Delivery, Until};
 use runtime::timer::{self, Timer};
 use runtime::{console, cpu, exceptions, hypervisor, println};
 
+use crate::histogram::Histogram;
 use crate::samples::{Row, SAMPLES};
 
 /// The SGI that is sent.
@@ -17,6 +18,8 @@ const SGI: u32 = 3;
 const AHEAD: u64 = 20_000;
 /// And where it sleeps. Of timers of CPUs that sleep, Xen lets none come earlier than 50 us from when it looks.
 const SLEEP: u64 = 100_000;
+/// The rows that are how late interrupts come.
+const LATE: [&str; 2] = ["timer-spinning", "timer-wfi"];
 /// What a call answers that isn't there: NOT_SUPPORTED, in w0.
 const NOT_SUPPORTED: u32 = u32::MAX;
 /// Characters in a line of those that are written to be measured.
@@ -26,7 +29,16 @@ pub fn measure(rounds: usize) {
     gic::enable(SGI);
     gic::enable(Timer::Virtual.intid());
     let mut samples = SAMPLES.lock();
-    let mut take = |name, less, one: &mut dyn FnMut() -> u64| samples.take(name, rounds, less, one);
+    let mut histograms = [const { None }; LATE.len()];
+    let mut take = |name, less, one: &mut dyn FnMut() -> u64| {
+        let row = samples.take(name, rounds, less, one);
+        for (late, histogram) in LATE.iter().zip(&mut histograms) {
+            if *late == name {
+                *histogram = Some(Histogram::of(samples.sorted()));
+            }
+        }
+        row
+    };
     let empty = take("empty", 0, &mut timed::nothing);
     let less = empty.min;
     let calls = CALLS.map(|(name, conduit, call)| {
@@ -62,6 +74,9 @@ pub fn measure(rounds: usize) {
     );
     empty.print();
     calls.iter().flatten().chain(&rows).for_each(Row::print);
+    for (late, histogram) in LATE.iter().zip(histograms) {
+        histogram.iter().for_each(|histogram| histogram.print(late));
+    }
 }
 
 /// A way to call, which returns what the call took and its x0.

@@ -16,13 +16,15 @@
 //!   - `switch-vms`: as `switch`, with two VMs and the bells of the first channel. For both VMs.
 //! - `rounds=N`: how often (10 to 10000; 1000).
 //!
-//! Each row is a line: `bench: <name> rounds=N min=A median=B p99=C max=D`.
+//! Each row is a line: `bench: <name> rounds=N min=A median=B p99=C max=D`. Of how late interrupts are there are also lines that tell how
+//! often they were so many ticks late: `bench: <name> from=A below=B count=N`.
 #![no_std]
 #![no_main]
 #![deny(unsafe_code)]
 
 mod devices;
 mod exits;
+mod histogram;
 mod life;
 mod pairs;
 mod samples;

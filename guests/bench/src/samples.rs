@@ -68,6 +68,11 @@ impl Samples {
         }
     }
 
+    /// Those of the row that has ended last, the least first.
+    pub fn sorted(&self) -> &[u32] {
+        &self.taken[..self.count]
+    }
+
     /// How many there are.
     pub fn count(&self) -> usize {
         self.count

@@ -75,7 +75,17 @@ impl Boot {
     pub fn row(&self, gic: u8) -> Row {
         let rest = self.rest;
         let row = "boot-apart".to_owned();
-        Row { system: System::Hanok, row, gic, rounds: 1, min: rest, median: rest, p99: rest, max: rest }
+        Row {
+            system: System::Hanok,
+            row,
+            gic,
+            rounds: 1,
+            min: rest,
+            median: rest,
+            p99: rest,
+            max: rest,
+            histogram: Vec::new(),
+        }
     }
 }
 

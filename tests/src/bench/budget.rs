@@ -158,6 +158,7 @@ mod tests {
             median,
             p99: 999,
             max: 999,
+            histogram: Vec::new(),
         }
     }
 

@@ -12,6 +12,7 @@ mod budget;
 mod instruction;
 mod memory;
 pub mod peers;
+pub mod plot;
 mod report;
 mod sizes;
 
@@ -64,6 +65,20 @@ pub struct Row {
     pub p99: u64,
     /// The most.
     pub max: u64,
+    /// How often it took how long, of rows whose guest tells that.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub histogram: Vec<Bucket>,
+}
+
+/// A part of a row's rounds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Bucket {
+    /// Those which took so many instructions or more,
+    pub from: u64,
+    /// and fewer than so many.
+    pub below: u64,
+    /// How many rounds that are.
+    pub count: u64,
 }
 
 /// What is on the way of a row's rounds.
@@ -250,15 +265,24 @@ fn moved_image(scenario: &Scenario) -> Outcome<PathBuf> {
 /// The rows in what the consoles of guests have said, by themselves or with a name before each line, as Hanok and Xen put it there.
 /// There is one at least.
 fn read(said: &str, system: System, gic: u8) -> Outcome<Vec<Row>> {
-    const LINE: &str = concat!(
-        r"(?m)^(?:\[[a-z]+\] |\(XEN\) (?:DOM\d+: )?)?",
-        r"bench: (\S+) rounds=(\d+) min=(\d+) median=(\d+) p99=(\d+) max=(\d+)$"
-    );
-    let line = Regex::new(LINE).map_err(|error| Failure::Wrong(error.to_string()))?;
-    let rows = line.captures_iter(said).map(|found| {
+    let line = |rest: &str| {
+        let line = format!(r"(?m)^(?:\[[a-z]+\] |\(XEN\) (?:DOM\d+: )?)?bench: (\S+) {rest}$");
+        Regex::new(&line).map_err(|error| Failure::Wrong(error.to_string()))
+    };
+    let buckets = line(r"from=(\d+) below=(\d+) count=(\d+)")?;
+    let buckets: Vec<_> = buckets.captures_iter(said).map(|found| found.extract::<4>().1).collect();
+    let rows = line(r"rounds=(\d+) min=(\d+) median=(\d+) p99=(\d+) max=(\d+)")?;
+    let rows = rows.captures_iter(said).map(|found| {
         let (_, [row, numbers @ ..]) = found.extract::<6>();
         let numbers = numbers.map(|text| text.parse().map_err(|_| Failure::Wrong(format!("{row}: {text}?"))));
         let [rounds, min, median, p99, max] = numbers;
+        let own = buckets.iter().filter(|[name, ..]| *name == row);
+        let histogram = own.map(|[_, numbers @ ..]| {
+            let [from, below, count] =
+                numbers.map(|text| text.parse().map_err(|_| Failure::Wrong(format!("{row}: {text}?"))));
+            Ok(Bucket { from: from?, below: below?, count: count? })
+        });
+        let histogram = histogram.collect::<Outcome<_>>()?;
         Ok(Row {
             system,
             row: row.to_owned(),
@@ -268,6 +292,7 @@ fn read(said: &str, system: System, gic: u8) -> Outcome<Vec<Row>> {
             median: median?,
             p99: p99?,
             max: max?,
+            histogram,
         })
     });
     let rows = rows.collect::<Outcome<Vec<_>>>()?;
@@ -288,6 +313,8 @@ mod tests {
                     [second] bench: doorbell rounds=1 min=6 median=7 p99=8 max=9\n\
                     (XEN) DOM1: bench: a rounds=1 min=1 median=1 p99=1 max=1\n\
                     (XEN) bench: b rounds=1 min=2 median=2 p99=2 max=2\n\
+                    bench: a from=0 below=1 count=5\n\
+                    (XEN) bench: a from=8 below=9 count=1\n\
                     bench: done\n";
         let rows = read(said, System::Xen, 3).expect("all are sound");
         let row = |row: &str, [rounds, min, median, p99, max]: [u64; 5]| Row {
@@ -299,11 +326,13 @@ mod tests {
             median,
             p99,
             max,
+            histogram: Vec::new(),
         };
+        let buckets = [(0, 1, 5), (8, 9, 1)].map(|(from, below, count)| Bucket { from, below, count });
         let wanted = [
             row("empty", [100, 2, 3, 4, 5]),
             row("doorbell", [1, 6, 7, 8, 9]),
-            row("a", [1, 1, 1, 1, 1]),
+            Row { histogram: buckets.into(), ..row("a", [1, 1, 1, 1, 1]) },
             row("b", [1, 2, 2, 2, 2]),
         ];
         assert_eq!(rows, wanted);

@@ -239,6 +239,7 @@ mod tests {
             median,
             p99: 999,
             max: 999,
+            histogram: Vec::new(),
         };
         let rows = [
             row(System::Hanok, "empty", 3, 2),
