@@ -48,6 +48,7 @@ fn run() -> Outcome {
             }
         }
     }
+    let rows = &figures.rows;
     let table = bench::side_by_side(&budget, rows, &names);
     println!("Medians, in instructions, of {ROUNDS} rounds each:\n\n{table}");
     write(Path::new(&output), &figures.json())?;

@@ -22,8 +22,12 @@ const AROUND: u32 = 110;
 const NAMES: u32 = 420;
 const TEXT: (&str, i32) = ("sans-serif", 13);
 const HEAD: (&str, i32) = ("sans-serif", 18);
+/// How much further than the longest bar the axis goes, for the legend.
+const ROOM: f64 = 10.0;
 /// Of a histogram, in pixels.
 const PANEL: u32 = 230;
+/// The least part of all that is shown, in percent: one of 10,000 stands above it.
+const LEAST: f64 = 0.005;
 
 /// Colours that are told apart by those who see few, too (Okabe and Ito).
 fn colour(system: System) -> RGBColor {
@@ -47,7 +51,8 @@ pub fn costs(budget: &Budget, rows: &[Row], systems: &[(System, String)]) -> Out
         |row: &&&Row| rows.iter().any(|other| other.row == row.row && other.system != System::Hanok);
     let own = rows.iter().filter(|row| row.system == System::Hanok).filter(has_peer);
     let names: Vec<&str> = own.map(|row| row.row.as_str()).collect();
-    let most = rows.iter().map(|row| row.median).max().filter(|_| !names.is_empty());
+    let drawn_rows = rows.iter().filter(|row| names.contains(&row.row.as_str()));
+    let most = drawn_rows.map(|row| row.median).max();
     let most = most.ok_or_else(|| Failure::Wrong("there is nothing to draw".to_owned()))?;
 
     let group = BAR * (systems.len() as u32 + 1);
@@ -59,7 +64,7 @@ pub fn costs(budget: &Budget, rows: &[Row], systems: &[(System, String)]) -> Out
             .margin_right(30)
             .x_label_area_size(40)
             .y_label_area_size(NAMES)
-            .build_cartesian_2d((1.0..most as f64 * 1.6).log_scale(), 0..height - AROUND)?;
+            .build_cartesian_2d((1.0..most as f64 * ROOM).log_scale(), 0..height - AROUND)?;
         chart
             .configure_mesh()
             .disable_y_mesh()
@@ -128,7 +133,7 @@ pub fn latency(rows: &[Row], row: &str, systems: &[(System, String)]) -> Outcome
                 .caption(format!("{called}: {count} interrupts"), TEXT)
                 .x_label_area_size(36)
                 .y_label_area_size(60)
-                .build_cartesian_2d((1.0..most).log_scale(), (0.01..150.0).log_scale())?;
+                .build_cartesian_2d((1.0..most).log_scale(), (LEAST..150.0).log_scale())?;
             chart
                 .configure_mesh()
                 .light_line_style(WHITE)
@@ -140,7 +145,7 @@ pub fn latency(rows: &[Row], row: &str, systems: &[(System, String)]) -> Outcome
                 .draw()?;
             chart.draw_series(buckets.iter().map(|bucket| {
                 let (from, below) = (bucket.from.max(1) as f64, bucket.below.max(2) as f64);
-                Rectangle::new([(from, 0.01), (below, part(bucket.count))], colour(*system).filled())
+                Rectangle::new([(from, LEAST), (below, part(bucket.count))], colour(*system).filled())
             }))?;
         }
         Ok(())
@@ -162,11 +167,12 @@ fn drawn(
     Ok(text)
 }
 
+/// A number of the axis, which are powers of ten.
 fn thousands(number: u64) -> String {
-    if number >= 1000 && number.is_multiple_of(1000) {
-        format!("{}k", number / 1000)
-    } else {
-        number.to_string()
+    match number {
+        1_000_000.. if number.is_multiple_of(1_000_000) => format!("{}M", number / 1_000_000),
+        1000.. if number.is_multiple_of(1000) => format!("{}k", number / 1000),
+        _ => number.to_string(),
     }
 }
 
