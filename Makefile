@@ -54,7 +54,7 @@ export QEMU TOOLS KERNEL INITRD GIC CPUS CPU MEM DEBUG ARGS MANIFEST IMAGE LINUX
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 .PHONY: help image run sdcard-rpi4 run-rpi4 test test-host test-target test-cards loom fuzz miri mutants stage2-costs bundles \
-        bench bench-peers check-manifest fmt fmt-check clippy doc emulator payloads payloads-rpi4 clean distclean FORCE
+        bench bench-peers bench-linux check-manifest fmt fmt-check clippy doc emulator payloads payloads-rpi4 clean distclean FORCE
 
 # The toolchain, chosen once for everything but what needs no target: there any cargo will do.
 TOOLCHAIN_MK := target/toolchain-$(TOOLCHAIN).mk
@@ -83,6 +83,7 @@ help:
 	@echo 'make mutants    do the tests of stage 2 notice when it is wrong? Hours; MUTANTS="--file hyp/stage2/src/bbm.rs" minutes'
 	@echo 'make bench      what exits, interrupts and switches cost, in instructions, and how large the image is'
 	@echo 'make bench-peers  the same of Xen, KVM and the bare board beside it: writes the table in docs/benchmarks.md; minutes'
+	@echo 'make bench-linux  what a whole Linux costs, beside the bare board: writes the tables in docs/benchmarks.md; minutes'
 	@echo 'make stage2-costs  what operations on stage-2 tables cost, in instructions'
 	@echo 'make bundles    every manifest in guests/ as a bundle in target/bundles'
 	@echo 'make check-manifest M=x.dts  read it as the hypervisor will: what is in it, or what is wrong; BOARD=tree.dtb with devices'
@@ -163,6 +164,12 @@ bench-peers: $(IMAGE) target/guests/bench.elf target/peers/kvm-runner emulator
 
 target/peers/kvm-runner: FORCE
 	@scripts/kvm-runner "$(TOOLCHAIN_CHOSEN)" $@
+
+# A whole Linux on the bare board, and as a guest.
+bench-linux: $(IMAGE) payloads emulator
+	@HANOK_IMAGE=$(CURDIR)/$(IMAGE) HANOK_GUESTS=$(CURDIR)/target/guests \
+	    HANOK_BUSYBOX=$(CURDIR)/target/deps/guest/busybox \
+	    $(HOST_CARGO) run -q $(LOCKED) -p tests --bin bench-linux -- target/bench-linux.json docs/benchmarks.md
 
 # What operations on stage 2 cost, in instructions: one tick of the counter is one, and a run repeats.
 stage2-costs: $(CHECK_IMAGE) emulator

@@ -2,6 +2,7 @@
 //! the packets that this takes (gdb's manual, appendix "Remote Serial Protocol").
 
 use std::io::{BufRead, BufReader, Read, Write};
+use std::ops::Range;
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
@@ -142,12 +143,30 @@ impl Gdb {
         self.accept(&Stop::At(address).packet('z'))
     }
 
+    /// How long to wait for an answer from now on.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub fn set_patience(&mut self, limit: Duration) -> Outcome {
+        self.stream.get_ref().set_read_timeout(Some(limit)).map_err(Failure::io("set a time limit"))
+    }
+
     /// Executes a command of QEMU's human monitor that has nothing to say.
     ///
     /// # Errors
     /// When it has something to say, or QEMU doesn't answer.
     pub fn monitor(&mut self, command: &str) -> Outcome {
         self.accept(&format!("qRcmd,{}", hex(command.as_bytes())))
+    }
+
+    /// Has QEMU execute the instructions of all pages of `code` one by one, so that each of them is in its log of `exec`; all else runs as fast as
+    /// ever. A page with a breakpoint is executed so, and these are where no instruction is: the machine doesn't stop at any.
+    ///
+    /// # Errors
+    /// When QEMU doesn't answer.
+    pub fn one_by_one(&mut self, code: Range<u64>) -> Outcome {
+        const PAGE: usize = 4096;
+        code.step_by(PAGE).try_for_each(|page| self.accept(&Stop::At(page + 2).packet('Z')))
     }
 
     /// Lets the machine run until some CPU is at EL2 and comes to one of these addresses. Returns the CPU. It stands before the

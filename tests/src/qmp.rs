@@ -53,6 +53,24 @@ impl Qmp {
         }
     }
 
+    /// Waits until the machine has been turned off, which is kept then (QEMU's `-action shutdown=pause`). `limit` is for each of QEMU's events
+    /// before that.
+    ///
+    /// # Errors
+    /// When it isn't in time.
+    pub fn wait_for_shutdown(&mut self, limit: Duration) -> Outcome {
+        let set = |qmp: &Self, limit| {
+            qmp.stream.get_ref().set_read_timeout(Some(limit)).map_err(Failure::io("set a time limit"))
+        };
+        // Where it runs still, an event is to come that says otherwise.
+        while self.execute("query-status", json!({}))?.get("status") != Some(&json!("shutdown")) {
+            set(self, limit)?;
+            self.read()?;
+            set(self, PATIENCE)?;
+        }
+        Ok(())
+    }
+
     /// Executes a command of the human monitor and returns its text.
     ///
     /// # Errors

@@ -33,6 +33,8 @@ pub struct Inputs {
     pub peers: PathBuf,
     /// The program that runs a bundle's VM under KVM, for arm64 Linux.
     pub kvm_runner: PathBuf,
+    /// Debian's static busybox for arm64, which is in the Linux guest's initramfs.
+    pub busybox: PathBuf,
     /// QEMU's program.
     pub qemu: String,
     /// What needs Debian's packages is to be left out: Linux, U-Boot, cards.
@@ -56,6 +58,7 @@ impl Inputs {
             cards: place("HANOK_CARDS", "test-cards"),
             peers: place("HANOK_PEERS", "deps/peers"),
             kvm_runner: place("HANOK_KVM_RUNNER", "peers/kvm-runner"),
+            busybox: place("HANOK_BUSYBOX", "deps/guest/busybox"),
             qemu: env::var("QEMU").unwrap_or_else(|_| "qemu-system-aarch64".to_owned()),
             without_linux: env::var_os("LINUX").is_some_and(|value| value == "no"),
         }

@@ -269,10 +269,20 @@ fn median(mut rounds: Vec<Accesses>) -> Option<Accesses> {
 }
 
 /// The CPU and the address in a line for an executed instruction: `Trace 0: 0x7f… [cs/pc/flags/cflags] name`.
-pub(super) fn executed(line: &str) -> Option<(u32, u64)> {
+fn executed(line: &str) -> Option<(u32, u64)> {
     let (cpu, rest) = line.strip_prefix("Trace ")?.split_once(':')?;
     let address = rest.split_once('[')?.1.split('/').nth(1)?;
     Some((cpu.parse().ok()?, u64::from_str_radix(address, 16).ok()?))
+}
+
+/// The CPUs and addresses of all executed instructions in a log. Where QEMU stops right before one, it says so behind that one's line, and logs it
+/// again when it goes on.
+pub(super) fn all_executed(log: &str) -> impl Iterator<Item = (u32, u64)> {
+    let behind = log.lines().skip(1).chain([""]);
+    log.lines()
+        .zip(behind)
+        .filter(|(_, next)| !next.starts_with("Stopped execution "))
+        .filter_map(|(line, _)| executed(line))
 }
 
 /// The CPU in a line for an access to a device: `memory_region_ops_read cpu 0 mr …`.
@@ -355,6 +365,13 @@ mod tests {
         let found = rows(&programs(), &(turns + &across), &names(&["switch-in-vm", "doorbell"]));
         let instructions: Vec<u64> = found.expect("it is sound").iter().map(|row| row.instructions).collect();
         assert_eq!(instructions, [1, 2]);
+    }
+
+    #[test]
+    fn an_instruction_that_qemu_stops_before_counts_once() {
+        let stop = "Stopped execution of TB chain before 0x7f00 [0000000044000004] name\n";
+        let log = [log(&[(0, ISB), (0, MRS)]), stop.to_owned(), log(&[(0, MRS), (1, ERET)])].concat();
+        assert_eq!(all_executed(&log).collect::<Vec<_>>(), [(0, ISB), (0, MRS), (1, ERET)]);
     }
 
     #[test]

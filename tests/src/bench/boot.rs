@@ -5,13 +5,13 @@ use std::collections::HashMap;
 
 use serde::Serialize;
 
-use super::accesses::executed;
+use super::accesses::all_executed;
 use super::{Row, System};
 use crate::code::Code;
 use crate::{Failure, Outcome};
 
 /// The function that clears guests' memory and cleans it, by a part of its name.
-const SCRUB: &str = "5scrub5Scrub4step";
+pub(super) const SCRUB: &str = "5scrub5Scrub4step";
 /// The function that copies payloads and cleans them.
 const PAYLOAD: &str = "12guest_memory5write";
 /// The function that invalidates the image's own lines, before caches are on.
@@ -45,7 +45,7 @@ impl Boot {
         let mut boot = Self::default();
         let mut by_function: HashMap<&str, u64> = HashMap::new();
         let mut caller = "";
-        for (_, address) in log.lines().filter_map(executed) {
+        for (_, address) in all_executed(log) {
             let function = address.checked_sub(base).and_then(|offset| el2.function(offset));
             let Some(function) = function else { continue };
             if !HELPERS.contains(&function) {

@@ -10,6 +10,7 @@ mod accesses;
 mod boot;
 mod budget;
 mod instruction;
+pub mod linux;
 mod memory;
 pub mod peers;
 pub mod plot;

@@ -128,7 +128,7 @@ pub fn circumstances(inputs: &Inputs, commands: &[String]) -> Outcome<String> {
 }
 
 /// A command with its files named from the checkout's root, and those in the scenario's folder by their names alone.
-fn shortened(command: &str, folder: &Path) -> String {
+pub(super) fn shortened(command: &str, folder: &Path) -> String {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent();
     [Some(folder), root].into_iter().flatten().fold(command.to_owned(), |command, folder| {
         command.replace(&format!("{}/", folder.display().to_string().trim_end_matches('/')), "")
