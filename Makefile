@@ -200,6 +200,7 @@ clippy:
 	$(LOOM) clippy $(LOCKED) --target-dir target/loom -p stage2 -p ring --test loom -- -D warnings
 	for crate in $(TARGET_CRATES); do $(TARGET_CARGO) clippy $(FOR_TARGET) -p $$crate -- -D warnings || exit; done
 	$(TARGET_CARGO) clippy $(FOR_TARGET) -p el2 --features stage2-check -- -D warnings
+	scripts/kvm-runner "$(TOOLCHAIN_CHOSEN)" --clippy
 
 doc:
 	RUSTDOCFLAGS='-D warnings' $(HOST_CARGO) doc $(LOCKED) --no-deps
