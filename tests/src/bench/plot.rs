@@ -97,7 +97,7 @@ pub fn costs(budget: &Budget, rows: &[Row], systems: &[(System, String)]) -> Out
         }
         chart
             .configure_series_labels()
-            .position(SeriesLabelPosition::LowerRight)
+            .position(SeriesLabelPosition::UpperRight)
             .background_style(WHITE.mix(0.9))
             .border_style(RGBColor(200, 200, 200))
             .label_font(TEXT)
