@@ -160,7 +160,7 @@ bench-peers: $(IMAGE) target/guests/bench.elf target/peers/kvm-runner emulator
 	@scripts/peer-packages
 	@HANOK_IMAGE=$(CURDIR)/$(IMAGE) HANOK_GUESTS=$(CURDIR)/target/guests HANOK_PEERS=$(CURDIR)/$(PEERS) \
 	    HANOK_KVM_RUNNER=$(CURDIR)/target/peers/kvm-runner \
-	    $(HOST_CARGO) run -q $(LOCKED) -p tests --bin bench-peers -- target/bench.json docs/benchmarks.md
+	    $(HOST_CARGO) run -q $(LOCKED) -p tests --bin bench-peers -- target/bench-peers.json docs/benchmarks.md
 
 target/peers/kvm-runner: FORCE
 	@scripts/kvm-runner "$(TOOLCHAIN_CHOSEN)" $@
