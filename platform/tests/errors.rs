@@ -3,7 +3,7 @@
 mod trees;
 
 use dtoolkit::model::DeviceTree;
-use platform::tree::{Board, BoardError, Shape, UartKind};
+use platform::tree::{Board, BoardError, UartKind};
 use trees::*;
 
 fn at(node: &str, what: &'static str) -> BoardError {
@@ -15,16 +15,6 @@ fn virt_error(change: impl FnOnce(&mut DeviceTree)) -> BoardError {
     let mut tree = virt_v3();
     change(&mut tree);
     error(&tree)
-}
-
-#[test]
-fn a_blob_that_is_none() {
-    assert_eq!(Board::read(&[0; 39], &Shape::default()).unwrap_err(), BoardError::Reader);
-    let mut blob = virt_v3().to_dtb();
-    let shape = checked(&mut blob).unwrap();
-    let cut = &blob[..blob.len() - 1];
-    assert_eq!(Board::read(cut, &shape).unwrap_err(), BoardError::Reader);
-    assert!(Board::console_of(cut, &shape).is_none());
 }
 
 #[test]
@@ -186,10 +176,10 @@ fn the_console_is_found_whatever_else_is_wrong() {
     unset(&mut tree, "/cpus/cpu@0", "reg");
     tree.root.remove_child("memory@40000000");
     (0..100).for_each(|index| reserve(&mut tree, index << 32, 0x1000));
-    let mut blob = tree.to_dtb();
-    let shape = checked(&mut blob).unwrap();
-    assert!(Board::read(&blob, &shape).is_err());
-    let uart = Board::console_of(&blob, &shape).unwrap();
+    let blob = tree.to_dtb();
+    let (board, outcome) = Board::read_any(&devicetree::Tree::check(&blob).unwrap());
+    assert!(outcome.is_err());
+    let uart = board.console().unwrap();
     assert_eq!((uart.kind, uart.registers), (UartKind::Pl011, range(0x900_0000, 0x1000)));
     assert_eq!((uart.interrupt, uart.clock), (Some(33), Some(24_000_000)));
 }

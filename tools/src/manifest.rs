@@ -5,11 +5,12 @@
 use std::fmt::Write;
 
 use config::channel::{ChannelEnd, ends};
-use config::guest_tree::{self, GicVersion, GuestTree, Seeds};
+use config::guest_tree::{self, GicVersion, GuestTree};
 use config::manifest::{Bundle, ChannelConfig, LayoutKind, Payload, Sharing, VmConfig};
 use config::passthrough::{Devices, Given, Own};
 use config::payload;
-use platform::tree::{self, Board, Gic, Shape};
+use devicetree::Tree;
+use platform::tree::{Board, Gic};
 use vmm::affinity::vcpu_mpidr;
 use vmm::layout::{BOARD_DEVICES, Ipa, Layout, Region, VIRT};
 
@@ -32,11 +33,9 @@ pub fn check(bundle: &[u8], board: Option<&[u8]>) -> Report {
             return report;
         }
     };
-    let mut shape = Shape::default();
-    let mut blob = board.unwrap_or_default().to_vec();
     let mut hardware = None;
-    if board.is_some() {
-        match Hardware::read(&mut blob, &mut shape, &bundle) {
+    if let Some(blob) = board {
+        match Hardware::read(blob, &bundle) {
             Ok(read) => hardware = Some(read),
             Err(error) => report.wrong.push(format!("the board: {error}")),
         }
@@ -72,16 +71,16 @@ struct Hardware<'a> {
 impl<'a> Hardware<'a> {
     /// Reads the board's tree as the hypervisor does at boot, which leaves the UARTs to the VMs that name them. A file that firmware
     /// hasn't completed yet has no memory.
-    fn read(blob: &'a mut [u8], shape: &mut Shape, bundle: &Bundle<'_>) -> Result<Self, String> {
-        tree::check(blob, shape).map_err(|error| error.to_string())?;
-        let blob: &'a [u8] = blob;
-        let mut board = Board::read_incomplete(blob, shape).map_err(|error| error.to_string())?;
+    fn read(blob: &'a [u8], bundle: &Bundle<'_>) -> Result<Self, String> {
+        let tree = Tree::check(blob).map_err(|error| error.to_string())?;
+        let (mut board, outcome) = Board::read_any(&tree);
+        outcome.map_err(|error| error.to_string())?;
         let (Some(Gic::V2 { gicd, .. }) | Some(Gic::V3 { gicd, .. })) = &board.gic else {
             return Err(
                 "its device tree has no interrupt controller that is known (GICv2 or GICv3)".to_owned()
             );
         };
-        let devices = Devices::find(blob, gicd.start).ok_or("its device tree is too large, or damaged")?;
+        let devices = Devices::find(&tree, gicd.start).ok_or("its device tree is too large")?;
         board.uarts.retain(|uart| !devices.is_wanted(&uart.path, bundle.vms.iter().flatten()));
         let own = board.used();
         let own =
@@ -150,13 +149,13 @@ fn describe(config: &VmConfig<'_>, channels: &[ChannelEnd<'_>], given: &Given) -
             affinities: &affinities,
             gic: GicVersion::V3,
             bootargs: config.bootargs,
-            initrd: None,
+            has_initrd: config.payload.has_initrd(),
             channels,
-            seeds: Some(Seeds { rng: [0; 64], kaslr: 0 }),
+            has_seeds: true,
             watchdog: config.watchdog,
             devices: &given.nodes,
         };
-        let plan = payload::plan(config, &layout, guest_tree::size(&tree));
+        let plan = payload::plan(config, &layout, guest_tree::build(&tree).len() as u64);
         Some(plan.map_err(|error| error.to_string())?).filter(|_| is_placed)
     } else {
         None

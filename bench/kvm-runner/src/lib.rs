@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use config::guest_tree::{self, GicVersion, GuestTree};
+use config::guest_tree::{self, GicVersion, GuestTree, Places};
 use config::manifest::{Bundle, VmConfig};
 use config::payload;
 use vmm::layout::{Layout, VIRT};
@@ -54,8 +54,11 @@ pub fn plan(bundle: &[u8], gic: GicVersion) -> Result<Plan, BundleProblem> {
     let affinities: Vec<u64> = (0..u64::from(vm.cpus)).collect();
     let tree = tree(&vm, gic, &affinities);
     let wrong = |why: payload::PayloadError| BundleProblem::Payload(why.to_string());
-    let loaded = payload::plan(&vm, LAYOUT, guest_tree::size(&tree)).map_err(wrong)?;
-    let blob = guest_tree::build(&GuestTree { initrd: loaded.initrd.clone(), ..tree });
+    let mut blob = guest_tree::build(&tree);
+    let loaded = payload::plan(&vm, LAYOUT, blob.len() as u64).map_err(wrong)?;
+    if let Some(initrd) = &loaded.initrd {
+        Places::find(&blob).set_initrd(&mut blob, initrd);
+    }
     let segments = loaded.segments.iter().map(|segment| (segment.ipa.as_u64(), segment.bytes.to_vec()));
     let too_large = || unreadable("the VM is too large for this machine".to_owned());
     Ok(Plan {
@@ -75,9 +78,9 @@ fn tree<'a>(vm: &VmConfig<'a>, gic: GicVersion, affinities: &'a [u64]) -> GuestT
         affinities,
         gic,
         bootargs: vm.bootargs,
-        initrd: None,
+        has_initrd: vm.payload.has_initrd(),
         channels: &[],
-        seeds: None,
+        has_seeds: false,
         watchdog: None,
         devices: &[],
     }

@@ -4,6 +4,7 @@
 //! reserved, since a VM's memory is all its own. It is written here because the image is to be small: `vm-fdt` in place of [`build`] made it
 //! 7 KiB larger, `dtoolkit`'s writer 16 KiB.
 
+use alloc::borrow::Cow;
 use alloc::string::String;
 use alloc::vec::Vec;
 
@@ -25,7 +26,7 @@ const END: u32 = 9;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Node {
     name: String,
-    properties: Vec<(String, Vec<u8>)>,
+    properties: Vec<(Cow<'static, str>, Vec<u8>)>,
     children: Vec<Node>,
 }
 
@@ -47,7 +48,7 @@ impl Node {
 
     /// The names of its properties and their values, in their order.
     pub fn properties(&self) -> impl Iterator<Item = (&str, &[u8])> {
-        self.properties.iter().map(|(name, value)| (name.as_str(), value.as_slice()))
+        self.properties.iter().map(|(name, value)| (name.as_ref(), value.as_slice()))
     }
 
     /// Appends a child.
@@ -56,35 +57,33 @@ impl Node {
     }
 
     /// Gives it a property, in place of one of the same name.
-    pub fn set(&mut self, name: &str, value: Vec<u8>) {
-        match self.properties.iter_mut().find(|(known, _)| known == name) {
+    pub fn set(&mut self, name: impl Into<Cow<'static, str>>, value: Vec<u8>) {
+        let name = name.into();
+        match self.properties.iter_mut().find(|(known, _)| *known == name) {
             Some((_, known)) => *known = value,
-            None => self.properties.push((name.into(), value)),
+            None => self.properties.push((name, value)),
         }
     }
 
     /// A property that says something by being there.
-    pub fn set_flag(&mut self, name: &str) {
+    pub fn set_flag(&mut self, name: &'static str) {
         self.set(name, Vec::new());
     }
 
     /// A list of cells.
-    pub fn set_cells(&mut self, name: &str, cells: &[u32]) {
+    pub fn set_cells(&mut self, name: &'static str, cells: &[u32]) {
         self.set(name, bytes(cells));
     }
 
     /// A list of texts.
-    pub fn set_texts(&mut self, name: &str, texts: &[&str]) {
-        let mut value = Vec::new();
-        for text in texts {
-            value.extend_from_slice(text.as_bytes());
-            value.push(0);
-        }
+    pub fn set_texts(&mut self, name: &'static str, texts: &[&str]) {
+        let mut value = texts.join("\0").into_bytes();
+        value.push(0);
         self.set(name, value);
     }
 
     /// One text.
-    pub fn set_text(&mut self, name: &str, text: &str) {
+    pub fn set_text(&mut self, name: &'static str, text: &str) {
         self.set_texts(name, &[text]);
     }
 }
@@ -96,41 +95,48 @@ pub(crate) fn bytes(cells: &[u32]) -> Vec<u8> {
 
 /// The blob whose root this is.
 pub fn build(root: &Node) -> Vec<u8> {
-    let mut parts = Parts { structure: Vec::new(), names: Vec::new() };
+    let mut parts = Parts { structure: Vec::new(), names: Vec::new(), names_size: 0 };
     parts.add(root);
     parts.add_cell(END);
     let structure = HEADER_BYTES.saturating_add(RESERVATIONS.len());
     let names = structure.saturating_add(parts.structure.len());
     let header = [
         MAGIC,
-        names.saturating_add(parts.names.len()) as u32,
+        names.saturating_add(parts.names_size) as u32,
         structure as u32,
         names as u32,
         HEADER_BYTES as u32,
         VERSION,
         COMPATIBLE_VERSION,
         0, // the boot CPU, which nobody reads
-        parts.names.len() as u32,
+        parts.names_size as u32,
         parts.structure.len() as u32,
     ];
-    [bytes(&header).as_slice(), &RESERVATIONS, &parts.structure, &parts.names].concat()
+    let mut blob = [bytes(&header).as_slice(), &RESERVATIONS, &parts.structure].concat();
+    blob.reserve(parts.names_size);
+    for (name, _) in parts.names {
+        blob.extend_from_slice(name.as_bytes());
+        blob.push(0);
+    }
+    blob
 }
 
 /// The blocks of a blob under construction.
-struct Parts {
+struct Parts<'n> {
     structure: Vec<u8>,
-    /// Names of properties, each once, with a zero behind it.
-    names: Vec<u8>,
+    /// Names of properties, each once, and where each is in the strings block: one behind the other, with a zero behind each.
+    names: Vec<(&'n str, usize)>,
+    names_size: usize,
 }
 
-impl Parts {
-    fn add(&mut self, node: &Node) {
+impl<'n> Parts<'n> {
+    fn add(&mut self, node: &'n Node) {
         self.add_cell(BEGIN_NODE);
         self.structure.extend_from_slice(node.name.as_bytes());
         self.structure.push(0);
         self.align();
         for (name, value) in &node.properties {
-            let name = self.place(name.as_bytes());
+            let name = self.place(name);
             [PROPERTY, value.len() as u32, name as u32].into_iter().for_each(|cell| self.add_cell(cell));
             self.structure.extend_from_slice(value);
             self.align();
@@ -150,18 +156,13 @@ impl Parts {
     }
 
     /// Where a name is among the names.
-    fn place(&mut self, name: &[u8]) -> usize {
-        let mut at = 0_usize;
-        for known in self.names.split(|byte| *byte == 0) {
-            // The piece behind the last zero is no name.
-            if known == name && at < self.names.len() {
-                return at;
-            }
-            at = at.saturating_add(known.len()).saturating_add(1);
+    fn place(&mut self, name: &'n str) -> usize {
+        if let Some((_, place)) = self.names.iter().find(|(known, _)| *known == name) {
+            return *place;
         }
-        let place = self.names.len();
-        self.names.extend_from_slice(name);
-        self.names.push(0);
+        let place = self.names_size;
+        self.names.push((name, place));
+        self.names_size = place.saturating_add(name.len()).saturating_add(1);
         place
     }
 }
@@ -172,29 +173,33 @@ mod tests {
     use dtoolkit::fdt::{Fdt, FdtNode};
     use dtoolkit::{Node as _, Property as _};
     use proptest::prelude::*;
+    use std::collections::BTreeMap;
     use std::string::ToString;
 
     /// What another reader finds in a node.
     fn read(node: &FdtNode<'_>) -> Node {
         let mut found = Node::new(node.name());
         for property in node.properties() {
-            found.properties.push((property.name().to_string(), property.value().to_vec()));
+            found.set(property.name().to_string(), property.value().to_vec());
         }
         found.children = node.children().map(|child| read(&child)).collect();
         found
+    }
+
+    fn named(properties: BTreeMap<String, Vec<u8>>) -> Vec<(Cow<'static, str>, Vec<u8>)> {
+        properties.into_iter().map(|(name, value)| (name.into(), value)).collect()
     }
 
     fn nodes() -> impl Strategy<Value = Node> {
         let properties = proptest::collection::btree_map("[a-z#,-]{1,9}", any::<Vec<u8>>(), 0..5);
         let leaf = ("[a-z]{1,5}", properties.clone()).prop_map(|(name, properties)| Node {
             name,
-            properties: properties.into_iter().collect(),
+            properties: named(properties),
             children: Vec::new(),
         });
         leaf.prop_recursive(4, 24, 4, move |below| {
             (proptest::collection::vec(below, 0..4), properties.clone()).prop_map(|(children, properties)| {
-                let properties = properties.into_iter().collect();
-                Node { name: "inner".to_string(), properties, children }
+                Node { name: "inner".to_string(), properties: named(properties), children }
             })
         })
     }

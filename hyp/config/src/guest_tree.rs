@@ -1,11 +1,12 @@
 //! The device tree that a VM is given: names and values as on QEMU's `virt`, less what Hanok doesn't offer; and its channels.
 //!
-//! Equal input gives equal bytes. Of the board's tree it has what [`passthrough`](crate::passthrough) makes of it, and nothing else.
+//! Equal input gives equal bytes, in which there is room for what is known later ([`Places`]). Of the board's tree it has what [`passthrough`](crate::passthrough) makes of it, and nothing else.
 
-use alloc::format;
 use alloc::vec::Vec;
+use alloc::{format, vec};
 use core::ops::Range;
 
+use devicetree::Tree;
 use vmm::layout::{DeviceSlot, Ipa, Layout, Region};
 
 use crate::blob::{self, Node};
@@ -25,12 +26,12 @@ pub struct GuestTree<'a> {
     pub gic: GicVersion,
     /// The command line.
     pub bootargs: Option<&'a str>,
-    /// Where the initial RAM disk lies.
-    pub initrd: Option<Range<Ipa>>,
+    /// It has an initial RAM disk, whose place [`Places::set_initrd`] tells: that depends on how large the blob is.
+    pub has_initrd: bool,
     /// Its ends of channels, as [`ends`](crate::channel::ends) counts them.
     pub channels: &'a [ChannelEnd<'a>],
-    /// Fresh random numbers, if the board has a source of them.
-    pub seeds: Option<Seeds>,
+    /// It has random numbers, which [`Places::set_seeds`] puts in: the board has a source of them.
+    pub has_seeds: bool,
     /// The seconds within which it must feed its watchdog, if it has one.
     pub watchdog: Option<u32>,
     /// What it has of the board's devices ([`Given::nodes`](crate::passthrough::Given::nodes)).
@@ -50,7 +51,7 @@ pub enum GicVersion {
 #[derive(Clone)]
 pub struct Seeds {
     /// `rng-seed`; Linux credits it bit by bit.
-    pub rng: [u8; 64],
+    pub rng: [u8; RNG_BYTES],
     /// `kaslr-seed`.
     pub kaslr: u64,
 }
@@ -61,6 +62,15 @@ impl core::fmt::Debug for Seeds {
         f.write_str("Seeds(..)")
     }
 }
+
+/// Bytes of `rng-seed`.
+pub const RNG_BYTES: usize = 64;
+
+const CHOSEN: &str = "chosen";
+const INITRD_START: &str = "linux,initrd-start";
+const INITRD_END: &str = "linux,initrd-end";
+const RNG_SEED: &str = "rng-seed";
+const KASLR_SEED: &str = "kaslr-seed";
 
 /// Phandle of the interrupt controller.
 pub(crate) const GIC: u32 = 1;
@@ -84,14 +94,6 @@ const AFFINITY: u64 = 0xff_00ff_ffff;
 const AFF3: u64 = 0xff_0000_0000;
 /// The frequency of the clock that the PL011 divides, in Hz.
 const UART_CLOCK: u32 = 24_000_000;
-
-/// The most bytes that the tree takes, `initrd` set or not: for [`payload::plan`](crate::payload::plan), which finds out where
-/// the RAM disk lies.
-#[inline(never)]
-pub fn size(tree: &GuestTree<'_>) -> u64 {
-    let with_initrd = GuestTree { initrd: Some(tree.layout.ram.base..tree.layout.ram.base), ..tree.clone() };
-    u64::try_from(build(&with_initrd).len()).unwrap_or(u64::MAX)
-}
 
 /// Makes the blob.
 #[inline(never)]
@@ -300,18 +302,67 @@ fn channel(end: &ChannelEnd<'_>, layout: &Layout) -> Node {
 }
 
 fn chosen(tree: &GuestTree<'_>, console: &str) -> Node {
-    let mut chosen = Node::new("chosen");
-    if let Some(initrd) = &tree.initrd {
-        chosen.set_cells("linux,initrd-end", &cells(initrd.end.as_u64()));
-        chosen.set_cells("linux,initrd-start", &cells(initrd.start.as_u64()));
+    let mut chosen = Node::new(CHOSEN);
+    if tree.has_initrd {
+        chosen.set_cells(INITRD_END, &[0; 2]);
+        chosen.set_cells(INITRD_START, &[0; 2]);
     }
     if let Some(bootargs) = tree.bootargs {
         chosen.set_text("bootargs", bootargs);
     }
     chosen.set_text("stdout-path", console);
-    if let Some(seeds) = &tree.seeds {
-        chosen.set("rng-seed", seeds.rng.to_vec());
-        chosen.set_cells("kaslr-seed", &cells(seeds.kaslr));
+    if tree.has_seeds {
+        chosen.set(RNG_SEED, vec![0; RNG_BYTES]);
+        chosen.set_cells(KASLR_SEED, &[0; 2]);
     }
     chosen
+}
+
+/// Where a blob has what is put into it when it has been made.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Places {
+    initrd_start: Option<usize>,
+    initrd_end: Option<usize>,
+    rng_seed: Option<usize>,
+    kaslr_seed: Option<usize>,
+}
+
+impl Places {
+    /// Looks for them.
+    pub fn find(blob: &[u8]) -> Self {
+        let mut places = Self::default();
+        let tree = Tree::check(blob).ok();
+        let chosen =
+            tree.and_then(|tree| tree.nodes().find(|node| node.depth == 1 && node.name == CHOSEN.as_bytes()));
+        for property in chosen.iter().flat_map(devicetree::Node::properties) {
+            let place = match str::from_utf8(property.name) {
+                Ok(INITRD_START) => &mut places.initrd_start,
+                Ok(INITRD_END) => &mut places.initrd_end,
+                Ok(RNG_SEED) => &mut places.rng_seed,
+                Ok(KASLR_SEED) => &mut places.kaslr_seed,
+                _ => continue,
+            };
+            *place = Some(property.offset);
+        }
+        places
+    }
+
+    /// Puts in where the initial RAM disk lies.
+    pub fn set_initrd(&self, blob: &mut [u8], initrd: &Range<Ipa>) {
+        put(blob, self.initrd_start, &initrd.start.as_u64().to_be_bytes());
+        put(blob, self.initrd_end, &initrd.end.as_u64().to_be_bytes());
+    }
+
+    /// Puts in fresh random numbers.
+    pub fn set_seeds(&self, blob: &mut [u8], seeds: &Seeds) {
+        put(blob, self.rng_seed, &seeds.rng);
+        put(blob, self.kaslr_seed, &seeds.kaslr.to_be_bytes());
+    }
+}
+
+fn put(blob: &mut [u8], place: Option<usize>, bytes: &[u8]) {
+    let room = place.and_then(|place| blob.get_mut(place..place.checked_add(bytes.len())?));
+    if let Some(room) = room {
+        room.copy_from_slice(bytes);
+    }
 }

@@ -218,6 +218,13 @@ pub enum Payload<'a> {
     Firmware(&'a [u8]),
 }
 
+impl Payload<'_> {
+    /// Whether there is an initial RAM disk.
+    pub const fn has_initrd(&self) -> bool {
+        matches!(self, Self::Linux { initrd: Some(_), .. })
+    }
+}
+
 /// Size of a blob's header in bytes (Devicetree Specification 0.4, section 5.2).
 const HEADER: usize = 40;
 /// The first word of every blob.

@@ -1,6 +1,6 @@
 //! Random numbers for guests' seeds: ChaCha20, keyed once from the board's own.
 
-use config::guest_tree::Seeds;
+use config::guest_tree::{RNG_BYTES, Seeds};
 use platform::tree::Board;
 use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
@@ -46,11 +46,16 @@ fn mix_random(key: &mut [u8; 32]) -> bool {
     })
 }
 
+/// Whether there are seeds.
+pub fn is_seeded() -> bool {
+    GENERATOR.lock().is_some()
+}
+
 /// Fresh seeds for a VM that starts, if the board has given any randomness.
 pub fn seeds() -> Option<Seeds> {
     let mut generator = GENERATOR.lock();
     let generator = generator.as_mut()?;
-    let mut seeds = Seeds { rng: [0; 64], kaslr: generator.next_u64() };
+    let mut seeds = Seeds { rng: [0; RNG_BYTES], kaslr: generator.next_u64() };
     generator.fill_bytes(&mut seeds.rng);
     Some(seeds)
 }

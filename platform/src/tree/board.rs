@@ -2,10 +2,10 @@
 //! `reader`.
 
 use arrayvec::{ArrayString, ArrayVec};
+use devicetree::Tree;
 use stage2::{PAGE_SIZE, Pa};
 use thiserror::Error;
 
-use super::check::Shape;
 use super::reader::Reader;
 
 /// Most CPUs that a board may have.
@@ -221,8 +221,6 @@ pub struct Used {
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 #[allow(missing_docs, reason = "the message of each variant says what its fields are")]
 pub enum BoardError {
-    #[error("the device tree's reader refuses the blob")]
-    Reader,
     #[error("the device tree has no {0}")]
     Missing(&'static str),
     #[error("node {node} of the device tree: {what}")]
@@ -232,28 +230,31 @@ pub enum BoardError {
 }
 
 impl<'a> Board<'a> {
-    /// Reads a blob that [`super::check`] has found good.
+    /// Reads a tree.
     ///
     /// # Errors
     /// What a hypervisor cannot do without is missing or malformed: RAM, CPUs, GIC, timer. A missing UART is not an
     /// error: a board may run without a console.
-    pub fn read(blob: &'a [u8], shape: &Shape) -> Result<Self, BoardError> {
-        let board = Self::read_incomplete(blob, shape)?;
-        let need = |there: bool, what| if there { Ok(()) } else { Err(BoardError::Missing(what)) };
-        need(!board.memory.is_empty(), "memory")?;
-        need(!board.cpus.is_empty(), "CPUs")?;
-        need(board.gic.is_some(), "interrupt controller that is known (GICv2 or GICv3)")?;
-        need(board.timer.is_some(), "arm,armv8-timer")?;
-        Ok(board)
+    pub fn read(tree: &Tree<'a>) -> Result<Self, BoardError> {
+        let (board, outcome) = Self::read_any(tree);
+        outcome.and_then(|()| board.check_complete()).map(|()| board)
     }
 
-    /// The same of a tree that need not have everything: firmware puts the rest into it, memory above all.
+    /// Reads a tree that may lack everything, or have it wrong: what there is, and the first thing that is malformed.
+    pub fn read_any(tree: &Tree<'a>) -> (Self, Result<(), BoardError>) {
+        Reader::run(tree)
+    }
+
+    /// Whether all is there that a hypervisor cannot do without.
     ///
     /// # Errors
-    /// Something that is there is malformed.
-    pub fn read_incomplete(blob: &'a [u8], shape: &Shape) -> Result<Self, BoardError> {
-        let (board, outcome) = Reader::run(blob, shape);
-        outcome.map(|()| board)
+    /// What is missing.
+    pub fn check_complete(&self) -> Result<(), BoardError> {
+        let need = |there: bool, what| if there { Ok(()) } else { Err(BoardError::Missing(what)) };
+        need(!self.memory.is_empty(), "memory")?;
+        need(!self.cpus.is_empty(), "CPUs")?;
+        need(self.gic.is_some(), "interrupt controller that is known (GICv2 or GICv3)")?;
+        need(self.timer.is_some(), "arm,armv8-timer")
     }
 
     /// The UART that is the console.
@@ -282,10 +283,5 @@ impl<'a> Board<'a> {
             what: "the console",
         });
         self.used_for_ever().chain(console)
-    }
-
-    /// Only the console, from a tree that may lack everything else or have it wrong: for the message that says so.
-    pub fn console_of(blob: &'a [u8], shape: &Shape) -> Option<Uart> {
-        Reader::run(blob, shape).0.console().copied()
     }
 }

@@ -4,28 +4,49 @@
 //! have them; everything else is left alone. Addresses are translated through the `ranges` of every bus above.
 
 use arrayvec::{ArrayString, ArrayVec};
-use fdt::Fdt;
-use fdt::node::FdtNode;
+use devicetree::{MAX_DEPTH, Node, Tree};
 use stage2::{PAGE_SIZE, Pa};
 
 use super::board::{
     Board, BoardError, Cpu, EnableMethod, Gic, MAX_UARTS, MINI_UART_IN_PAGE, Psci, Range, Reserved, Timer,
     Uart, UartKind,
 };
-use super::check::{MAX_DEPTH, Shape};
-use super::value::{cell, interrupt, number, strings, text};
+use super::value::{cell, first, interrupt, number, strings, text};
 
-const GIC_V2: &[&str] = &["arm,gic-400", "arm,cortex-a15-gic", "arm,cortex-a7-gic"];
-const GIC_V3: &[&str] = &["arm,gic-v3"];
-const PL011: &[&str] = &["arm,pl011"];
-const MINI_UART: &[&str] = &["brcm,bcm2835-aux-uart"];
-/// The second was the only name before the device's other parts had a binding, and is still in most trees.
-const BCM2835_PM: &[&str] = &["brcm,bcm2835-pm", "brcm,bcm2835-pm-wdt", "brcm,bcm2711-pm"];
-const PSCI: &[&str] = &["arm,psci", "arm,psci-0.2", "arm,psci-1.0"];
+/// What a node may be that is looked for.
+enum Kind {
+    GicV3,
+    GicV2,
+    Timer,
+    Uart(UartKind),
+    Rtc,
+    Bcm2835Pm,
+    FixedClock,
+    Psci,
+}
+
+impl Kind {
+    /// What one of the strings of `compatible` means.
+    fn of(compatible: &[u8]) -> Option<Self> {
+        Some(match compatible {
+            b"arm,gic-v3" => Self::GicV3,
+            b"arm,gic-400" | b"arm,cortex-a15-gic" | b"arm,cortex-a7-gic" => Self::GicV2,
+            b"arm,armv8-timer" | b"arm,armv7-timer" => Self::Timer,
+            b"arm,pl011" => Self::Uart(UartKind::Pl011),
+            b"brcm,bcm2835-aux-uart" => Self::Uart(UartKind::MiniUart),
+            b"arm,pl031" => Self::Rtc,
+            // The second was the only name before the device's other parts had a binding, and is still in most trees.
+            b"brcm,bcm2835-pm" | b"brcm,bcm2835-pm-wdt" | b"brcm,bcm2711-pm" => Self::Bcm2835Pm,
+            b"fixed-clock" => Self::FixedClock,
+            b"arm,psci" | b"arm,psci-0.2" | b"arm,psci-1.0" => Self::Psci,
+            _ => return None,
+        })
+    }
+}
 
 /// A bus on the way from the root to the node at hand.
 struct Bus<'a> {
-    name: &'a str,
+    name: &'a [u8],
     address_cells: usize,
     size_cells: usize,
     /// Without `ranges`, nothing on the bus has an address above it.
@@ -53,21 +74,24 @@ impl Bus<'_> {
 }
 
 /// A UART that may turn out to be the console.
-struct Candidate {
+struct Candidate<'a> {
     /// Phandle of its clock.
     clock: Option<u32>,
+    interrupts: &'a [u8],
     uart: Uart,
 }
 
 /// What is kept from node to node.
 pub struct Reader<'a> {
     path: ArrayVec<Bus<'a>, MAX_DEPTH>,
-    /// `#interrupt-cells` of the GIC.
+    /// `#interrupt-cells` of the GIC, before which others may stand that have interrupts.
     interrupt_cells: usize,
+    /// The timer's name, and its interrupts.
+    timer: Option<(&'a [u8], &'a [u8])>,
     stdout: &'a str,
     /// `/aliases`, as far as they may name a UART.
-    aliases: ArrayVec<(&'a str, &'a str), 16>,
-    uarts: ArrayVec<Candidate, MAX_UARTS>,
+    aliases: ArrayVec<(&'a [u8], &'a str), 16>,
+    uarts: ArrayVec<Candidate<'a>, MAX_UARTS>,
     /// Fixed clocks: phandle and frequency.
     clocks: ArrayVec<(u32, u32), 16>,
 }
@@ -97,84 +121,86 @@ struct Properties<'a> {
 }
 
 impl<'a> Properties<'a> {
-    fn of(node: FdtNode<'_, 'a>) -> Self {
+    fn of(node: &Node<'a>) -> Self {
         let mut found = Self::default();
         for property in node.properties() {
             let value = property.value;
             let count = || cell(value, 0).map(|count| count as usize);
             match property.name {
-                "compatible" => found.compatible = value,
-                "device_type" => found.device_type = value,
-                "reg" => found.reg = value,
-                "interrupts" => found.interrupts = value,
-                "ranges" => found.ranges = Some(value),
-                "enable-method" => found.enable_method = value,
-                "cpu-release-addr" => found.release_address = value,
-                "method" => found.method = value,
-                "status" => found.status = value,
-                "model" => found.model = value,
-                "redistributor-stride" => found.stride = value,
-                "#redistributor-regions" => found.redistributors = count(),
-                "clocks" => found.clocks = value,
-                "phandle" => found.phandle = value,
-                "clock-frequency" => found.clock_frequency = value,
-                "no-map" => found.no_map = true,
-                "#address-cells" => found.address_cells = count(),
-                "#size-cells" => found.size_cells = count(),
-                "#interrupt-cells" => found.interrupt_cells = count(),
+                b"compatible" => found.compatible = value,
+                b"device_type" => found.device_type = value,
+                b"reg" => found.reg = value,
+                b"interrupts" => found.interrupts = value,
+                b"ranges" => found.ranges = Some(value),
+                b"enable-method" => found.enable_method = value,
+                b"cpu-release-addr" => found.release_address = value,
+                b"method" => found.method = value,
+                b"status" => found.status = value,
+                b"model" => found.model = value,
+                b"redistributor-stride" => found.stride = value,
+                b"#redistributor-regions" => found.redistributors = count(),
+                b"clocks" => found.clocks = value,
+                b"phandle" => found.phandle = value,
+                b"clock-frequency" => found.clock_frequency = value,
+                b"no-map" => found.no_map = true,
+                b"#address-cells" => found.address_cells = count(),
+                b"#size-cells" => found.size_cells = count(),
+                b"#interrupt-cells" => found.interrupt_cells = count(),
                 _ => {}
             }
         }
         found
     }
 
-    fn is_compatible(&self, wanted: &[&str]) -> bool {
-        strings(self.compatible).any(|string| wanted.contains(&string))
+    /// What it is, by the first string of `compatible` that is known.
+    fn kind(&self) -> Option<Kind> {
+        strings(self.compatible).find_map(Kind::of)
     }
 
     fn is_enabled(&self) -> bool {
-        matches!(text(self.status), "" | "okay" | "ok")
+        matches!(first(self.status), b"" | b"okay" | b"ok")
     }
 
-    fn is_gic(&self) -> bool {
-        self.is_enabled() && (self.is_compatible(GIC_V3) || self.is_compatible(GIC_V2))
+    /// The cells of an interrupt, where it is a GIC: its binding knows three and four.
+    fn interrupt_cells(&self) -> usize {
+        self.interrupt_cells.filter(|cells| *cells == 4).unwrap_or(3)
     }
 }
 
 impl<'a> Reader<'a> {
     /// Reads the whole tree, whatever is wrong with it: what was found, and the first thing that was wrong.
-    pub fn run(blob: &'a [u8], shape: &Shape) -> (Board<'a>, Result<(), BoardError>) {
+    pub fn run(tree: &Tree<'a>) -> (Board<'a>, Result<(), BoardError>) {
         let mut board = Board::default();
-        let Ok(fdt) = Fdt::new(blob) else { return (board, Err(BoardError::Reader)) };
-        let gic = fdt.all_nodes().map(Properties::of).find(Properties::is_gic);
         let mut reader = Self {
             path: ArrayVec::new(),
-            // The binding knows three and four. The timer may stand before the GIC, so this is looked up first.
-            interrupt_cells: gic.and_then(|gic| gic.interrupt_cells).filter(|cells| *cells == 4).unwrap_or(3),
+            interrupt_cells: 3,
+            timer: None,
             stdout: "",
             aliases: ArrayVec::new(),
             uarts: ArrayVec::new(),
             clocks: ArrayVec::new(),
         };
         let mut outcome = Ok(());
-        for reservation in fdt.memory_reservations() {
-            let range = Range::physical(reservation.address() as u64, reservation.size() as u64);
-            outcome = outcome.and(reserve(&mut board, range, false));
+        for (address, size) in tree.reservations() {
+            outcome = outcome.and(reserve(&mut board, Range::physical(address, size), false));
         }
-        for (node, depth) in fdt.all_nodes().zip(shape.depths()) {
-            outcome = outcome.and(reader.node(&mut board, node, depth));
+        for node in tree.nodes() {
+            outcome = outcome.and(reader.node(&mut board, &node));
         }
+        // The GIC is known by now, where there is one.
+        outcome = outcome.and(reader.timer(&mut board));
         board.uarts = reader.ranked_uarts();
         (board, outcome)
     }
 
-    fn node(&mut self, board: &mut Board<'a>, node: FdtNode<'_, 'a>, depth: usize) -> Result<(), BoardError> {
+    fn node(&mut self, board: &mut Board<'a>, node: &Node<'a>) -> Result<(), BoardError> {
+        let depth = node.depth;
         self.path.truncate(depth);
         let properties = Properties::of(node);
-        let outcome = self.take(board, node, depth, &properties);
+        let outcome = self.take(board, node, &properties);
         // The kernel's binding wants an empty `ranges` there; without it the addresses are still physical ones, and a
         // region that is not left alone is worse than one too many.
-        let reserved_memory = depth == 1 && node.name == "reserved-memory";
+        let reserved_memory = depth == 1 && node.name == b"reserved-memory";
         self.path.push(Bus {
             name: node.name,
             address_cells: properties.address_cells.unwrap_or(2),
@@ -189,12 +215,11 @@ impl<'a> Reader<'a> {
     fn take(
         &mut self,
         board: &mut Board<'a>,
-        node: FdtNode<'_, 'a>,
-        depth: usize,
+        node: &Node<'a>,
         found: &Properties<'a>,
     ) -> Result<(), BoardError> {
         let parent = self.path.get(1).map(|bus| bus.name);
-        match (depth, node.name, parent) {
+        match (node.depth, node.name, parent) {
             (0, _, _) => {
                 board.model = match text(found.model) {
                     "" => text(found.compatible),
@@ -202,17 +227,17 @@ impl<'a> Reader<'a> {
                 };
                 Ok(())
             }
-            (1, "chosen", _) => {
+            (1, b"chosen", _) => {
                 self.chosen(board, node);
                 Ok(())
             }
-            (1, "aliases", _) => {
+            (1, b"aliases", _) => {
                 self.aliases(node);
                 Ok(())
             }
             (1, _, _) if found.device_type == b"memory\0" => self.memory(board, found),
-            (2, _, Some("cpus")) if found.device_type == b"cpu\0" => self.cpu(board, node, found),
-            (2, _, Some("reserved-memory")) => self.reserved(board, found),
+            (2, _, Some(b"cpus")) if found.device_type == b"cpu\0" => self.cpu(board, node, found),
+            (2, _, Some(b"reserved-memory")) => self.reserved(board, found),
             _ if !found.compatible.is_empty() && self.is_reachable(found) => self.device(board, node, found),
             _ => Ok(()),
         }
@@ -222,15 +247,15 @@ impl<'a> Reader<'a> {
         found.is_enabled() && self.path.last().is_none_or(|bus| bus.enabled)
     }
 
-    fn chosen(&mut self, board: &mut Board<'a>, node: FdtNode<'_, 'a>) {
+    fn chosen(&mut self, board: &mut Board<'a>, node: &Node<'a>) {
         let (mut start, mut end) = (None, None);
         for property in node.properties() {
             match property.name {
-                "bootargs" => board.bootargs = text(property.value),
-                "stdout-path" => self.stdout = text(property.value),
-                "linux,initrd-start" => start = number(property.value),
-                "linux,initrd-end" => end = number(property.value),
-                "rng-seed" => board.rng_seed = property.value,
+                b"bootargs" => board.bootargs = text(property.value),
+                b"stdout-path" => self.stdout = text(property.value),
+                b"linux,initrd-start" => start = number(property.value),
+                b"linux,initrd-end" => end = number(property.value),
+                b"rng-seed" => board.rng_seed = property.value,
                 _ => {}
             }
         }
@@ -242,9 +267,9 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn aliases(&mut self, node: FdtNode<'_, 'a>) {
+    fn aliases(&mut self, node: &Node<'a>) {
         for property in node.properties() {
-            let uart = property.name.starts_with("serial") || property.name.starts_with("uart");
+            let uart = property.name.starts_with(b"serial") || property.name.starts_with(b"uart");
             if uart && self.aliases.try_push((property.name, text(property.value))).is_err() {
                 return;
             }
@@ -266,26 +291,21 @@ impl<'a> Reader<'a> {
         self.regions(found).try_for_each(|range| reserve(board, range, found.no_map))
     }
 
-    fn cpu(
-        &self,
-        board: &mut Board<'a>,
-        node: FdtNode<'_, 'a>,
-        found: &Properties<'a>,
-    ) -> Result<(), BoardError> {
+    fn cpu(&self, board: &mut Board<'a>, node: &Node<'a>, found: &Properties<'a>) -> Result<(), BoardError> {
         // A CPU whose status is "disabled" may still be started (Devicetree Specification, 3.8.1); "fail" may not.
-        if text(found.status).starts_with("fail") {
+        if found.status.starts_with(b"fail") {
             return Ok(());
         }
-        let mpidr = number(found.reg).ok_or_else(|| malformed(node, "reg is no CPU number"))?;
+        let mpidr = number(found.reg).ok_or_else(|| malformed(node.name, "reg is no CPU number"))?;
         if board.cpus.iter().any(|cpu| cpu.mpidr == mpidr) {
-            return Err(malformed(node, "reg is the number of a CPU before it"));
+            return Err(malformed(node.name, "reg is the number of a CPU before it"));
         }
-        let enable_method = match text(found.enable_method) {
-            "psci" => EnableMethod::Psci,
-            "spin-table" => {
+        let enable_method = match first(found.enable_method) {
+            b"psci" => EnableMethod::Psci,
+            b"spin-table" => {
                 let address = number(found.release_address);
                 EnableMethod::SpinTable(Pa::new(
-                    address.ok_or_else(|| malformed(node, "cpu-release-addr is missing"))?,
+                    address.ok_or_else(|| malformed(node.name, "cpu-release-addr is missing"))?,
                 ))
             }
             _ => EnableMethod::Unknown,
@@ -296,45 +316,56 @@ impl<'a> Reader<'a> {
     fn device(
         &mut self,
         board: &mut Board<'a>,
-        node: FdtNode<'_, 'a>,
+        node: &Node<'a>,
         found: &Properties<'a>,
     ) -> Result<(), BoardError> {
-        if found.is_compatible(GIC_V3) {
-            board.gic = Some(self.gic_v3(node, found)?);
-        } else if found.is_compatible(GIC_V2) {
-            board.gic = Some(self.gic_v2(node, found)?);
-        } else if found.is_compatible(&["arm,armv8-timer", "arm,armv7-timer"]) {
-            let line = |index| {
-                self.interrupt(found, index).ok_or_else(|| malformed(node, "four interrupts are needed"))
-            };
-            board.timer = Some(Timer { physical: line(1)?, virtual_: line(2)?, hypervisor: line(3)? });
-        } else if found.is_compatible(PL011) {
-            self.uart(node, found, UartKind::Pl011);
-        } else if found.is_compatible(MINI_UART) {
-            self.uart(node, found, UartKind::MiniUart);
-        } else if found.is_compatible(&["arm,pl031"]) {
-            board.rtc = self.regions(found).next().flatten();
-        } else if found.is_compatible(BCM2835_PM) {
-            board.bcm2835_pm = self.regions(found).next().flatten();
-        } else if found.is_compatible(&["fixed-clock"]) {
-            if let (Some(phandle), Some(rate)) = (cell(found.phandle, 0), cell(found.clock_frequency, 0)) {
-                // Only UARTs' are wanted; a board with more fixed clocks than these keeps firmware's settings.
-                let _ = self.clocks.try_push((phandle, rate));
+        let Some(kind) = found.kind() else { return Ok(()) };
+        match kind {
+            Kind::GicV3 => {
+                self.interrupt_cells = found.interrupt_cells();
+                board.gic = Some(self.gic_v3(node, found)?);
             }
-        } else if found.is_compatible(PSCI) {
-            board.psci = match text(found.method) {
-                "smc" => Some(Psci::Smc),
-                "hvc" => Some(Psci::Hvc),
-                _ => return Err(malformed(node, "method is neither smc nor hvc")),
-            };
+            Kind::GicV2 => {
+                self.interrupt_cells = found.interrupt_cells();
+                board.gic = Some(self.gic_v2(node, found)?);
+            }
+            Kind::Timer => self.timer = Some((node.name, found.interrupts)),
+            Kind::Uart(kind) => self.uart(node, found, kind),
+            Kind::Rtc => board.rtc = self.regions(found).next().flatten(),
+            Kind::Bcm2835Pm => board.bcm2835_pm = self.regions(found).next().flatten(),
+            Kind::FixedClock => {
+                if let (Some(phandle), Some(rate)) = (cell(found.phandle, 0), cell(found.clock_frequency, 0))
+                {
+                    // Only UARTs' are wanted; a board with more fixed clocks than these keeps firmware's settings.
+                    let _ = self.clocks.try_push((phandle, rate));
+                }
+            }
+            Kind::Psci => {
+                board.psci = match first(found.method) {
+                    b"smc" => Some(Psci::Smc),
+                    b"hvc" => Some(Psci::Hvc),
+                    _ => return Err(malformed(node.name, "method is neither smc nor hvc")),
+                }
+            }
         }
         Ok(())
     }
 
-    fn gic_v3(&self, node: FdtNode<'_, 'a>, found: &Properties<'a>) -> Result<Gic, BoardError> {
-        let no_redistributors = || malformed(node, "reg has no redistributors");
+    /// The timer's interrupts, once it is known how many cells they have.
+    fn timer(&self, board: &mut Board<'a>) -> Result<(), BoardError> {
+        let Some((name, interrupts)) = self.timer else { return Ok(()) };
+        let line = |index| {
+            interrupt(interrupts, self.interrupt_cells, index)
+                .ok_or_else(|| malformed(name, "four interrupts are needed"))
+        };
+        board.timer = Some(Timer { physical: line(1)?, virtual_: line(2)?, hypervisor: line(3)? });
+        Ok(())
+    }
+
+    fn gic_v3(&self, node: &Node<'a>, found: &Properties<'a>) -> Result<Gic, BoardError> {
+        let no_redistributors = || malformed(node.name, "reg has no redistributors");
         let mut regions = self.regions(found);
-        let gicd = regions.next().flatten().ok_or_else(|| malformed(node, "reg has no distributor"))?;
+        let gicd = regions.next().flatten().ok_or_else(|| malformed(node.name, "reg has no distributor"))?;
         let mut redistributors = ArrayVec::new();
         for region in regions.take(found.redistributors.unwrap_or(1)) {
             push(&mut redistributors, region.ok_or_else(no_redistributors)?, "redistributor regions")?;
@@ -342,26 +373,26 @@ impl<'a> Reader<'a> {
         if redistributors.is_empty() {
             return Err(no_redistributors());
         }
-        let maintenance = self.interrupt(found, 0);
+        let maintenance = interrupt(found.interrupts, found.interrupt_cells(), 0);
         Ok(Gic::V3 {
             gicd,
             redistributors,
             stride: number(found.stride),
-            maintenance: maintenance.ok_or_else(|| malformed(node, "no maintenance interrupt"))?,
+            maintenance: maintenance.ok_or_else(|| malformed(node.name, "no maintenance interrupt"))?,
         })
     }
 
-    fn gic_v2(&self, node: FdtNode<'_, 'a>, found: &Properties<'a>) -> Result<Gic, BoardError> {
+    fn gic_v2(&self, node: &Node<'a>, found: &Properties<'a>) -> Result<Gic, BoardError> {
         let regions: ArrayVec<Option<Range>, 4> = self.regions(found).take(4).collect();
         let [Some(gicd), Some(gicc), Some(gich), Some(gicv)] = regions[..] else {
-            return Err(malformed(node, "reg lacks the virtualization extensions (GICH, GICV)"));
+            return Err(malformed(node.name, "reg lacks the virtualization extensions (GICH, GICV)"));
         };
-        let maintenance = self.interrupt(found, 0);
-        let maintenance = maintenance.ok_or_else(|| malformed(node, "no maintenance interrupt"))?;
+        let maintenance = interrupt(found.interrupts, found.interrupt_cells(), 0);
+        let maintenance = maintenance.ok_or_else(|| malformed(node.name, "no maintenance interrupt"))?;
         Ok(Gic::V2 { gicd, gicc, gich, gicv, maintenance })
     }
 
-    fn uart(&mut self, node: FdtNode<'_, 'a>, found: &Properties<'a>, kind: UartKind) {
+    fn uart(&mut self, node: &Node<'a>, found: &Properties<'a>, kind: UartKind) {
         let Some(registers) = self.regions(found).next().flatten() else { return };
         // The driver reaches for registers that the block has before these.
         let place = registers.start.as_u64() % PAGE_SIZE;
@@ -371,13 +402,17 @@ impl<'a> Reader<'a> {
         let mut path = ArrayString::new();
         let names = self.path.iter().skip(1).map(|bus| bus.name).chain([node.name]);
         for name in names {
-            if path.try_push_str("/").and_then(|()| path.try_push_str(name)).is_err() {
+            if path.try_push_str("/").and_then(|()| path.try_push_str(text(name))).is_err() {
                 return;
             }
         }
-        let uart = Uart { kind, registers, interrupt: self.interrupt(found, 0), clock: None, path };
+        let uart = Uart { kind, registers, interrupt: None, clock: None, path };
         // One UART too many can be no console; nothing else is lost with it.
-        let _ = self.uarts.try_push(Candidate { clock: cell(found.clocks, 0), uart });
+        let _ = self.uarts.try_push(Candidate {
+            clock: cell(found.clocks, 0),
+            interrupts: found.interrupts,
+            uart,
+        });
     }
 
     /// The UARTs in the order in which they are to be the console: the one that `stdout-path` names, the one that the
@@ -385,22 +420,19 @@ impl<'a> Reader<'a> {
     fn ranked_uarts(&self) -> ArrayVec<Uart, MAX_UARTS> {
         let stdout = self.stdout.split(':').next().unwrap_or("");
         let named = [stdout, "serial0"].map(|name| {
-            let alias = self.aliases.iter().find(|(alias, _)| *alias == name);
+            let alias = self.aliases.iter().find(|(alias, _)| *alias == name.as_bytes());
             alias.map_or(name, |(_, path)| path)
         });
         let rank = |uart: &Uart| named.iter().position(|path| *path == uart.path.as_str());
         let ranks = (0..named.len()).map(Some).chain([None]);
         ranks
             .flat_map(|wanted| self.uarts.iter().filter(move |candidate| rank(&candidate.uart) == wanted))
-            .map(|Candidate { clock, uart }| {
+            .map(|Candidate { clock, interrupts, uart }| {
                 let fixed = self.clocks.iter().find(|(phandle, _)| Some(*phandle) == *clock);
-                Uart { clock: fixed.map(|(_, rate)| *rate), ..*uart }
+                let interrupt = interrupt(interrupts, self.interrupt_cells, 0);
+                Uart { interrupt, clock: fixed.map(|(_, rate)| *rate), ..*uart }
             })
             .collect()
-    }
-
-    fn interrupt(&self, found: &Properties<'a>, index: usize) -> Option<u32> {
-        interrupt(found.interrupts, self.interrupt_cells, index)
     }
 
     /// The `reg` entries of a node on the bus at hand as physical addresses; `None` for one that some bus on the way
@@ -435,9 +467,9 @@ fn reserve(board: &mut Board<'_>, range: Option<Range>, no_map: bool) -> Result<
     }
 }
 
-fn malformed(node: FdtNode<'_, '_>, what: &'static str) -> BoardError {
+fn malformed(node: &[u8], what: &'static str) -> BoardError {
     let mut name = ArrayString::new();
-    for character in node.name.chars() {
+    for character in text(node).chars() {
         if name.try_push(character).is_err() {
             break;
         }

@@ -15,14 +15,19 @@ pub fn number(bytes: &[u8]) -> Option<u64> {
     }
 }
 
-/// The first string of a value, without its zero.
+/// The first string of a value, without its zero, as text; nothing where it isn't UTF-8.
 pub fn text(bytes: &[u8]) -> &str {
-    strings(bytes).next().unwrap_or("")
+    core::str::from_utf8(first(bytes)).unwrap_or("")
 }
 
-/// The strings of a list, without their zeros; those that are not UTF-8 are left out.
-pub fn strings(bytes: &[u8]) -> impl Iterator<Item = &str> {
-    bytes.split(|byte| *byte == 0).filter_map(|string| core::str::from_utf8(string).ok())
+/// The first string of a value, without its zero.
+pub fn first(bytes: &[u8]) -> &[u8] {
+    strings(bytes).next().unwrap_or_default()
+}
+
+/// The strings of a list, without their zeros.
+pub fn strings(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
+    bytes.split(|byte| *byte == 0)
 }
 
 /// The INTID of the entry at `index` of an `interrupts` property for a GIC with `cells` cells to an entry. The first

@@ -1,11 +1,13 @@
 //! Trees of boards, made with dtoolkit's writer from what the boards' own trees say.
 #![allow(dead_code, reason = "each test file uses some of it")]
 
+#[path = "../../../hyp/devicetree/tests/blob/mod.rs"]
 pub mod blob;
 
+use devicetree::Tree;
 use dtoolkit::memreserve::MemoryReservation;
 use dtoolkit::model::{DeviceTree, DeviceTreeNode, DeviceTreeProperty};
-use platform::tree::{Board, BoardError, Range, Shape, TreeError, check};
+use platform::tree::{Board, BoardError, Range};
 use stage2::Pa;
 
 /// Name and value of a property.
@@ -59,9 +61,8 @@ pub fn range(start: u64, size: u64) -> Range {
 
 /// Checks and reads a tree, and hands the reading to `look`.
 pub fn with_board<T>(tree: &DeviceTree, look: impl FnOnce(Result<Board<'_>, BoardError>) -> T) -> T {
-    let mut blob = tree.to_dtb();
-    let shape = checked(&mut blob).expect("a good tree");
-    look(Board::read(&blob, &shape))
+    let blob = tree.to_dtb();
+    look(Board::read(&Tree::check(&blob).expect("a good tree")))
 }
 
 /// Looks at a board that can be read.
@@ -72,11 +73,6 @@ pub fn board<T>(tree: &DeviceTree, look: impl FnOnce(Board<'_>) -> T) -> T {
 /// What is wrong with a tree.
 pub fn error(tree: &DeviceTree) -> BoardError {
     with_board(tree, |board| board.expect_err("a bad board"))
-}
-
-pub fn checked(blob: &mut [u8]) -> Result<Shape, TreeError> {
-    let mut shape = Shape::default();
-    check(blob, &mut shape).map(|()| shape)
 }
 
 /// QEMU's `virt` machine with `virtualization=on`, a GICv3, four Cortex-A72 and 1 GiB.

@@ -10,8 +10,17 @@ use super::Memory;
 use crate::{Failure, Outcome};
 
 /// Folders of crates that come into the image, and of the one with all `unsafe` of guests.
-const CRATES: [&str; 8] =
-    ["hyp/abi", "hyp/stage2", "hyp/vgic", "hyp/vmm", "hyp/config", "platform", "hyp/el2", "guests/runtime"];
+const CRATES: [&str; 9] = [
+    "hyp/abi",
+    "hyp/devicetree",
+    "hyp/stage2",
+    "hyp/vgic",
+    "hyp/vmm",
+    "hyp/config",
+    "platform",
+    "hyp/el2",
+    "guests/runtime",
+];
 
 /// The image, and the crates that it is made of.
 pub struct Sizes {

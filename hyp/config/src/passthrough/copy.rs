@@ -8,7 +8,6 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use dtoolkit::{Node as _, Property as _};
 use stage2::PaRange;
 use vmm::layout::Ipa;
 use vmm::order;
@@ -243,13 +242,13 @@ impl Copy<'_, '_> {
         let place =
             entry.registers.first().and_then(|span| self.guest_address(span.start)).filter(|_| is_device);
         let mut copy = Node::new(&match place {
-            Some(address) => format!("{}@{address:x}", entry.node.name_without_address()),
-            None => String::from(entry.node.name()),
+            Some(address) => format!("{}@{address:x}", entry.name.split('@').next().unwrap_or_default()),
+            None => String::from(entry.name),
         });
         for property in entry.node.properties() {
-            let (name, value) = (property.name(), property.value());
+            let (name, value) = (core::str::from_utf8(property.name).unwrap_or_default(), property.value);
             if let Some(value) = self.property(entry, index, is_device, rates, name, value) {
-                copy.set(name, value);
+                copy.set(String::from(name), value);
             }
         }
         // The node may have it by its old name.

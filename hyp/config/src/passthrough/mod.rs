@@ -79,11 +79,11 @@ pub struct GivenLine {
 }
 
 impl<'a> Devices<'a> {
-    /// Finds them in the board's tree, `gicd` being the address of the interrupt controller's registers. `None` where the blob is
-    /// damaged, or has so many nodes or registers that there may be no memory for a list of them.
+    /// Finds them in the board's tree, `gicd` being the address of the interrupt controller's registers. `None` where it has so many
+    /// registers that there may be no memory for a list of them.
     #[inline(never)]
-    pub fn find(blob: &'a [u8], gicd: Pa) -> Option<Self> {
-        let tree = Tree::read(blob, gicd.as_u64())?;
+    pub fn find(tree: &devicetree::Tree<'a>, gicd: Pa) -> Option<Self> {
+        let tree = Tree::read(tree, gicd.as_u64())?;
         let owners = tree.entries.iter().map(|_| None).collect();
         Some(Self { tree, owners })
     }

@@ -7,16 +7,11 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::ops::Range;
 
-use dtoolkit::fdt::{Fdt, FdtNode};
-use dtoolkit::{Node, Property};
+use devicetree::Node;
 use stage2::PAGE_SIZE;
 
 use super::dma::Window;
 
-/// The deepest nesting that is followed.
-const MAX_DEPTH: usize = 16;
-/// The most nodes that are read. Trees of large boards have some 3,000.
-const MOST_NODES: usize = 4096;
 /// The most ranges of registers that are read, of all nodes together.
 const MOST_REGISTERS: usize = 8192;
 /// The most interrupts that are read of a node: more than there are lines.
@@ -88,7 +83,9 @@ impl Line {
 /// A node.
 #[derive(Debug)]
 pub(super) struct Entry<'a> {
-    pub node: FdtNode<'a>,
+    pub node: Node<'a>,
+    /// Its name, unit address included.
+    pub name: &'a str,
     /// The node above; the root is its own.
     pub parent: usize,
     pub depth: usize,
@@ -118,12 +115,12 @@ pub(super) struct Entry<'a> {
 impl<'a> Entry<'a> {
     /// The value of a property.
     pub fn value(&self, name: &str) -> Option<&'a [u8]> {
-        value(&self.node, name)
+        self.node.value(name)
     }
 
     /// A property that is one cell.
     pub fn number(&self, name: &str) -> Option<u32> {
-        number(&self.node, name)
+        self.value(name).and_then(one_cell)
     }
 
     /// The first of its pages that has registers of these too.
@@ -179,25 +176,24 @@ struct Properties<'a> {
 }
 
 impl<'a> Properties<'a> {
-    fn of(node: &FdtNode<'a>) -> Self {
+    fn of(node: &Node<'a>) -> Self {
         let mut found = Self::default();
         for property in node.properties() {
-            // The conversion of a value to bytes can't fail.
-            let Ok(value) = property.value_as::<&'a [u8]>() else { continue };
-            match property.name() {
-                "status" => found.status = value,
-                "reg" => found.reg = value,
-                "device_type" => found.device_type = value,
-                "phandle" => found.phandle = one_cell(value),
-                "linux,phandle" => found.old_phandle = one_cell(value),
-                "#address-cells" => found.address_cells = one_cell(value),
-                "#size-cells" => found.size_cells = one_cell(value),
-                "ranges" => found.ranges = Some(value),
-                "gpio-controller" => found.is_pin_controller = true,
-                "interrupt-parent" => found.interrupt_parent = one_cell(value),
-                "interrupts" => found.interrupts = Some(value),
-                "interrupts-extended" => found.interrupts_extended = Some(value),
-                "#interrupt-cells" => found.interrupt_cells = Some(value),
+            let value = property.value;
+            match property.name {
+                b"status" => found.status = value,
+                b"reg" => found.reg = value,
+                b"device_type" => found.device_type = value,
+                b"phandle" => found.phandle = one_cell(value),
+                b"linux,phandle" => found.old_phandle = one_cell(value),
+                b"#address-cells" => found.address_cells = one_cell(value),
+                b"#size-cells" => found.size_cells = one_cell(value),
+                b"ranges" => found.ranges = Some(value),
+                b"gpio-controller" => found.is_pin_controller = true,
+                b"interrupt-parent" => found.interrupt_parent = one_cell(value),
+                b"interrupts" => found.interrupts = Some(value),
+                b"interrupts-extended" => found.interrupts_extended = Some(value),
+                b"#interrupt-cells" => found.interrupt_cells = Some(value),
                 _ => {}
             }
         }
@@ -206,8 +202,7 @@ impl<'a> Properties<'a> {
 }
 
 /// A node whose children have addresses on it.
-struct Bus<'b> {
-    above: Option<&'b Bus<'b>>,
+struct Bus {
     address_cells: usize,
     size_cells: usize,
     /// From addresses on it to addresses on the one above: start here, start there, size. `None`: nothing has one.
@@ -218,15 +213,12 @@ struct Bus<'b> {
     /// It lists pieces of RAM that are kept for something.
     reserves: bool,
     index: usize,
-    depth: usize,
 }
 
-impl Bus<'_> {
-    /// The physical address behind one on this bus, where `size` bytes begin.
-    fn physical(&self, address: u64, size: u64) -> Option<u64> {
-        let Some(above) = self.above else { return Some(address) };
-        above.physical(translate(self.ranges.as_deref()?, address, size)?, size)
-    }
+/// The physical address behind one on the last of these buses, each of which lies on the one before it, where `size` bytes begin.
+fn physical(buses: &[Bus], address: u64, size: u64) -> Option<u64> {
+    let (_, below_root) = buses.split_first()?;
+    below_root.iter().rev().try_fold(address, |address, bus| translate(bus.ranges.as_deref()?, address, size))
 }
 
 /// An address on the other side of a bus: the same one, where no windows are named. All `size` bytes have to lie in one of them: what
@@ -243,14 +235,16 @@ fn translate(ranges: &[[u64; 3]], address: u64, size: u64) -> Option<u64> {
 }
 
 impl<'a> Tree<'a> {
-    /// Reads all of it. `None` where it's damaged, or too large.
-    pub fn read(blob: &'a [u8], gicd: u64) -> Option<Self> {
-        let root = Fdt::new(blob).ok()?.root();
+    /// Reads all of it. `None` where it's too large.
+    pub fn read(blob: &devicetree::Tree<'a>, gicd: u64) -> Option<Self> {
         let mut tree =
             Self { entries: Vec::new(), gic: None, memory: Vec::new(), ranges: 0, is_too_large: false };
-        tree.add(root, None);
-        if tree.is_too_large {
-            return None;
+        let mut buses = Vec::new();
+        for node in blob.nodes() {
+            tree.add(node, &mut buses);
+            if tree.is_too_large {
+                return None;
+            }
         }
         let is_gic = |entry: &Entry<'_>| {
             entry.registers.first().is_some_and(|span| span.start == gicd)
@@ -261,14 +255,12 @@ impl<'a> Tree<'a> {
         (!tree.is_too_large).then_some(tree)
     }
 
-    /// Adds a node and all below it.
-    fn add(&mut self, node: FdtNode<'a>, above: Option<&Bus<'_>>) {
+    /// Adds a node. `buses` has those that the node before it lies on, and that node.
+    fn add(&mut self, node: Node<'a>, buses: &mut Vec<Bus>) {
         let index = self.entries.len();
-        self.is_too_large |= index >= MOST_NODES;
-        if self.is_too_large {
-            return;
-        }
-        let depth = above.map_or(0, |above| above.depth.saturating_add(1));
+        let depth = node.depth;
+        buses.truncate(depth);
+        let above = buses.last();
         let found = Properties::of(&node);
         let enabled = above.is_none_or(|above| above.enabled)
             && matches!(strings(found.status).next(), None | Some("okay" | "ok" | ""));
@@ -283,7 +275,8 @@ impl<'a> Tree<'a> {
                     self.is_too_large = true;
                     return;
                 }
-                let physical = entry.and_then(|[address, size]| Some((above.physical(address, size)?, size)));
+                let physical =
+                    entry.and_then(|[address, size]| Some((physical(buses, address, size)?, size)));
                 match physical {
                     Some((_, 0)) => {}
                     Some((address, size)) if address.checked_add(size).is_some() => {
@@ -303,22 +296,24 @@ impl<'a> Tree<'a> {
             return;
         }
         let phandle = found.phandle.or(found.old_phandle);
-        let bus = Bus {
-            above,
-            address_cells: found.address_cells.map_or(2, |cells| cells as usize),
-            size_cells: found.size_cells.map_or(1, |cells| cells as usize),
-            ranges: None,
+        let above_cells = above.map_or(2, |above| above.address_cells);
+        let address_cells = found.address_cells.map_or(2, |cells| cells as usize);
+        let size_cells = found.size_cells.map_or(1, |cells| cells as usize);
+        let windows = |ranges| windows(ranges, [address_cells, above_cells, size_cells]);
+        let parent = above.map_or(0, |above| above.index);
+        buses.push(Bus {
+            address_cells,
+            size_cells,
+            ranges: found.ranges.and_then(windows),
             enabled,
             // A controller's nodes are its own, unless they say otherwise.
             interrupt_parent: if found.interrupt_cells.is_some() { phandle } else { interrupt_parent },
-            reserves: depth == 1 && node.name() == "reserved-memory",
+            reserves: depth == 1 && node.name == b"reserved-memory",
             index,
-            depth,
-        };
-        let bus = Bus { ranges: found.ranges.and_then(|ranges| windows(ranges, &bus)), ..bus };
-        let parent = above.map_or(0, |above| above.index);
+        });
         self.entries.push(Entry {
             node,
+            name: core::str::from_utf8(node.name).unwrap_or_default(),
             parent,
             depth,
             enabled,
@@ -335,11 +330,6 @@ impl<'a> Tree<'a> {
             lines: Vec::new(),
             private: false,
         });
-        if depth < MAX_DEPTH {
-            for child in node.children() {
-                self.add(child, Some(&bus));
-            }
-        }
     }
 
     /// Reads the lines of every node, once it is known what the interrupt controller is.
@@ -393,7 +383,7 @@ impl<'a> Tree<'a> {
         if name.starts_with('/') {
             return (0..self.entries.len()).find(|&index| index != 0 && self.is_path(index, name));
         }
-        let aliases = self.entries.iter().find(|entry| entry.depth == 1 && entry.node.name() == "aliases")?;
+        let aliases = self.entries.iter().find(|entry| entry.depth == 1 && entry.name == "aliases")?;
         let path = strings(aliases.value(name)?).next()?;
         path.starts_with('/').then(|| self.find(path))?
     }
@@ -403,8 +393,7 @@ impl<'a> Tree<'a> {
         let mut rest = path;
         let mut at = index;
         while let Some(entry) = self.entry(at).filter(|_| at != 0) {
-            let Some(shorter) = rest.strip_suffix(entry.node.name()).and_then(|rest| rest.strip_suffix('/'))
-            else {
+            let Some(shorter) = rest.strip_suffix(entry.name).and_then(|rest| rest.strip_suffix('/')) else {
                 return false;
             };
             rest = shorter;
@@ -418,7 +407,7 @@ impl<'a> Tree<'a> {
         let mut names = Vec::new();
         let mut at = index;
         while let Some(entry) = self.entry(at).filter(|_| at != 0) {
-            names.push(entry.node.name());
+            names.push(entry.name);
             at = entry.parent;
         }
         let mut path = String::new();
@@ -488,25 +477,10 @@ impl<'a> Tree<'a> {
     }
 }
 
-/// The windows of a bus's `ranges`; `None` where they can't be understood, as those of PCI.
-fn windows(ranges: &[u8], bus: &Bus<'_>) -> Option<Vec<[u64; 3]>> {
-    let above = bus.above.map_or(2, |above| above.address_cells);
-    let fields = [bus.address_cells, above, bus.size_cells];
+/// The windows of a bus's `ranges`, whose fields have these numbers of cells; `None` where they can't be understood, as those of PCI.
+fn windows(ranges: &[u8], fields: [usize; 3]) -> Option<Vec<[u64; 3]>> {
     // Of half a window nobody knows what it would be: it must not pass for none.
     if is_whole(ranges, fields) { entries(Some(ranges), fields).collect() } else { None }
-}
-
-/// The value of a node's property.
-fn value<'a>(node: &FdtNode<'a>, name: &str) -> Option<&'a [u8]> {
-    let mut properties = node.properties();
-    // The conversion of a value to bytes can't fail.
-    properties
-        .find(|property| property.name() == name)
-        .and_then(|property| property.value_as::<&'a [u8]>().ok())
-}
-
-fn number(node: &FdtNode<'_>, name: &str) -> Option<u32> {
-    value(node, name).and_then(one_cell)
 }
 
 /// A value that is one cell.

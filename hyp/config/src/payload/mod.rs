@@ -133,7 +133,7 @@ impl LoadPlan<'_> {
 
 /// Works out how to load a VM.
 ///
-/// `dtb_size` is the most bytes that its device tree can have, whatever the plan: [`guest_tree::size`](crate::guest_tree::size).
+/// `dtb_size` is how many bytes its device tree has ([`guest_tree::build`](crate::guest_tree::build)).
 ///
 /// # Errors
 /// What is wrong with the payload, or which part of it doesn't fit.

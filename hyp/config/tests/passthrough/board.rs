@@ -451,9 +451,15 @@ pub fn with_rates<'a>(mut vm: VmConfig<'a>, rates: &[u32]) -> VmConfig<'a> {
 
 /// What a VM is given of a board where nobody else has anything, or the message; the room is its layout's. What it is given is
 /// looked at with an independent eye.
+/// The devices in a blob; none where it is damaged, or too large.
+pub fn find(blob: &[u8], gicd: u64) -> Option<Devices<'_>> {
+    let tree = devicetree::Tree::check(blob).ok()?;
+    Devices::find(&tree, Pa::new(gicd))
+}
+
 pub fn give(tree: &DeviceTree, gicd: u64, own: &[Own], vm: &VmConfig<'_>) -> Result<Given, String> {
     let blob = tree.to_dtb();
-    let mut devices = Devices::find(&blob, Pa::new(gicd)).unwrap();
+    let mut devices = find(&blob, gicd).unwrap();
     give_of(&mut devices, own, vm)
 }
 

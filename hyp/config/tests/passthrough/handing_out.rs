@@ -1,10 +1,9 @@
 //! Who gets what: all of it or nothing, each device once, and by whichever name.
 
-use config::passthrough::{Devices, Span};
-use stage2::Pa;
+use config::passthrough::Span;
 
 use crate::board::{
-    PI_GICD, VIRT_GICD, add, disabled, give_of, give_pi, loud, node, pi, pi_own, quiet, refusal, spis,
+    PI_GICD, VIRT_GICD, add, disabled, find, give_of, give_pi, loud, node, pi, pi_own, quiet, refusal, spis,
     strings, trusted, virt, vm, with_rates,
 };
 
@@ -22,7 +21,7 @@ fn an_alias_is_as_good_as_a_path() {
 #[test]
 fn two_vms_get_two_devices() {
     let blob = pi().to_dtb();
-    let mut devices = Devices::find(&blob, Pa::new(PI_GICD)).unwrap();
+    let mut devices = find(&blob, PI_GICD).unwrap();
     let uart = give_of(&mut devices, &pi_own(), &with_rates(vm("a", &["serial1", AUX]), &[1000])).unwrap();
     let i2c =
         give_of(&mut devices, &pi_own(), &with_rates(vm("b", &["/soc/i2c@7e804000", RNG]), &[1000])).unwrap();
@@ -40,7 +39,7 @@ fn two_vms_get_two_devices() {
 #[test]
 fn what_is_taken_back_another_vm_may_have() {
     let blob = pi().to_dtb();
-    let mut devices = Devices::find(&blob, Pa::new(PI_GICD)).unwrap();
+    let mut devices = find(&blob, PI_GICD).unwrap();
     let uart = |name| with_rates(vm(name, &["serial1", AUX]), &[1000]);
     let first = give_of(&mut devices, &pi_own(), &uart("a")).unwrap();
     give_of(&mut devices, &pi_own(), &vm("b", &[RNG])).unwrap();
@@ -60,7 +59,7 @@ fn what_is_below_a_device_is_its_vms_too() {
         [node("inner", &[("compatible", strings(&["some,lamps"]))], [])],
     )]);
     let blob = tree.to_dtb();
-    let mut devices = Devices::find(&blob, Pa::new(VIRT_GICD)).unwrap();
+    let mut devices = find(&blob, VIRT_GICD).unwrap();
     give_of(&mut devices, &[], &vm("a", &["/outer@a000000"])).unwrap();
     let text = refusal(give_of(&mut devices, &[], &vm("b", &["/outer@a000000/inner"])));
     assert_eq!(text, "passthrough: /outer@a000000/inner belongs to a");
@@ -69,7 +68,7 @@ fn what_is_below_a_device_is_its_vms_too() {
 #[test]
 fn who_is_refused_gets_nothing_and_the_next_one_may_have_it() {
     let blob = pi().to_dtb();
-    let mut devices = Devices::find(&blob, Pa::new(PI_GICD)).unwrap();
+    let mut devices = find(&blob, PI_GICD).unwrap();
     let pages = devices.pages();
     let wrong = [
         // Each for another reason, from first to last check, and the good device both before and behind the bad one.
@@ -96,7 +95,7 @@ fn who_is_refused_gets_nothing_and_the_next_one_may_have_it() {
 fn who_has_no_room_leaves_it_to_the_next_one() {
     let tree = virt([quiet("a@10000000", 0x1000_0000, 0x200_1000, &[spis(&[3])])]);
     let blob = tree.to_dtb();
-    let mut devices = Devices::find(&blob, Pa::new(VIRT_GICD)).unwrap();
+    let mut devices = find(&blob, VIRT_GICD).unwrap();
     assert!(refusal(give_of(&mut devices, &[], &vm("a", &["/a@10000000"]))).contains("32 MiB"));
     give_of(&mut devices, &[], &trusted("b", &["/a@10000000"])).unwrap();
 }
@@ -128,11 +127,11 @@ fn all_pages_of_devices_are_known() {
         quiet("d@a001800", 0xa00_1800, 4, &[]),
     ]);
     let blob = tree.to_dtb();
-    let devices = Devices::find(&blob, Pa::new(VIRT_GICD)).unwrap();
+    let devices = find(&blob, VIRT_GICD).unwrap();
     assert_eq!(devices.pages(), [Span::new(0x800_0000, 0x1_0000), Span::new(0xa00_0000, 0x4000)]);
     // On the Pi too, whichever bus they are behind; RAM isn't among them.
     let blob = pi().to_dtb();
-    let devices = Devices::find(&blob, Pa::new(PI_GICD)).unwrap();
+    let devices = find(&blob, PI_GICD).unwrap();
     let pages = devices.pages();
     for address in [0xfe20_0000, 0xfe21_5000, 0xfe34_0000, 0xfd50_9000, 0xff84_7000, 0xfe00_a000] {
         assert!(pages.iter().any(|span| span.start <= address && address < span.end), "{address:#x}");
@@ -144,7 +143,7 @@ fn all_pages_of_devices_are_known() {
 #[test]
 fn what_a_manifest_wants_is_found_by_path() {
     let blob = pi().to_dtb();
-    let devices = Devices::find(&blob, Pa::new(PI_GICD)).unwrap();
+    let devices = find(&blob, PI_GICD).unwrap();
     let console = "/soc/serial@7e201000";
     let is_wanted = |path: &str, names: &[&'static str]| {
         devices.is_wanted(path, [vm("a", &[RNG, "no such"]), vm("b", names)].iter())
@@ -161,7 +160,7 @@ fn what_a_manifest_wants_is_found_by_path() {
 #[test]
 fn what_was_given_is_told_device_by_device() {
     let blob = pi().to_dtb();
-    let mut devices = Devices::find(&blob, Pa::new(PI_GICD)).unwrap();
+    let mut devices = find(&blob, PI_GICD).unwrap();
     let mut config = with_rates(vm("a", &["serial1", "/soc/gpio@7e200000", AUX, "/sd_vcc"]), &[1000]);
     config.devices.pin_control = true;
     let given = give_of(&mut devices, &pi_own(), &config).unwrap();
@@ -193,7 +192,7 @@ fn large(nodes: u32, ranges: u32) -> Vec<u8> {
 
 #[test]
 fn in_a_tree_that_is_too_large_no_device_is_found() {
-    let found = |blob: &[u8]| Devices::find(blob, Pa::new(VIRT_GICD)).is_some();
+    let found = |blob: &[u8]| find(blob, VIRT_GICD).is_some();
     // Some nodes are there already.
     assert!(found(&large(4000, 1)));
     assert!(!found(&large(4096, 1)));

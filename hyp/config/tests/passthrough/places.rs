@@ -1,12 +1,11 @@
 //! Where a VM has the registers of its devices, and through which buses they are found.
 
-use config::passthrough::{Devices, Given, Span};
+use config::passthrough::{Given, Span};
 use dtoolkit::model::DeviceTreeNode;
-use stage2::Pa;
 use vmm::layout::VIRT;
 
 use crate::board::{
-    Property, VIRT_GICD, add, cells, device, give_virt, node, quiet, spis, trusted, virt, vm,
+    Property, VIRT_GICD, add, cells, device, find, give_virt, node, quiet, spis, trusted, virt, vm,
 };
 use crate::reader::{self, copy, registers};
 
@@ -155,7 +154,7 @@ fn registers_in_reserved_memory_of_the_board_are_no_pages_of_devices() {
         bus("reserved-memory", [1, 1], &[], [device("fw@20000000", "fw", &[0x2000_0000, 0x1000], &[])]);
     add(&mut tree, "/", reserved);
     let blob = tree.to_dtb();
-    let devices = Devices::find(&blob, Pa::new(VIRT_GICD)).unwrap();
+    let devices = find(&blob, VIRT_GICD).unwrap();
     assert_eq!(devices.pages(), [Span::new(0x800_0000, 0x1_0000)]);
     // What lies there is refused, however it is named.
     add(&mut tree, "/", quiet("alias@20000800", 0x2000_0800, 4, &[]));

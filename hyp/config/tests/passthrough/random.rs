@@ -3,15 +3,14 @@
 use std::collections::BTreeSet;
 
 use config::manifest::{LayoutKind, VmConfig};
-use config::passthrough::{Devices, Given, Own, Span};
+use config::passthrough::{Given, Own, Span};
 use dtoolkit::model::{DeviceTree, DeviceTreeNode};
 use proptest::prelude::*;
-use stage2::Pa;
 use vmm::layout::VIRT;
 
 use crate::board::{
-    ONE_TO_ONE, PI_GICD, Property, VIRT_GICD, cells, device, disabled, node, phandle, pi, pi_own, set, spis,
-    strings, trusted, vm, with_rates,
+    ONE_TO_ONE, PI_GICD, Property, VIRT_GICD, cells, device, disabled, find, node, phandle, pi, pi_own, set,
+    spis, strings, trusted, vm, with_rates,
 };
 use crate::reader;
 
@@ -101,7 +100,7 @@ fn hand_out(
     own: &[Own],
     memory: &[Span],
 ) -> (usize, Vec<Given>) {
-    let Some(mut devices) = Devices::find(blob, Pa::new(gicd)) else { return (0, Vec::new()) };
+    let Some(mut devices) = find(blob, gicd) else { return (0, Vec::new()) };
     let pages = devices.pages();
     assert!(pages.windows(2).all(|pair| pair[0].end < pair[1].start), "{pages:x?}");
     let _ = devices.is_wanted("/soc/serial@7e201000", configs.iter());

@@ -1,12 +1,11 @@
 //! What no VM is given, and the message that says why.
 
 use config::manifest::LayoutKind;
-use config::passthrough::{Devices, PassthroughError};
-use stage2::Pa;
+use config::passthrough::PassthroughError;
 use vmm::layout::{DeviceRoom, Ipa, Region};
 
 use crate::board::{
-    PI_GICD, add, cells, device, disabled, give, give_of, give_pi, give_virt, loud, node, phandle, pi,
+    PI_GICD, add, cells, device, disabled, find, give, give_of, give_pi, give_virt, loud, node, phandle, pi,
     pi_own, quiet, refusal, set, spis, strings, trusted, unset, virt, vm, with_rates,
 };
 
@@ -19,7 +18,7 @@ fn say(devices: &[&str]) -> String {
 fn a_board_without_a_readable_tree() {
     let text = "passthrough: the board's device tree is too large to find devices in, or damaged";
     assert_eq!(PassthroughError::NoTree.to_string(), text);
-    assert!(Devices::find(b"no blob at all", Pa::new(PI_GICD)).is_none());
+    assert!(find(b"no blob at all", PI_GICD).is_none());
 }
 
 #[test]
@@ -63,7 +62,7 @@ fn a_node_inside_of_another_one_that_is_named() {
 #[test]
 fn what_another_vm_has() {
     let blob = pi().to_dtb();
-    let mut devices = Devices::find(&blob, Pa::new(PI_GICD)).unwrap();
+    let mut devices = find(&blob, PI_GICD).unwrap();
     give_of(&mut devices, &pi_own(), &vm("first", &["/soc/rng@7e104000"])).unwrap();
     let again = refusal(give_of(&mut devices, &pi_own(), &trusted("second", &["/soc/rng@7e104000"])));
     assert_eq!(again, "passthrough: /soc/rng@7e104000 belongs to first");
@@ -189,7 +188,7 @@ fn memory() {
     }
     // Firmware's memory that no bank has isn't a device by that.
     let blob = pi().to_dtb();
-    let devices = Devices::find(&blob, Pa::new(PI_GICD)).unwrap();
+    let devices = find(&blob, PI_GICD).unwrap();
     assert!(devices.pages().iter().all(|span| span.start > 0x4000_0000));
 }
 
@@ -255,7 +254,7 @@ fn half_of_a_page_of_another_vms() {
         quiet("c@a000200", 0xa00_0200, 0x100, &[disabled()]),
     ]);
     let blob = tree.to_dtb();
-    let mut devices = Devices::find(&blob, Pa::new(0x800_0000)).unwrap();
+    let mut devices = find(&blob, 0x800_0000).unwrap();
     give_of(&mut devices, &[], &vm("first", &["/a@a000000", "/b@a000100"])).unwrap();
     let text = refusal(give_of(&mut devices, &[], &vm("second", &["/c@a000200"])));
     assert_eq!(text, "passthrough: /c@a000200 belongs to first");
@@ -266,7 +265,7 @@ fn half_of_a_page_of_another_vms() {
         quiet("c@a001200", 0xa00_1200, 0x100, &[]),
     ]);
     let blob = tree.to_dtb();
-    let mut devices = Devices::find(&blob, Pa::new(0x800_0000)).unwrap();
+    let mut devices = find(&blob, 0x800_0000).unwrap();
     give_of(&mut devices, &[], &vm("first", &["/a@a000000"])).unwrap();
     let text = refusal(give_of(&mut devices, &[], &vm("second", &["/c@a001200"])));
     let expected = "passthrough: /c@a001200 shares the page 0xa001000 with /b@a000100 of first: they can only go together";
@@ -286,7 +285,7 @@ fn one_of_two_on_a_line() {
     set(&mut tree, "/b@a001000", "status", strings(&["disabled"]));
     add(&mut tree, "/", quiet("c@a001800", 0xa00_1800, 4, &[]));
     let blob = tree.to_dtb();
-    let mut devices = Devices::find(&blob, Pa::new(0x800_0000)).unwrap();
+    let mut devices = find(&blob, 0x800_0000).unwrap();
     give_of(&mut devices, &[], &vm("first", &["/a@a000000"])).unwrap();
     let text = refusal(give_of(&mut devices, &[], &vm("second", &["/c@a001800"])));
     let expected = "passthrough: /c@a001800 shares the page 0xa001000 with /b@a001000 of first: they can only go together";
@@ -299,7 +298,7 @@ fn one_of_two_on_a_line() {
     set(&mut tree, "/a@a000000", "status", strings(&["disabled"]));
     set(&mut tree, "/d@a002000", "status", strings(&["disabled"]));
     let blob = tree.to_dtb();
-    let mut devices = Devices::find(&blob, Pa::new(0x800_0000)).unwrap();
+    let mut devices = find(&blob, 0x800_0000).unwrap();
     give_of(&mut devices, &[], &vm("first", &["/a@a000000", "/b@a001000", "/c@a001800"])).unwrap();
     let text = refusal(give_of(&mut devices, &[], &vm("second", &["/d@a002000"])));
     assert_eq!(text, "passthrough: /d@a002000 belongs to first");
@@ -314,7 +313,7 @@ fn a_line_of_another_vms() {
         quiet("b@a001000", 0xa00_1000, 4, &[spis(&[5])]),
     ]);
     let blob = tree.to_dtb();
-    let mut devices = Devices::find(&blob, Pa::new(0x800_0000)).unwrap();
+    let mut devices = find(&blob, 0x800_0000).unwrap();
     give_of(&mut devices, &[], &vm("first", &["/a@a000000"])).unwrap();
     let text = refusal(give_of(&mut devices, &[], &vm("second", &["/b@a001000"])));
     let expected =
@@ -376,7 +375,7 @@ fn more_lines_than_there_are_interrupts() {
         spis: 264,
     };
     let blob = tree.to_dtb();
-    let mut devices = Devices::find(&blob, Pa::new(0x800_0000)).unwrap();
+    let mut devices = find(&blob, 0x800_0000).unwrap();
     devices.give(&trusted("a", &["/a@a000000"]), &room, &[]).unwrap();
     let error = devices.give(&trusted("b", &["/b@a001000"]), &room, &[]).unwrap_err();
     assert_eq!(error, PassthroughError::TooManyLines { room: 264 });

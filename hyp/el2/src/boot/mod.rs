@@ -10,7 +10,8 @@ use core::{ptr, slice};
 
 use config::manifest::Bundle;
 use config::passthrough::Devices;
-use platform::tree::{self, Board, Psci, Shape, blob_size, check};
+use devicetree::{Tree, blob_size};
+use platform::tree::{self, Board, Psci};
 use platform::uart::Uart;
 
 use crate::{bundle, console, crash, gic, image, logging, memory, mmu, percpu, power, random, smp, vm};
@@ -34,10 +35,10 @@ fn tree_size(tree: u64) -> Option<u64> {
 /// The tree's blob.
 ///
 /// # Safety
-/// `tree` is the address of a blob of `size` bytes, mapped, and nothing else refers to it.
-unsafe fn tree_blob(tree: u64, size: u64) -> &'static mut [u8] {
+/// `tree` is the address of a blob of `size` bytes, mapped, and nobody writes to it.
+unsafe fn tree_blob(tree: u64, size: u64) -> &'static [u8] {
     // SAFETY: the caller's promise.
-    unsafe { slice::from_raw_parts_mut(ptr::with_exposed_provenance_mut(tree as usize), size as usize) }
+    unsafe { slice::from_raw_parts(ptr::with_exposed_provenance(tree as usize), size as usize) }
 }
 
 /// Why the image can't even start, as `head.s` tells it: it was not entered at EL2.
@@ -51,7 +52,7 @@ const ONLY_VHE: u64 = 1;
 #[unsafe(no_mangle)]
 extern "C" fn unbootable(tree: u64, reason: u64) -> ! {
     if let Some(size) = tree_size(tree)
-        // SAFETY: nothing else runs or has looked at the tree.
+        // SAFETY: nothing else runs.
         && let Some(uart) = console_of(unsafe { tree_blob(tree, size) })
         // SAFETY: the tree says that the UART is there; with the MMU off all memory is device memory.
         && let Some(uart) = unsafe { Uart::new(&uart) }
@@ -72,10 +73,9 @@ extern "C" fn unbootable(tree: u64, reason: u64) -> ! {
     crash::halt()
 }
 
-fn console_of(blob: &mut [u8]) -> Option<tree::Uart> {
-    let mut shape = Shape::default();
-    check(blob, &mut shape).ok()?;
-    Board::console_of(blob, &shape)
+fn console_of(blob: &[u8]) -> Option<tree::Uart> {
+    let tree = Tree::check(blob).ok()?;
+    Board::read_any(&tree).0.console().copied()
 }
 
 /// A UART that is written to before there is a console.
@@ -100,27 +100,25 @@ extern "C" fn boot_main(tree: u64) -> ! {
     percpu::init_boot_cpu();
     logging::init();
     let size = tree_size(tree).unwrap_or(0);
-    // SAFETY: the first map has the tree, and nothing else has looked at it since.
+    // SAFETY: the first map has the tree, and it is kept out of the free frames for ever.
     let blob = unsafe { tree_blob(tree, size) };
-    let mut shape = Shape::default();
-    let checked = check(blob, &mut shape);
-    let blob: &'static [u8] = blob;
-    if checked.is_ok()
-        && let Some(uart) = Board::console_of(blob, &shape)
-    {
+    let tree = match Tree::check(blob) {
+        Ok(tree) => tree,
+        Err(error) => fatal(format_args!("{error}")),
+    };
+    // Whatever is wrong, it is said on the console, if there is one.
+    let (board, outcome) = Board::read_any(&tree);
+    if let Some(uart) = board.console() {
         let registers = uart.registers.start.as_u64();
         if early_map::add_device_page(registers).is_some()
             // SAFETY: just mapped, as the tree says, and EL2 is the only one that runs.
-            && let Some(uart) = unsafe { Uart::new(&uart) }
+            && let Some(uart) = unsafe { Uart::new(uart) }
         {
             console::init(Some(uart));
         }
     }
-    if let Err(error) = checked {
-        fatal(format_args!("{error}"));
-    }
-    match Board::read(blob, &shape) {
-        Ok(board) => start(board, blob),
+    match outcome.and_then(|()| board.check_complete()) {
+        Ok(()) => start(board, &tree, blob),
         Err(error) => fatal(format_args!("{error}")),
     }
 }
@@ -131,7 +129,7 @@ fn fatal(reason: core::fmt::Arguments<'_>) -> ! {
     crash::halt()
 }
 
-fn start(mut board: Board<'static>, tree: &'static [u8]) -> ! {
+fn start(mut board: Board<'static>, tree: &Tree<'static>, blob: &[u8]) -> ! {
     logging::set_level(board.bootargs);
     log::info!(
         "Hanok {} on {}, {} CPU{}, entered at {:#x}",
@@ -145,7 +143,7 @@ fn start(mut board: Board<'static>, tree: &'static [u8]) -> ! {
         log::debug!("the console is {}", uart.path);
     }
     let devices = vm::devices_of(&board, tree);
-    if let Err(error) = memory::init(&board, tree, devices.as_ref()) {
+    if let Err(error) = memory::init(&board, blob, devices.as_ref()) {
         fatal(format_args!("{error}"));
     }
     if let Err(error) = percpu::plan_stacks(&board) {

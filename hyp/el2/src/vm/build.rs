@@ -13,6 +13,7 @@ use config::manifest::{Bundle, LayoutKind, ManifestError, Sharing, VmConfig};
 use config::passthrough::{Devices, Given, GivenLine, Own, PassthroughError, Span};
 use config::payload::{self, LoadPlan};
 use config::placement::{self, Demand, PlacementError};
+use devicetree::Tree;
 use platform::tree::{Board, Gic, Range};
 use spin::Once;
 use stage2::{CopyReserve, Format, Geometry, Ipa, PaRange, Progress, Stage2, Transfer, VmId};
@@ -82,7 +83,7 @@ enum BuildError {
 }
 
 /// The board's devices, those that Hanok itself uses among them.
-pub fn devices_of(board: &Board<'_>, tree: &'static [u8]) -> Option<Devices<'static>> {
+pub fn devices_of(board: &Board<'_>, tree: &Tree<'static>) -> Option<Devices<'static>> {
     let (Some(Gic::V2 { gicd, .. }) | Some(Gic::V3 { gicd, .. })) = &board.gic else { return None };
     Devices::find(tree, gicd.start)
 }
@@ -401,21 +402,21 @@ impl<'a> Builder<'a> {
         let share = share(config.sharing);
         let waits = if share.is_some() { cpu::hcr::TWI_TWE } else { 0 };
         let affinities: Vec<u64> = (0..vcpus as u8).map(|vcpu| vcpu_mpidr(VcpuId(vcpu))).collect();
-        let mut tree = GuestTree {
+        let tree = GuestTree {
             layout,
             memory: config.memory,
             affinities: &affinities,
             gic: if gic::model() == Model::V3 { GicVersion::V3 } else { GicVersion::V2 },
             bootargs: config.bootargs,
-            initrd: None,
+            has_initrd: config.payload.has_initrd(),
             channels: ends,
-            seeds: crate::random::seeds(),
+            has_seeds: crate::random::is_seeded(),
             watchdog: config.watchdog,
             devices: &given.nodes,
         };
-        let plan = payload::plan(config, layout, guest_tree::size(&tree))?;
+        let blob = guest_tree::build(&tree);
+        let plan = payload::plan(config, layout, blob.len() as u64)?;
         plan.check_granule(self.ids.get(vmm::idregs::MMFR0))?;
-        tree.initrd = plan.initrd.clone();
         let machine = self.machine(config, layout, &given.lines)?;
         let memory_of = |end: &ChannelEnd<'_>| Some((end.region(layout).base, *shared.get(end.channel)?));
         let channels = ends.iter().filter_map(memory_of).collect();
@@ -433,7 +434,7 @@ impl<'a> Builder<'a> {
         };
         let mut space = Space::new(stage2, tables, CopyReserve::none(id));
         let mut memory = Holdings::new(id, wants);
-        let mut reload = Reload::new(plan, &tree);
+        let mut reload = Reload::new(plan, blob);
         if config.starts
             && let Err(error) = start(&mut space, &mut memory, &mut reload)
         {

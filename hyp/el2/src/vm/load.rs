@@ -5,7 +5,7 @@
 
 use alloc::vec::Vec;
 
-use config::guest_tree::{self, GuestTree, Seeds};
+use config::guest_tree::Places;
 use config::payload::LoadPlan;
 use stage2::{Ipa, Progress};
 use vmm::psci::Start;
@@ -22,7 +22,7 @@ pub struct Reload {
     /// The device tree's blob.
     blob: Vec<u8>,
     /// Where the seeds are in it, which every start has fresh ones of.
-    seeds: Option<SeedsAt>,
+    places: Places,
     /// The first piece has been done, and this start has its seeds.
     begun: bool,
     /// Which [`Self::item`] is being copied, and how much of it has been.
@@ -30,35 +30,14 @@ pub struct Reload {
     offset: u64,
 }
 
-/// Where a blob has its seeds.
-struct SeedsAt {
-    rng: usize,
-    kaslr: usize,
-}
-
-impl SeedsAt {
-    /// Looks for these seeds, which are too long to be there by chance.
-    fn find(blob: &[u8], seeds: &Seeds) -> Option<Self> {
-        let position = |bytes: &[u8]| blob.windows(bytes.len()).position(|window| window == bytes);
-        Some(Self { rng: position(&seeds.rng)?, kaslr: position(&seeds.kaslr.to_be_bytes())? })
-    }
-
-    fn put(&self, blob: &mut [u8], seeds: &Seeds) {
-        let kaslr = seeds.kaslr.to_be_bytes();
-        for (at, bytes) in [(self.rng, &seeds.rng[..]), (self.kaslr, &kaslr[..])] {
-            for (slot, byte) in blob.iter_mut().skip(at).zip(bytes) {
-                *slot = *byte;
-            }
-        }
-    }
-}
-
 impl Reload {
-    /// Nothing is loaded yet. Allocates; loading doesn't.
-    pub fn new(plan: LoadPlan<'static>, tree: &GuestTree<'_>) -> Self {
-        let blob = guest_tree::build(tree);
-        let seeds = tree.seeds.as_ref().and_then(|seeds| SeedsAt::find(&blob, seeds));
-        Self { plan, blob, seeds, begun: false, item: 0, offset: 0 }
+    /// Nothing is loaded yet. `blob` is the device tree, in which there is room for seeds, and for where the RAM disk is.
+    pub fn new(plan: LoadPlan<'static>, mut blob: Vec<u8>) -> Self {
+        let places = Places::find(&blob);
+        if let Some(initrd) = &plan.initrd {
+            places.set_initrd(&mut blob, initrd);
+        }
+        Self { plan, blob, places, begun: false, item: 0, offset: 0 }
     }
 
     /// How vCPU 0 starts.
@@ -110,8 +89,8 @@ impl Reload {
     /// The plan names memory that the VM doesn't have.
     pub fn step(&mut self, space: &mut Space) -> Result<Progress, NoMemory> {
         if !self.begun {
-            if let (Some(at), Some(seeds)) = (&self.seeds, random::seeds()) {
-                at.put(&mut self.blob, &seeds);
+            if let Some(seeds) = random::seeds() {
+                self.places.set_seeds(&mut self.blob, &seeds);
             }
             self.begun = true;
         }

@@ -1,18 +1,17 @@
-//! What the check of a blob finds, and what it does to a good one.
+//! What the check of a blob finds, and what is read of a good one. Trees of boards are in the tests of `platform`.
 
-mod trees;
+mod blob;
 
-use platform::tree::{Board, MAX_BLOB, Shape, TreeError, blob_size, check};
-use trees::blob::*;
-use trees::{checked, pi4, virt_v2, virt_v3};
+use blob::*;
+use devicetree::{MAX_BLOB, Tree, TreeError, blob_size};
 
 /// What is wrong with a blob.
-fn fault(mut blob: Vec<u8>) -> TreeError {
-    checked(&mut blob).map(|_| ()).expect_err("a bad tree")
+fn fault(blob: Vec<u8>) -> TreeError {
+    Tree::check(&blob).map(|_| ()).expect_err("a bad tree")
 }
 
-fn depths(mut blob: Vec<u8>) -> Vec<usize> {
-    checked(&mut blob).expect("a good tree").depths().collect()
+fn depths(blob: Vec<u8>) -> Vec<usize> {
+    Tree::check(&blob).expect("a good tree").nodes().map(|node| node.depth).collect()
 }
 
 /// A root with one property (`name`, at 0 of the strings) and one node.
@@ -32,16 +31,19 @@ fn patched(index: usize, value: usize) -> Vec<u8> {
 }
 
 #[test]
-fn good_trees_stay_as_they_are() {
-    assert_eq!(depths(small_blob()), [0, 1]);
-    for tree in [virt_v3(), virt_v2(), pi4()] {
-        let blob = tree.to_dtb();
-        let mut after = blob.clone();
-        let shape = checked(&mut after).expect("a good tree");
-        assert_eq!(after, blob);
-        let nodes = fdt::Fdt::new(&after).unwrap().all_nodes().count();
-        assert_eq!(shape.depths().count(), nodes);
-    }
+fn a_small_tree() {
+    let reservations = [[1; 8], [2; 8], [0; 8], [0; 8]].concat();
+    let blob = with_reservations(&reservations, &small().concat(), b"name\0");
+    let tree = Tree::check(&blob).unwrap();
+    let read =
+        |node: devicetree::Node<'_>| (node.name.to_vec(), node.depth, node.value("name").map(<[u8]>::to_vec));
+    let nodes: Vec<_> = tree.nodes().map(read).collect();
+    assert_eq!(nodes, [(vec![], 0, Some(b"value".to_vec())), (b"node@1".to_vec(), 1, None)]);
+    let root = tree.nodes().next().unwrap();
+    let properties: Vec<_> = root.properties().map(|property| (property.name, property.value)).collect();
+    assert_eq!(properties, [(&b"name"[..], &b"value"[..])]);
+    let number = |byte: u8| u64::from_be_bytes([byte; 8]);
+    assert_eq!(tree.reservations().collect::<Vec<_>>(), [(number(1), number(2))]);
 }
 
 #[test]
@@ -52,53 +54,12 @@ fn bytes_behind_the_tree_do_not_matter() {
 }
 
 #[test]
-fn a_shape_can_be_used_again() {
-    let mut shape = Shape::default();
-    let mut blob = small_blob();
-    for _ in 0..2 {
-        assert_eq!(check(&mut blob, &mut shape), Ok(()));
-        assert_eq!(shape.depths().collect::<Vec<_>>(), [0, 1]);
-    }
-    assert_eq!(check(&mut [], &mut shape), Err(TreeError::NoHeader { have: 0, need: 40 }));
-    assert_eq!(shape.depths().count(), 0);
-}
-
-/// Checks both, and compares the blocks and what is read.
-fn assert_squeezed(plain: &[u8], mut with_nops: Vec<u8>) {
-    let (mut plain, before) = (plain.to_vec(), with_nops.clone());
-    let plain_shape = checked(&mut plain).unwrap();
-    let shape = checked(&mut with_nops).unwrap();
-    assert_eq!(tokens(&with_nops), tokens(&plain));
-    assert_eq!(with_nops[..36], before[..36]);
-    let strings = word(&before, 3) as usize;
-    assert_eq!(with_nops[strings..], before[strings..]);
-    let reading = format!("{:?}", Board::read(&with_nops, &shape));
-    assert_eq!(reading, format!("{:?}", Board::read(&plain, &plain_shape)));
-    let squeezed = with_nops.clone();
-    checked(&mut with_nops).unwrap();
-    assert_eq!(with_nops, squeezed);
-}
-
-#[test]
-fn nops_are_squeezed_out_wherever_they_stand() {
-    for tree in [virt_v3(), virt_v2(), pi4()] {
-        let blob = tree.to_dtb();
-        for place in 0..tokens(&blob).len() {
-            assert_squeezed(&blob, with_nops(&blob, |token| usize::from(token == place)));
-        }
-        assert_squeezed(&blob, with_nops(&blob, |_| 1));
-        assert_squeezed(&blob, with_nops(&blob, |token| token * 7 % 4));
-    }
-}
-
-#[test]
 fn a_nop_in_a_value_is_none() {
     let value = [0, 0, 0, 4, 0, 0, 0, 4, 0, 0, 0, 9];
     let tokens = [token(NOP), begin(b""), token(NOP), prop(0, &value), token(END_NODE), token(END)];
-    let mut blob = blob(&tokens.concat(), b"name\0");
-    checked(&mut blob).unwrap();
-    let root = fdt::Fdt::new(&blob).unwrap();
-    assert_eq!(root.all_nodes().next().unwrap().property("name").unwrap().value, value);
+    let blob = blob(&tokens.concat(), b"name\0");
+    let root = Tree::check(&blob).unwrap().nodes().next().unwrap();
+    assert_eq!(root.value("name"), Some(&value[..]));
 }
 
 #[test]
@@ -130,7 +91,6 @@ fn blocks() {
     assert_eq!(fault(odd), bad("structure", 58, size));
     assert_eq!(fault(patched(8, 6)), bad("strings", strings, 6));
     assert_eq!(fault(patched(3, end + 1)), bad("strings", end + 1, 5));
-    // Names in the header would change under the reader when the structure block's size does.
     assert_eq!(fault(patched(3, 35)), bad("strings", 35, 5));
     assert_eq!(fault(patched(4, end + 1)), bad("memory reservation", end + 1, 16));
     assert_eq!(fault(patched(4, u32::MAX as usize)), bad("memory reservation", u32::MAX as usize, 16));
@@ -237,7 +197,7 @@ fn names() {
         blob.push(0);
         let size = blob.len() as u32;
         set_word(&mut blob, 1, size);
-        (checked(&mut blob).map(|_| ()), strings_at)
+        (Tree::check(&blob).map(|_| ()), strings_at)
     };
     for (name_at, strings) in [
         (0, &b"name"[..]),
@@ -263,10 +223,6 @@ fn nesting() {
         blob(&[nodes, ends, token(END)].concat(), b"")
     };
     assert_eq!(depths(nested(16)), (0..16).collect::<Vec<_>>());
-    // The deepest node that is followed still stands on its buses.
-    let mut deepest = nested(16);
-    let shape = checked(&mut deepest).unwrap();
-    assert!(Board::console_of(&deepest, &shape).is_none());
     let offset = STRUCTURE + 8 + 15 * 8;
     assert_eq!(fault(nested(17)), TreeError::TooDeep { offset });
     assert_eq!(fault(nested(100)), TreeError::TooDeep { offset });
@@ -288,7 +244,7 @@ fn cells_of_a_wrong_size() {
         for length in [0, 3, 5, 8] {
             let structure =
                 [begin(b""), begin(b"bus"), prop(0, &vec![0; length]), token(END_NODE), token(END_NODE)];
-            let blob = blob(&[structure.concat(), token(END)].concat(), &trees::strings(&[name]));
+            let blob = blob(&[structure.concat(), token(END)].concat(), &[name.as_bytes(), &[0]].concat());
             assert_eq!(fault(blob), TreeError::BadCells { offset: STRUCTURE + 16 }, "{name}, {length}");
         }
     }
