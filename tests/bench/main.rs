@@ -2,29 +2,20 @@
 //! something is over its ceiling.
 
 use std::env;
-use std::fs;
 use std::path::Path;
 use std::process::ExitCode;
 
-use tests::bench::{Budget, Figures, Sizes};
+use tests::bench::{Budget, Figures, Sizes, program};
 use tests::{Failure, Inputs, Outcome, Scenario};
 
 /// As many as the guest has room for.
 const ROUNDS: u32 = 10_000;
 
 fn main() -> ExitCode {
-    match run() {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(why) => {
-            eprintln!("bench: {why}");
-            ExitCode::FAILURE
-        }
-    }
+    program::run("bench", "FILE.json", measure)
 }
 
-fn run() -> Outcome {
-    let [output] = <[_; 1]>::try_from(env::args().skip(1).collect::<Vec<_>>())
-        .map_err(|_| Failure::Wrong("usage: bench FILE.json".to_owned()))?;
+fn measure([output]: [String; 1]) -> Outcome {
     let inputs = Inputs::from_environment();
     let budget = Budget::load()?;
     let mut figures = Figures::new(Sizes::read(&inputs.elf)?);
@@ -36,8 +27,7 @@ fn run() -> Outcome {
         scenario.clean();
     }
     println!("{}", figures.text(&budget, ROUNDS));
-    let output = Path::new(&output);
-    fs::write(output, figures.json()).map_err(Failure::io(format!("write {}", output.display())))?;
-    println!("{} has all figures", output.display());
+    program::write(Path::new(&output), &figures.json())?;
+    println!("{output} has all figures");
     figures.check(&budget)
 }

@@ -2,12 +2,11 @@
 //! and a table of the medians into the document about them, with pictures beside it. It judges nothing: `make bench` does.
 
 use std::env;
-use std::fs;
 use std::path::Path;
 use std::process::ExitCode;
 
 use tests::bench::peers::{self, Measured, PEERS};
-use tests::bench::{self, Budget, Figures, Sizes, System, plot};
+use tests::bench::{self, Budget, Figures, Sizes, System, plot, program};
 use tests::{Failure, Inputs, Outcome, Scenario};
 
 /// As many as the guest has room for.
@@ -18,18 +17,10 @@ const LATENCY: &str = "timer-spinning";
 const PART: &str = "peers";
 
 fn main() -> ExitCode {
-    match run() {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(why) => {
-            eprintln!("bench-peers: {why}");
-            ExitCode::FAILURE
-        }
-    }
+    program::run("bench-peers", "FILE.json DOCUMENT.md", measure)
 }
 
-fn run() -> Outcome {
-    let [output, document] = <[_; 2]>::try_from(env::args().skip(1).collect::<Vec<_>>())
-        .map_err(|_| Failure::Wrong("usage: bench-peers FILE.json DOCUMENT.md".to_owned()))?;
+fn measure([output, document]: [String; 2]) -> Outcome {
     let inputs = Inputs::from_environment();
     let budget = Budget::load()?;
     let mut figures = Figures::new(Sizes::read(&inputs.elf)?);
@@ -51,17 +42,15 @@ fn run() -> Outcome {
     let rows = &figures.rows;
     let table = bench::side_by_side(&budget, rows, &names);
     println!("Medians, in instructions, of {ROUNDS} rounds each:\n\n{table}");
-    write(Path::new(&output), &figures.json())?;
+    program::write(Path::new(&output), &figures.json())?;
     let path = Path::new(&document);
-    let old = fs::read_to_string(path).map_err(Failure::io(format!("read {}", path.display())))?;
-    let part = format!("{table}\n{}", peers::circumstances(&inputs, &commands)?);
-    write(path, &peers::replace(&old, PART, &part)?)?;
+    program::rewrite(path, PART, &format!("{table}\n{}", peers::circumstances(&inputs, &commands)?))?;
     let pictures = [
         ("costs.svg", plot::costs(&budget, rows, &names)?),
         ("latency.svg", plot::latency(rows, LATENCY, &names)?),
     ];
     for (name, picture) in pictures {
-        write(&path.with_file_name(name), &picture)?;
+        program::write(&path.with_file_name(name), &picture)?;
     }
     println!("{output} has all figures, and {document} the table, with costs.svg and latency.svg beside it");
     Ok(())
@@ -74,8 +63,4 @@ fn step<T>(inputs: &Inputs, system: System, gic: u8, of: impl FnOnce(&Scenario) 
     let measured = of(&scenario).map_err(|failure| Failure::Wrong(scenario.report(&failure)))?;
     scenario.clean();
     Ok(measured)
-}
-
-fn write(path: &Path, text: &str) -> Outcome {
-    fs::write(path, text).map_err(Failure::io(format!("write {}", path.display())))
 }

@@ -8,19 +8,12 @@ use alloc::borrow::Cow;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-const MAGIC: u32 = 0xd00d_feed;
-const VERSION: u32 = 17;
+use devicetree::format::{BEGIN_NODE, END, END_NODE, HEADER_BYTES, MAGIC, PROP, VERSION};
+
 /// The oldest version whose readers can read this one.
 const COMPATIBLE_VERSION: u32 = 16;
-/// The header's ten cells.
-const HEADER_BYTES: usize = 40;
 /// The list of reservations, which has nothing but its end.
 const RESERVATIONS: [u8; 16] = [0; 16];
-
-const BEGIN_NODE: u32 = 1;
-const END_NODE: u32 = 2;
-const PROPERTY: u32 = 3;
-const END: u32 = 9;
 
 /// A node.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -137,7 +130,7 @@ impl<'n> Parts<'n> {
         self.align();
         for (name, value) in &node.properties {
             let name = self.place(name);
-            [PROPERTY, value.len() as u32, name as u32].into_iter().for_each(|cell| self.add_cell(cell));
+            [PROP, value.len() as u32, name as u32].into_iter().for_each(|cell| self.add_cell(cell));
             self.structure.extend_from_slice(value);
             self.align();
         }

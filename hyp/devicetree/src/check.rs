@@ -5,6 +5,7 @@ use core::ops::Range;
 
 use thiserror::Error;
 
+use crate::format::{HEADER_BYTES, MAGIC, VERSION};
 use crate::read::Tree;
 use crate::token::{Cursor, Token, terminated};
 
@@ -16,11 +17,6 @@ const MAX_NODES: usize = 4096;
 
 /// Deepest nesting that is followed, the root being the first level; real trees stay below ten.
 pub const MAX_DEPTH: usize = 16;
-
-const HEADER_BYTES: usize = 40;
-const MAGIC: u32 = 0xd00d_feed;
-/// The version of the format since 2005: the header tells the sizes of both blocks.
-const VERSION: u32 = 17;
 
 /// Why a blob is no device tree that can be used. Offsets are in bytes from the blob's start.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]

@@ -19,8 +19,9 @@
 )]
 
 mod check;
+pub mod format;
 mod read;
 mod token;
 
 pub use check::{MAX_BLOB, MAX_DEPTH, TreeError, blob_size};
-pub use read::{Node, Property, Tree};
+pub use read::{Node, Property, Tree, cell};

@@ -84,3 +84,9 @@ impl<'a> Node<'a> {
         self.properties().find(|property| property.name == name.as_bytes()).map(|property| property.value)
     }
 }
+
+/// The cell at `index` of a value.
+pub fn cell(value: &[u8], index: usize) -> Option<u32> {
+    let (cells, _) = value.as_chunks();
+    cells.get(index).map(|cell| u32::from_be_bytes(*cell))
+}

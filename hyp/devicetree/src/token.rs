@@ -1,12 +1,7 @@
 //! The structure block's tokens (section 5.4).
 
 use crate::check::TreeError;
-
-pub const BEGIN_NODE: u32 = 1;
-pub const END_NODE: u32 = 2;
-pub const PROP: u32 = 3;
-const NOP: u32 = 4;
-pub const END: u32 = 9;
+use crate::format::{BEGIN_NODE, END, END_NODE, NOP, PROP};
 
 /// Bytes of a property before its value.
 pub const PROPERTY_HEADER: usize = 12;

@@ -4,14 +4,14 @@
 //! have them; everything else is left alone. Addresses are translated through the `ranges` of every bus above.
 
 use arrayvec::{ArrayString, ArrayVec};
-use devicetree::{MAX_DEPTH, Node, Tree};
+use devicetree::{MAX_DEPTH, Node, Tree, cell};
 use stage2::{PAGE_SIZE, Pa};
 
 use super::board::{
     Board, BoardError, Cpu, EnableMethod, Gic, MAX_UARTS, MINI_UART_IN_PAGE, Psci, Range, Reserved, Timer,
     Uart, UartKind,
 };
-use super::value::{cell, first, interrupt, number, strings, text};
+use super::value::{first, interrupt, number, strings, text};
 
 /// What a node may be that is looked for.
 enum Kind {

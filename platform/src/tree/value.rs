@@ -1,10 +1,6 @@
 //! Values of properties (Devicetree Specification v0.4, section 2.2.4): big-endian cells and lists of strings.
 
-/// The cell at `index`.
-pub fn cell(bytes: &[u8], index: usize) -> Option<u32> {
-    let (cells, _) = bytes.as_chunks();
-    cells.get(index).map(|cell| u32::from_be_bytes(*cell))
-}
+use devicetree::cell;
 
 /// A number of one or two cells; `None` for any other length.
 pub fn number(bytes: &[u8]) -> Option<u64> {

@@ -14,6 +14,7 @@ pub mod linux;
 mod memory;
 pub mod peers;
 pub mod plot;
+pub mod program;
 mod report;
 mod sizes;
 

@@ -65,8 +65,8 @@ impl Figures {
         for Memory { gic, all, vm, vcpu } in &self.memory {
             let _ = writeln!(text, "| GICv{gic} | {} | {} | {} |", all >> 10, vm >> 10, vcpu >> 10);
         }
-        // Writing to a string can't fail.
         let (code, must) = (self.sizes.code(), budget.size_must("code"));
+        // Writing to a string can't fail.
         let _ = write!(text, "\n{}", self.sizes);
         let _ = writeln!(
             text,

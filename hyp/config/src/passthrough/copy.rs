@@ -8,12 +8,13 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 
+use devicetree::cell;
 use stage2::PaRange;
 use vmm::layout::Ipa;
 use vmm::order;
 
 use super::dma::{Window, may_do_dma};
-use super::tree::{Entry, Line, Tree, cell, strings};
+use super::tree::{Entry, Line, Tree, strings};
 use super::{GivenLine, PassthroughError};
 use crate::blob::{Node, bytes};
 use crate::guest_tree::{EDGE, GIC, LEVEL, SPI, cells};

@@ -7,7 +7,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::ops::Range;
 
-use devicetree::Node;
+use devicetree::{Node, cell};
 use stage2::PAGE_SIZE;
 
 use super::dma::Window;
@@ -486,12 +486,6 @@ fn windows(ranges: &[u8], fields: [usize; 3]) -> Option<Vec<[u64; 3]>> {
 /// A value that is one cell.
 fn one_cell(value: &[u8]) -> Option<u32> {
     value.try_into().ok().map(u32::from_be_bytes)
-}
-
-/// The cell at `index` of a value.
-pub(super) fn cell(value: &[u8], index: usize) -> Option<u32> {
-    let (cells, _) = value.as_chunks::<4>();
-    cells.get(index).map(|cell| u32::from_be_bytes(*cell))
 }
 
 /// The strings of a list; those that are not UTF-8 are left out.
