@@ -206,6 +206,9 @@ impl Vgic {
         let Some(bank) = self.bank_mut(place) else { return Kicks::NONE };
         let mapped = chosen & bank.mapped;
         bank.latch |= chosen & !mapped;
+        if place.word == 0 {
+            bank.forced |= mapped;
+        }
         self.each_line(place, mapped, |line| hw.set_pending(line, true));
         self.touch(place, chosen & !mapped)
     }
@@ -217,6 +220,7 @@ impl Vgic {
         let returned = mapped & bank.latch;
         bank.latch &= !chosen;
         bank.taken &= !chosen;
+        bank.forced &= !chosen;
         self.each_line(place, mapped, |line| hw.set_pending(line, false));
         self.each_line(place, returned, |line| hw.set_active(line, false));
         self.touch(place, chosen)

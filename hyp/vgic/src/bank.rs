@@ -31,6 +31,9 @@ pub(crate) struct Bank {
     pub edge: u32,
     /// Mapped to a physical interrupt.
     pub mapped: u32,
+    /// Mapped private interrupts that were made pending by register write: the physical distributor has them pending, if they haven't been
+    /// taken since. That is this vCPU's alone, so it goes with it.
+    pub forced: u32,
     /// The interrupts that exist; the others' bits are RAZ/WI.
     pub valid: u32,
     /// Bit planes of the priorities: bit i of `priority[k]` is bit `k` of interrupt i's five.

@@ -238,15 +238,30 @@ impl Cpu<'_> {
     fn give_private_lines(&self, hw: &mut impl Physical) {
         let bank = &self.vcpu.bank;
         self.each_private_line(bank.private_active(), |line| hw.set_active(line, true));
+        self.each_private_line(bank.forced, |line| hw.set_pending(line, true));
         self.each_private_line(bank.enabled & bank.mapped, |line| hw.set_enabled(line, true));
     }
 
-    /// They become disabled and inactive again.
+    /// They become disabled and inactive again, and pending by their lines alone, which are low while nobody is loaded.
     #[inline]
-    fn take_private_lines(&self, hw: &mut impl Physical) {
+    fn take_private_lines(&mut self, hw: &mut impl Physical) {
+        self.take_forced(hw);
         let bank = &self.vcpu.bank;
         self.each_private_line(bank.enabled & bank.mapped, |line| hw.set_enabled(line, false));
         self.each_private_line(bank.private_active(), |line| hw.set_active(line, false));
+    }
+
+    /// What was made pending by register write, and wasn't taken, stays so for this vCPU, and for nobody else.
+    #[inline]
+    fn take_forced(&mut self, hw: &mut impl Physical) {
+        let mut waits = 0;
+        self.each_private_line(self.vcpu.bank.forced, |line| {
+            if hw.is_pending(line) {
+                hw.set_pending(line, false);
+                waits |= line.virt.bit();
+            }
+        });
+        self.vcpu.bank.forced = waits;
     }
 
     #[inline]

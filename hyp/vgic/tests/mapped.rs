@@ -201,3 +201,33 @@ fn an_edge_of_the_life_before_is_gone() {
     let line = m.dist[&(0, 73)];
     assert!(!line.enabled && !line.active && !line.latch);
 }
+
+/// What a guest makes pending by register is its vCPU's alone: whoever is loaded next doesn't see it, and it comes when that vCPU is
+/// loaded again.
+#[test]
+fn pending_by_register_goes_with_its_vcpu() {
+    let mut m = v3(1, 4);
+    m.write_private(0, 0, SGI_BASE + 0x180, W, 1 << 27);
+    m.write_private(0, 0, SGI_BASE + 0x200, W, 1 << 27);
+    assert!(m.dist[&(0, 27)].pending());
+    m.save(0);
+    assert!(!m.dist[&(0, 27)].pending(), "left behind for the next one");
+    m.load(0);
+    assert!(m.dist[&(0, 27)].pending());
+    assert_eq!(m.read_private(0, 0, SGI_BASE + 0x200, W), 1 << 27);
+    // Taken back by register, it is gone for good.
+    m.write_private(0, 0, SGI_BASE + 0x280, W, 1 << 27);
+    m.save(0);
+    m.load(0);
+    assert!(!m.dist[&(0, 27)].pending());
+    // So is what has been taken.
+    m.write_private(0, 0, SGI_BASE + 0x200, W, 1 << 27);
+    m.write_private(0, 0, SGI_BASE + 0x100, W, 1 << 27);
+    m.settle();
+    assert_eq!(m.acknowledge(0), Some((IntId(27), 0)));
+    finish(&mut m, 0, IntId(27), 0);
+    m.save(0);
+    m.load(0);
+    m.settle();
+    assert_eq!(m.acknowledge(0), None);
+}
