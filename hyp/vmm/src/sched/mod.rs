@@ -69,13 +69,15 @@ pub struct Decision {
     pub next: Times,
 }
 
+impl Times {
+    /// It never was ready.
+    pub const NONE: Self = Self { ran: 0, waited: 0 };
+}
+
 impl Decision {
     /// Nobody runs.
-    pub const NONE: Self = Self {
-        turn: Turn { member: None, until: None },
-        last: (false, Times { ran: 0, waited: 0 }),
-        next: Times { ran: 0, waited: 0 },
-    };
+    pub const NONE: Self =
+        Self { turn: Turn { member: None, until: None }, last: (false, Times::NONE), next: Times::NONE };
 }
 
 /// The policy of one physical CPU. No member is ready at first.
@@ -112,6 +114,9 @@ pub trait Scheduler {
     }
 }
 
+/// No member: a place that is in no list.
+const NOBODY: usize = usize::MAX;
+
 /// What a member does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
@@ -120,17 +125,17 @@ enum State {
     Running,
 }
 
-/// What a member does, since when, and where its time went before.
+/// What a member does, and where its time went: of what it does just now, less the time at which that began.
 #[derive(Clone, Copy, Debug)]
 struct Account {
     state: State,
-    since: u64,
-    times: Times,
+    ran: u64,
+    waited: u64,
 }
 
 impl Account {
     const fn new() -> Self {
-        Self { state: State::Blocked, since: 0, times: Times { ran: 0, waited: 0 } }
+        Self { state: State::Blocked, ran: 0, waited: 0 }
     }
 
     const fn is_ready(&self) -> bool {
@@ -139,30 +144,34 @@ impl Account {
 
     /// From `now` on, it is in `state`.
     const fn enter(&mut self, state: State, now: u64) {
-        self.times = self.times_at(now);
-        self.since = now;
-        self.state = state;
+        let Times { ran, waited } = self.times_at(now);
+        *self = match state {
+            State::Blocked => Self { state, ran, waited },
+            State::Waiting => Self { state, ran, waited: waited.wrapping_sub(now) },
+            State::Running => Self { state, ran: ran.wrapping_sub(now), waited },
+        };
     }
 
-    /// It ran, and waits from now on.
-    const fn stop(&mut self, now: u64) {
-        self.times.ran = self.times.ran.saturating_add(now.saturating_sub(self.since));
-        (self.since, self.state) = (now, State::Waiting);
+    /// It ran, and waits from now on. Returns its times.
+    const fn stop(&mut self, now: u64) -> Times {
+        let times = Times { ran: self.ran.wrapping_add(now), waited: self.waited };
+        *self = Self { state: State::Waiting, ran: times.ran, waited: times.waited.wrapping_sub(now) };
+        times
     }
 
-    /// It waited, and runs from now on.
-    const fn start(&mut self, now: u64) {
-        self.times.waited = self.times.waited.saturating_add(now.saturating_sub(self.since));
-        (self.since, self.state) = (now, State::Running);
+    /// It waited, and runs from now on. Returns its times.
+    const fn start(&mut self, now: u64) -> Times {
+        let times = Times { ran: self.ran, waited: self.waited.wrapping_add(now) };
+        *self = Self { state: State::Running, ran: times.ran.wrapping_sub(now), waited: times.waited };
+        times
     }
 
     const fn times_at(&self, now: u64) -> Times {
-        let passed = now.saturating_sub(self.since);
-        let Times { ran, waited } = self.times;
-        match self.state {
-            State::Blocked => self.times,
-            State::Waiting => Times { ran, waited: waited.saturating_add(passed) },
-            State::Running => Times { ran: ran.saturating_add(passed), waited },
+        let Self { state, ran, waited } = *self;
+        match state {
+            State::Blocked => Times { ran, waited },
+            State::Waiting => Times { ran, waited: waited.wrapping_add(now) },
+            State::Running => Times { ran: ran.wrapping_add(now), waited },
         }
     }
 }
