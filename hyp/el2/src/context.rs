@@ -252,7 +252,9 @@ impl Context {
     }
 
     /// Puts a vCPU's registers into this CPU, but for the timers' control, for their lines must be the guest's first.
-    pub fn load(&self, world: &World, frame: &mut Frame, keys: bool) {
+    /// Returns the general-purpose ones, which `run` loads when it goes to the guest.
+    #[inline(always)]
+    pub fn load(&self, world: &World) -> *const Frame {
         // The saved registers take the place of those that were here.
         let _ = forbid_walks();
         VTCR_EL2.set(world.vtcr);
@@ -262,18 +264,17 @@ impl Context {
         cpu::set_clock_offset(world.clock_offset);
         let [virtual_deadline, physical_deadline] = self.timers.deadlines;
         CNTV_CVAL_EL0.set(virtual_deadline);
-        cpu::set_physical_deadline(physical_deadline);
+        cpu::set_physical_deadline(physical_deadline, world.clock_offset);
         self.el1.load();
         // Walks use all of these once they happen again, and the timers, once they are on, theirs.
         barrier::isb(barrier::SY);
         StageOne { sctlr: self.sctlr, tcr: self.tcr }.restore();
-        if keys {
+        if world.hcr & cpu::hcr::POINTER_AUTHENTICATION != 0 {
             self.keys.load();
         }
         if cpu::has_ras() {
             self.deferred.load();
         }
-        Simd::copy(&self.frame, frame);
         self.simd.load();
         cpu::trap_breakpoints(self.breakpoints.is_none());
         if let Some(breakpoints) = &self.breakpoints {
@@ -282,6 +283,7 @@ impl Context {
         let Self { pc, pstate, .. } = *self;
         ELR_EL2.set(pc);
         SPSR_EL2.set(pstate);
+        &raw const self.frame
     }
 
     /// Turns the vCPU's timers on again, as far as they were.

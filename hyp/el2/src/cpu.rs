@@ -398,7 +398,8 @@ pub fn physical_deadline() -> u64 {
     }
 }
 
-/// Sets CNTP_CVAL_EL0 to a time of the guest's. One that the board's counter never comes to is the end of time.
-pub fn set_physical_deadline(deadline: u64) {
-    CNTP_CVAL_EL0.set(deadline.saturating_add(clock_offset()));
+/// Sets CNTP_CVAL_EL0 to a time of a guest's whose counters are behind the board's by so many ticks. One that the board's counter never
+/// comes to is the end of time.
+pub fn set_physical_deadline(deadline: u64, clock_offset: u64) {
+    CNTP_CVAL_EL0.set(deadline.saturating_add(clock_offset));
 }

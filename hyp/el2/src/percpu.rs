@@ -61,9 +61,9 @@ pub static IDLE: AtomicU64 = AtomicU64::new(0);
 
 /// What only the CPU itself may touch.
 pub struct Own {
-    /// The vCPU that is loaded, or was last.
+    /// The vCPU that is loaded.
     pub vcpu: Cell<Option<&'static Vcpu>>,
-    /// Which of the members it is.
+    /// Which of the members it is, or was last.
     pub member: Cell<usize>,
     /// Which of the vCPUs here is to run; nobody until [`run::enter`](crate::run::enter).
     pub queue: RefCell<Queue>,
@@ -73,6 +73,8 @@ pub struct Own {
     pub look: Cell<bool>,
     /// Which vCPU of each VM was last loaded here.
     pub last_loaded: LastLoaded,
+    /// The same as [`PerCpu::members`], from [`run::enter`](crate::run::enter) on.
+    pub members: Cell<&'static [&'static Vcpu]>,
     /// EL2's timer here.
     pub timer: Deadlines,
     /// Its interrupt controller.
@@ -84,12 +86,24 @@ pub struct Own {
 }
 
 /// Which vCPU of each VM was last loaded on a CPU, by the VM's slot.
-pub struct LastLoaded([Cell<Option<VcpuId>>; VmId::COUNT]);
+pub struct LastLoaded([Cell<u8>; VmId::COUNT]);
+
+/// In [`LastLoaded`]: no vCPU.
+const NONE_LOADED: u8 = u8::MAX;
 
 impl LastLoaded {
     /// Now it is this one; before it was that.
+    #[inline]
     pub fn replace(&self, vm: VmId, vcpu: VcpuId) -> Option<VcpuId> {
-        self.0.get(usize::from(vm.slot()))?.replace(Some(vcpu))
+        let before = self.0.get(usize::from(vm.slot()))?.replace(vcpu.0);
+        (before != NONE_LOADED).then_some(VcpuId(before))
+    }
+
+    /// None of this VM was.
+    pub fn forget(&self, vm: VmId) {
+        if let Some(last) = self.0.get(usize::from(vm.slot())) {
+            last.set(NONE_LOADED);
+        }
     }
 }
 
@@ -116,7 +130,8 @@ impl PerCpu {
                 queue: RefCell::new(Queue::Pinned(Pinned::new())),
                 wakes_at: Cell::new(u64::MAX),
                 look: Cell::new(false),
-                last_loaded: LastLoaded([const { Cell::new(None) }; VmId::COUNT]),
+                last_loaded: LastLoaded([const { Cell::new(NONE_LOADED) }; VmId::COUNT]),
+                members: Cell::new(&[]),
                 timer: Deadlines::new(),
                 gic: OnceCell::new(),
                 ended_here: EndedHere::new(),

@@ -9,13 +9,13 @@ use abi::record::{CrashRecord, VcpuRecord};
 use tock_registers::interfaces::{Readable, Writeable};
 use vgic::{IntId, Kicks, VcpuId};
 use vmm::life::Phase;
-use vmm::psci::{PowerState, Start};
+use vmm::psci::PowerState;
 
 use crate::context::{self, Context, World};
 use crate::exit::{self, Frame};
 use crate::gic::with_hardware;
 use crate::lock::Mutex;
-use crate::percpu::{self, own, request, this_cpu};
+use crate::percpu::{self, Own, own, request, this_cpu};
 use crate::trace::Trace;
 use crate::vm::Vm;
 use crate::{cpu, timer};
@@ -29,8 +29,8 @@ pub struct Vcpu {
     pub id: VcpuId,
     /// The number of its CPU now. Only that CPU changes it.
     home: AtomicUsize,
-    /// The CPU on which it was last loaded, to which lines of devices that go to it are sent. For its own CPU.
-    sent_to: AtomicUsize,
+    /// In which of its VM's lives ([`Vm::life`]) it was found to be on, where it is; 0: not since it was off, or moved. For its own CPU.
+    settled_in: AtomicU64,
     /// By the number of a CPU, which of that CPU's vCPUs it is, for those that it may be on.
     places: Box<[Option<u8>]>,
     /// HCR_EL2 while it runs.
@@ -60,7 +60,7 @@ impl Vcpu {
             vm,
             id,
             home: AtomicUsize::new(cpu),
-            sent_to: AtomicUsize::new(cpu),
+            settled_in: AtomicU64::new(0),
             places,
             hcr: AtomicU64::new(vm.hcr),
             context: Mutex::new(Context::default()),
@@ -120,6 +120,7 @@ impl Vcpu {
 
     /// It is another CPU's from now on. On the CPU that it was on, where it is neither loaded nor ready.
     pub fn move_to(&self, cpu: usize) {
+        self.settled_in.store(0, Ordering::Relaxed);
         self.home.store(cpu, Ordering::Release);
         if self.id == VcpuId(0)
             && let Some(cpu) = percpu::get(cpu)
@@ -130,8 +131,10 @@ impl Vcpu {
         self.call();
     }
 
-    /// Claims that the vCPU is loaded, if its VM runs.
+    /// Claims that the vCPU is loaded, if its VM runs. From then on whoever has something for it calls ([`call`](Self::call)).
+    #[inline]
     pub fn enter(&self) -> bool {
+        self.set_waits(false);
         let bit = self.bit();
         // This and `Vm::change` each write one word and read the other, so all four are in one order (SeqCst): either
         // whoever stops the VM sees this vCPU loaded and waits for it, or this vCPU sees that the VM stops.
@@ -139,6 +142,7 @@ impl Vcpu {
         if self.vm.phase() == Phase::Running {
             return true;
         }
+        self.set_waits(true);
         self.leave();
         false
     }
@@ -197,21 +201,51 @@ impl Vcpu {
         HCR_EL2.set(hcr);
     }
 
-    /// Loads it onto this CPU, which no vCPU is loaded on and which is its own: as it was, or as `start` says. It has
-    /// been entered ([`enter`](Self::enter)).
-    pub fn load(&'static self, start: Option<Start>, frame: &mut Frame) {
-        self.set_waits(false);
-        self.interrupted.store(false, Ordering::Relaxed);
-        let mut context = self.context.lock();
+    /// Looks whether it is on, where that isn't known. It has been entered ([`enter`](Self::enter)).
+    #[inline]
+    pub fn is_on(&'static self) -> bool {
+        self.settled_in.load(Ordering::Relaxed) == self.vm.life() || self.settle()
+    }
+
+    /// It hasn't been loaded since it was off, or moved here: if it is on, or is to start, everything that depends on that is done.
+    #[inline(never)]
+    fn settle(&'static self) -> bool {
+        let (start, state) = {
+            let mut power = self.vm.power.lock();
+            (power.take_start(self.id), power.state(self.id))
+        };
+        if state == PowerState::Off {
+            return false;
+        }
         if let Some(start) = start {
-            context.reset(start);
+            self.context.lock().reset(start);
             self.hcr.store(self.vm.hcr, Ordering::Relaxed);
             self.cleaned.store(0, Ordering::Relaxed);
             self.hears_of_stolen_time.store(false, Ordering::Relaxed);
             self.instruction.store(0, Ordering::Relaxed);
             self.trace.begin();
+            own().last_loaded.forget(self.vm.id);
         }
         own().vcpu.set(Some(self));
+        with_hardware!(|hardware| {
+            let mut vgic = self.vm.vgic.lock();
+            if start.is_some() {
+                vgic.reset_vcpu(self.id);
+            }
+            // Lines of devices come where it is.
+            vgic.follow(self.id, &mut hardware);
+        });
+        self.settled_in.store(self.vm.life(), Ordering::Relaxed);
+        true
+    }
+
+    /// Loads it onto this CPU, which no vCPU is loaded on and which is its own. It has been entered ([`enter`](Self::enter)), and [is
+    /// on](Self::is_on). Returns its general-purpose registers, which are for going to the guest.
+    #[inline(always)]
+    pub fn load(&'static self, own: &Own) -> *const Frame {
+        self.interrupted.store(false, Ordering::Relaxed);
+        let context = self.context.lock();
+        own.vcpu.set(Some(self));
         let world = World {
             hcr: self.hcr.load(Ordering::Relaxed),
             vtcr: self.vm.vtcr,
@@ -220,31 +254,23 @@ impl Vcpu {
             vmpidr: 1 << 31 | vmm::affinity::vcpu_mpidr(self.id),
             clock_offset: self.vm.clock_offset(),
         };
-        context.load(&world, frame, self.has_keys());
-        let before = own().last_loaded.replace(self.vm.id, self.id);
-        if start.is_some() {
-            forget_translations();
-        } else if before != Some(self.id) {
-            forget_stage_one();
+        let registers = context.load(&world);
+        match own.last_loaded.replace(self.vm.id, self.id) {
+            Some(before) if before == self.id => {}
+            Some(_) => forget_stage_one(),
+            None => forget_translations(),
         }
         let kicks = with_hardware!(|hardware| {
             hardware.load_virtual(&context.interface);
-            let mut vgic = self.vm.vgic.lock();
-            if start.is_some() {
-                vgic.reset_vcpu(self.id);
-            }
-            // Whoever runs where it was before has nothing to do with its devices. Since it started, or moved, only.
-            let here = this_cpu().index;
-            if self.sent_to.load(Ordering::Relaxed) != here || start.is_some() {
-                self.sent_to.store(here, Ordering::Relaxed);
-                vgic.follow(self.id, &mut hardware);
-            }
-            vgic.load(self.id, &mut hardware)
+            self.vm.vgic.lock().load(self.id, &mut hardware)
         });
         context.load_timers();
         drop(context);
         self.vm.take_bells();
-        self.vm.kick(kicks.unwrap_or(Kicks::NONE).without(self.id));
+        if let Some(kicks) = kicks {
+            self.vm.kick(kicks.without(self.id));
+        }
+        registers
     }
 
     /// Takes it off this CPU; its registers are kept.
@@ -256,6 +282,7 @@ impl Vcpu {
 
     /// Takes it off this CPU for good: it is off, and begins anew.
     pub fn discard(&self) {
+        self.settled_in.store(0, Ordering::Relaxed);
         let kicks = self.take_off(|_| context::stop_timers());
         self.vm.kick(kicks.without(self.id));
     }
@@ -273,6 +300,7 @@ impl Vcpu {
             kicks
         });
         drop(context);
+        own().vcpu.set(None);
         self.leave();
         kicks.unwrap_or(Kicks::NONE)
     }
@@ -297,17 +325,18 @@ impl Vcpu {
         own().wakes_at.set(own().wakes_at.get().min(wakes_at));
     }
 
-    /// Whether it isn't loaded and waits for its turn, from now on. Then it doesn't sleep. On its own CPU.
-    #[inline]
-    pub fn set_waits(&self, waits: bool) {
+    /// It sleeps no more, so that none of its timers has to be seen to. On its own CPU.
+    pub fn forget_timers(&self) {
         if self.wakes_at() != u64::MAX {
             self.wakes_at.store(u64::MAX, Ordering::Relaxed);
             // It may have been the first one: `run` finds the next.
             own().wakes_at.set(0);
         }
-        if self.waits.load(Ordering::Relaxed) == waits {
-            return;
-        }
+    }
+
+    /// Whether it isn't loaded and waits for its turn, from now on. On its own CPU.
+    #[inline]
+    pub fn set_waits(&self, waits: bool) {
         self.waits.store(waits, Ordering::Relaxed);
         if !waits {
             // As `call` says. Whoever sees that it waits too late makes a call that was not needed.
@@ -375,7 +404,7 @@ impl Vcpu {
     }
 
     fn has_keys(&self) -> bool {
-        self.vm.hcr & cpu::hcr::POINTER_AUTHENTICATION != 0
+        self.hcr.load(Ordering::Relaxed) & cpu::hcr::POINTER_AUTHENTICATION != 0
     }
 }
 

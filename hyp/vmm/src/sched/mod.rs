@@ -97,6 +97,8 @@ pub trait Scheduler {
     fn is_ready(&self, member: usize) -> bool;
     /// Where the time of `member` went.
     fn times(&self, member: usize) -> Times;
+    /// `member`, which isn't ready, comes from another CPU: where its time went is counted on from there.
+    fn set_times(&mut self, member: usize, times: Times);
     /// What has happened to the member that ran, if one did, and who runs from `now` on: all of the above at once.
     #[inline]
     fn decide(&mut self, last: Option<usize>, change: Change, now: u64) -> Decision {
@@ -140,6 +142,13 @@ impl Account {
 
     const fn is_ready(&self) -> bool {
         !matches!(self.state, State::Blocked)
+    }
+
+    /// No effect where it is ready.
+    const fn set_times(&mut self, Times { ran, waited }: Times) {
+        if !self.is_ready() {
+            *self = Self { state: State::Blocked, ran, waited };
+        }
     }
 
     /// From `now` on, it is in `state`.
@@ -237,6 +246,12 @@ impl Scheduler for Pinned {
     fn times(&self, member: usize) -> Times {
         if member == 0 { self.member.times_at(self.now) } else { Times::default() }
     }
+
+    fn set_times(&mut self, member: usize, times: Times) {
+        if member == 0 {
+            self.member.set_times(times);
+        }
+    }
 }
 
 /// The scheduler that a CPU has.
@@ -287,6 +302,10 @@ impl Scheduler for Queue {
     #[inline]
     fn times(&self, member: usize) -> Times {
         either!(self, one => one.times(member))
+    }
+
+    fn set_times(&mut self, member: usize, times: Times) {
+        either!(self, one => one.set_times(member, times));
     }
 
     #[inline]

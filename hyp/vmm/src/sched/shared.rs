@@ -260,6 +260,12 @@ impl Scheduler for Shared {
         self.members.get(member).map_or(Times::default(), |member| member.account.times_at(self.now))
     }
 
+    fn set_times(&mut self, member: usize, times: Times) {
+        if let Some(member) = self.members.get_mut(member) {
+            member.account.set_times(times);
+        }
+    }
+
     #[inline(always)]
     fn decide(&mut self, last: Option<usize>, change: Change, now: u64) -> Decision {
         let last = last.unwrap_or(NOBODY);
