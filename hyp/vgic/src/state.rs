@@ -135,6 +135,22 @@ impl Vcpu {
         self.waiting | self.again | self.attention & (LOOK | RECHECK) != 0
     }
 
+    /// Nothing of it is in list registers, in the physical distributor or active elsewhere, no maintenance interrupt is expected, and
+    /// nobody waits for its list registers to be read: loading and saving it has nothing to do with the hardware.
+    #[inline]
+    pub fn is_idle(&self) -> bool {
+        let lines = self.bank.enabled & self.bank.mapped | self.bank.private_active();
+        u64::from(self.used | self.spilled | self.maintenance.bits() | lines) | self.asked_by == 0
+    }
+
+    /// It is taken off its physical CPU, with nothing left there.
+    #[inline]
+    pub fn leave(&mut self) {
+        self.again = 0;
+        self.attention &= !RECHECK;
+        self.running = false;
+    }
+
     pub fn word(&self, words: &[u32; WORDS], w: usize) -> u32 {
         words.get(w).copied().unwrap_or(0)
     }
