@@ -157,12 +157,11 @@ pub fn stop_timers() {
     CNTP_CTL_EL0.set(0);
 }
 
-/// A vCPU's registers while another vCPU has the CPU. In this order, the general-purpose registers, EL1's and the keys are near enough
-/// to one base to be loaded and stored in pairs.
+/// A vCPU's registers while another vCPU has the CPU. In this order, those that are loaded and stored in pairs are near enough to one
+/// base for that.
 #[derive(Default)]
 #[repr(C)]
 pub struct Context {
-    frame: Frame,
     el1: El1,
     keys: Keys,
     pc: u64,
@@ -173,6 +172,7 @@ pub struct Context {
     deferred: Deferred,
     /// The virtual CPU interface.
     pub interface: VirtualInterface,
+    frame: Frame,
     simd: Simd,
     breakpoints: Option<Breakpoints>,
 }
@@ -261,7 +261,7 @@ impl Context {
         VTTBR_EL2.set(world.vttbr);
         VMPIDR_EL2.set(world.vmpidr);
         HCR_EL2.set(world.hcr);
-        cpu::set_clock_offset(world.clock_offset);
+        cpu::change_clock_offset(world.clock_offset);
         let [virtual_deadline, physical_deadline] = self.timers.deadlines;
         CNTV_CVAL_EL0.set(virtual_deadline);
         cpu::set_physical_deadline(physical_deadline, world.clock_offset);

@@ -382,6 +382,14 @@ pub fn set_clock_offset(offset: u64) {
     CNTHCTL_EL2.set(if offset == 0 { PHYSICAL_TIMER } else { 0 });
 }
 
+/// The same, where it may be so already.
+#[inline]
+pub fn change_clock_offset(offset: u64) {
+    if clock_offset() != offset {
+        set_clock_offset(offset);
+    }
+}
+
 /// What the guest's counters are behind the board's.
 pub fn clock_offset() -> u64 {
     CNTVOFF_EL2.get()

@@ -343,8 +343,8 @@ impl CpuGic {
 pub struct VirtualInterface {
     /// ICH_VMCR_EL2 or GICH_VMCR.
     vmcr: u64,
-    /// ICH_AP0R\<n\>_EL2 and ICH_AP1R\<n\>_EL2; or GICH_APR, in the first.
-    active_priorities: [[u64; 4]; 2],
+    /// For each n, ICH_AP0R\<n\>_EL2 and ICH_AP1R\<n\>_EL2; or GICH_APR, in the first.
+    active_priorities: [[u64; 2]; 4],
 }
 
 impl VirtualInterface {

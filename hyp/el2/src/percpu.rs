@@ -51,9 +51,10 @@ pub struct PerCpu {
     called: AtomicU64,
     /// The vCPUs that this CPU runs or may run, once VMs are built.
     pub members: Once<Vec<&'static Vcpu>>,
+    /// Before what is large, so that it is near enough to be reached by one instruction.
+    own: Own,
     /// Log messages that wait for the console.
     pub log: Ring,
-    own: Own,
 }
 
 /// CPUs that have nothing to run, a bit for each. One that is given something is taken out by the giver, or by itself.
@@ -92,8 +93,13 @@ pub struct LastLoaded([Cell<u8>; VmId::COUNT]);
 const NONE_LOADED: u8 = u8::MAX;
 
 impl LastLoaded {
-    /// Now it is this one; before it was that.
+    /// Whether it is this one.
     #[inline]
+    pub fn is(&self, vm: VmId, vcpu: VcpuId) -> bool {
+        self.0.get(usize::from(vm.slot())).is_some_and(|last| last.get() == vcpu.0)
+    }
+
+    /// Now it is this one; before it was that.
     pub fn replace(&self, vm: VmId, vcpu: VcpuId) -> Option<VcpuId> {
         let before = self.0.get(usize::from(vm.slot()))?.replace(vcpu.0);
         (before != NONE_LOADED).then_some(VcpuId(before))

@@ -92,8 +92,8 @@ fn schedule(frame: &mut Frame, mut now: u64, mut change: Change) -> ! {
         if own.wakes_at.get() <= now {
             wake_those_due(now);
         }
-        if has_news && let Some(vcpu) = last {
-            change = wake_by_news(vcpu, change, now);
+        if has_news {
+            change = wake_by_news(last, change, now);
         }
         own.look.set(false);
         let decision =
@@ -107,10 +107,10 @@ fn schedule(frame: &mut Frame, mut now: u64, mut change: Change) -> ! {
                 Some(&raw const *frame)
             }
             (_, Some(next)) => {
-                if let Some(last) = last {
-                    take_off(last, decision.last, now, frame);
-                }
                 next.trace.times(now, true, decision.next);
+                if let Some(last) = last {
+                    take_off(own, last, decision.last, now, frame);
+                }
                 take_on(own, next, turn.member)
             }
             (Some(last), None) => {
@@ -148,12 +148,14 @@ fn take_news(own: &'static Own) {
 
 /// Takes the vCPU, which is loaded, off this CPU, for it is another one's turn. Whether it is ready, and its times.
 #[inline(always)]
-fn take_off(vcpu: &'static Vcpu, (is_ready, times): (bool, Times), now: u64, frame: &Frame) {
+fn take_off(own: &Own, vcpu: &'static Vcpu, (is_ready, times): (bool, Times), now: u64, frame: &Frame) {
     vcpu.trace.times(now, false, times);
-    vcpu.save(frame);
     if is_ready {
+        // It will see whatever comes from now on when it has its turn.
         vcpu.set_waits(true);
-    } else {
+    }
+    vcpu.save(own, frame);
+    if !vcpu.waits() {
         // Whatever comes for it from now on, or came since it was looked for, is followed by a call.
         vcpu.note_timers();
     }
@@ -209,7 +211,8 @@ fn wake_those_due(now: u64) {
 
 /// Something has come. If it is an interrupt for the vCPU that is loaded, that sleeps no longer, or not at all.
 #[inline(never)]
-fn wake_by_news(vcpu: &Vcpu, change: Change, now: u64) -> Change {
+fn wake_by_news(vcpu: Option<&Vcpu>, change: Change, now: u64) -> Change {
+    let Some(vcpu) = vcpu else { return change };
     let sleeps = change == Change::Blocks;
     if !sleeps && is_ready(vcpu) || !vcpu.has_interrupt() {
         return change;
@@ -318,7 +321,7 @@ fn put_off(vcpu: &'static Vcpu, frame: &Frame) {
         if vcpu.vm.phase() == Phase::Crashing {
             vcpu.note_instruction();
         }
-        vcpu.save(frame);
+        vcpu.save(own(), frame);
     }
     consider(vcpu);
 }

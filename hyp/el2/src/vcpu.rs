@@ -33,6 +33,10 @@ pub struct Vcpu {
     settled_in: AtomicU64,
     /// By the number of a CPU, which of that CPU's vCPUs it is, for those that it may be on.
     places: Box<[Option<u8>]>,
+    /// Its bit in [`Vm::loaded`].
+    bit: u64,
+    /// VMPIDR_EL2 while it runs.
+    vmpidr: u64,
     /// HCR_EL2 while it runs.
     hcr: AtomicU64,
     /// Its registers while it isn't loaded. For its own CPU.
@@ -62,6 +66,9 @@ impl Vcpu {
             home: AtomicUsize::new(cpu),
             settled_in: AtomicU64::new(0),
             places,
+            bit: 1u64.wrapping_shl(u32::from(id.0)),
+            // Bit 31 is RES1.
+            vmpidr: 1 << 31 | vmm::affinity::vcpu_mpidr(id),
             hcr: AtomicU64::new(vm.hcr),
             context: Mutex::new(Context::default()),
             wakes_at: AtomicU64::new(u64::MAX),
@@ -135,11 +142,11 @@ impl Vcpu {
     #[inline]
     pub fn enter(&self) -> bool {
         self.set_waits(false);
-        let bit = self.bit();
+        let vm = self.vm;
         // This and `Vm::change` each write one word and read the other, so all four are in one order (SeqCst): either
         // whoever stops the VM sees this vCPU loaded and waits for it, or this vCPU sees that the VM stops.
-        self.vm.loaded.fetch_or(bit, Ordering::SeqCst);
-        if self.vm.phase() == Phase::Running {
+        vm.loaded.fetch_or(self.bit, Ordering::SeqCst);
+        if vm.phase() == Phase::Running {
             return true;
         }
         self.set_waits(true);
@@ -150,8 +157,9 @@ impl Vcpu {
     /// The vCPU is off its CPU.
     #[inline]
     pub fn leave(&self) {
-        let before = self.vm.loaded.fetch_and(!self.bit(), Ordering::SeqCst);
-        if before != self.bit() || self.vm.phase() == Phase::Running {
+        let (vm, bit) = (self.vm, self.bit);
+        let before = vm.loaded.fetch_and(!bit, Ordering::SeqCst);
+        if before != bit || vm.phase() == Phase::Running {
             return;
         }
         self.leave_last();
@@ -179,13 +187,7 @@ impl Vcpu {
 
     /// Whether the vCPU is loaded.
     pub fn is_loaded(&self) -> bool {
-        self.vm.loaded.load(Ordering::Relaxed) & self.bit() != 0
-    }
-
-    /// Its bit in [`Vm::loaded`].
-    #[inline]
-    fn bit(&self) -> u64 {
-        1u64.wrapping_shl(u32::from(self.id.0))
+        self.vm.loaded.load(Ordering::Relaxed) & self.bit != 0
     }
 
     /// Whether writes to stage 1's control registers trap now.
@@ -243,53 +245,55 @@ impl Vcpu {
     /// on](Self::is_on). Returns its general-purpose registers, which are for going to the guest.
     #[inline(always)]
     pub fn load(&'static self, own: &Own) -> *const Frame {
+        let (vm, id) = (self.vm, self.id);
         self.interrupted.store(false, Ordering::Relaxed);
         let context = self.context.lock();
         own.vcpu.set(Some(self));
         let world = World {
             hcr: self.hcr.load(Ordering::Relaxed),
-            vtcr: self.vm.vtcr,
-            vttbr: self.vm.vttbr,
-            // Bit 31 is RES1.
-            vmpidr: 1 << 31 | vmm::affinity::vcpu_mpidr(self.id),
-            clock_offset: self.vm.clock_offset(),
+            vtcr: vm.vtcr,
+            vttbr: vm.vttbr,
+            vmpidr: self.vmpidr,
+            clock_offset: vm.clock_offset(),
         };
         let registers = context.load(&world);
-        match own.last_loaded.replace(self.vm.id, self.id) {
-            Some(before) if before == self.id => {}
-            Some(_) => forget_stage_one(),
-            None => forget_translations(),
+        if !own.last_loaded.is(vm.id, id) {
+            match own.last_loaded.replace(vm.id, id) {
+                Some(_) => forget_stage_one(),
+                None => forget_translations(),
+            }
         }
         let kicks = with_hardware!(|hardware| {
             hardware.load_virtual(&context.interface);
-            self.vm.vgic.lock().load(self.id, &mut hardware)
+            vm.vgic.lock().load(id, &mut hardware)
         });
         context.load_timers();
         drop(context);
-        self.vm.take_bells();
-        if let Some(kicks) = kicks {
-            self.vm.kick(kicks.without(self.id));
+        vm.take_bells();
+        let kicks = kicks.unwrap_or(Kicks::NONE);
+        if !kicks.is_empty() {
+            vm.kick(kicks.without(id));
         }
         registers
     }
 
     /// Takes it off this CPU; its registers are kept.
     #[inline(always)]
-    pub fn save(&self, frame: &Frame) {
-        let kicks = self.take_off(|context| context.save(frame, self.has_keys()));
+    pub fn save(&self, own: &Own, frame: &Frame) {
+        let kicks = self.take_off(own, |context| context.save(frame, self.has_keys()));
         self.vm.kick(kicks);
     }
 
     /// Takes it off this CPU for good: it is off, and begins anew.
     pub fn discard(&self) {
         self.settled_in.store(0, Ordering::Relaxed);
-        let kicks = self.take_off(|_| context::stop_timers());
+        let kicks = self.take_off(own(), |_| context::stop_timers());
         self.vm.kick(kicks.without(self.id));
     }
 
     /// What happens to its registers, `save` says; its timers are off from then on.
     #[inline(always)]
-    fn take_off(&self, save: impl FnOnce(&mut Context)) -> Kicks {
+    fn take_off(&self, own: &Own, save: impl FnOnce(&mut Context)) -> Kicks {
         let mut context = self.context.lock();
         save(&mut context);
         // The timers are off from here on. And this may be the second look at list registers since the exit: see `Vm::wake_or_sync`.
@@ -300,7 +304,7 @@ impl Vcpu {
             kicks
         });
         drop(context);
-        own().vcpu.set(None);
+        own.vcpu.set(None);
         self.leave();
         kicks.unwrap_or(Kicks::NONE)
     }
@@ -334,7 +338,13 @@ impl Vcpu {
         }
     }
 
-    /// Whether it isn't loaded and waits for its turn, from now on. On its own CPU.
+    /// Whether it waits for its turn.
+    #[inline]
+    pub fn waits(&self) -> bool {
+        self.waits.load(Ordering::Relaxed)
+    }
+
+    /// Whether it waits for its turn, from now on. On its own CPU.
     #[inline]
     pub fn set_waits(&self, waits: bool) {
         self.waits.store(waits, Ordering::Relaxed);

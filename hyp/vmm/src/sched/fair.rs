@@ -35,6 +35,9 @@ const FRESH: u8 = 2;
 /// It lets others go first at the next choice.
 const PASSED: u8 = 4;
 
+/// In [`Fair::used`]: longer than any slice.
+const OVER: u64 = u64::MAX;
+
 impl Entry {
     /// A member of this weight, at least 1, beside others of which the lightest has that one; `slice` in ticks.
     pub(super) fn new(weight: u32, lightest: u32, slice: u64) -> Self {
@@ -98,7 +101,8 @@ pub(super) struct Fair {
     slice: u64,
     /// The virtual time that the last of the ready members had reached when one woke or blocked. It never goes back.
     floor: u64,
-    /// Whose turn it is, or [`NOBODY`], and how long it ran in it. Reserved members come in between without ending it.
+    /// Whose turn it is, or was last, and how long it ran in it; [`OVER`]: that turn has ended. Reserved members come in between without
+    /// ending it.
     turn: usize,
     used: u64,
 }
@@ -106,7 +110,7 @@ pub(super) struct Fair {
 impl Fair {
     /// `slice` in ticks, at least 1.
     pub(super) const fn new(slice: u64) -> Self {
-        Self { slice, floor: 0, turn: NOBODY, used: 0 }
+        Self { slice, floor: 0, turn: NOBODY, used: OVER }
     }
 
     pub(super) const fn slice(&self) -> u64 {
@@ -131,7 +135,7 @@ impl Fair {
             entry.flags = 0;
         }
         if self.turn == index {
-            self.turn = NOBODY;
+            (self.turn, self.used) = (NOBODY, OVER);
         }
     }
 
@@ -141,7 +145,7 @@ impl Fair {
     pub(super) fn pass(&mut self, entry: &mut Entry, index: usize) {
         entry.flags |= PASSED;
         if self.turn == index {
-            self.turn = NOBODY;
+            self.used = OVER;
         }
     }
 
@@ -152,14 +156,21 @@ impl Fair {
         self.used = self.used.saturating_add(ran);
     }
 
+    /// The same, and it [passes](Self::pass).
+    #[inline]
+    pub(super) fn charge_and_pass(&mut self, entry: &mut Entry, ran: u64) {
+        entry.charge(ran);
+        entry.flags |= PASSED;
+        self.used = OVER;
+    }
+
     /// Who runs next, or [`NOBODY`], and for how many ticks; `u64::MAX`, without a limit, if nobody else is ready.
     #[inline(always)]
     pub(super) fn choose(&mut self, members: &mut [Member]) -> (usize, u64) {
         let turn = self.turn;
-        let running = if self.used < self.slice { members.get(turn) } else { None };
+        let mut goes_on = self.used < self.slice;
         // Whoever woke and is behind this by more than a quarter of a slice ends the turn early; less is not worth a switch.
-        let limit = running.map_or(0, |running| running.entry.time);
-        let mut goes_on = running.is_some();
+        let limit = if goes_on { members.get(turn).map_or(0, |member| member.entry.time) } else { 0 };
         let (mut next, mut least) = (NOBODY, u64::MAX);
         let mut ready: usize = 0;
         let mut passed = NOBODY;
@@ -190,6 +201,10 @@ impl Fair {
             } else {
                 entry.catch_up(least.saturating_sub(entry.slice));
             }
+        }
+        if next == NOBODY {
+            // The last turn has ended, for whoever had it isn't ready.
+            return (NOBODY, u64::MAX);
         }
         if !goes_on {
             (self.turn, self.used) = (next, 0);

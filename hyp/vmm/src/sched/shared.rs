@@ -99,11 +99,8 @@ impl Shared {
         self.now = self.now.max(now);
         let Some(Member { entry, reserved, .. }) = self.members.get_mut(self.running) else { return };
         let Some(place) = *reserved else {
-            self.fair.charge(entry, ran);
-            if passes {
-                self.fair.pass(entry, self.running);
-            }
-            return;
+            let fair = &mut self.fair;
+            return if passes { fair.charge_and_pass(entry, ran) } else { fair.charge(entry, ran) };
         };
         // Apart, for most members have a weight.
         charge_reserved(&mut self.reserved, place, ran, passes);
