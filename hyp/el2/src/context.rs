@@ -229,6 +229,7 @@ impl Context {
     }
 
     /// Takes a vCPU's registers out of this CPU, and turns its timers off ([`stop_timers`]).
+    #[inline(always)]
     pub fn save(&mut self, frame: &Frame, keys: bool) {
         (self.pc, self.pstate) = (ELR_EL2.get(), SPSR_EL2.get());
         self.timers = Timers {

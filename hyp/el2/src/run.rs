@@ -12,7 +12,7 @@ use core::sync::atomic::Ordering;
 use tock_registers::interfaces::{Readable, Writeable};
 use vmm::life::{Event, Phase};
 use vmm::psci::{Outcome, PowerRequest, PowerState, X0_SUCCESS};
-use vmm::sched::{Change, Decision, Pinned, Queue, Scheduler, Shared, Times, Turn};
+use vmm::sched::{Change, Decision, Pinned, Queue, Scheduler, Shared, Times};
 
 use crate::exit::Frame;
 use crate::percpu::{IDLE, Own, own, this_cpu};
@@ -99,19 +99,18 @@ fn schedule(frame: &mut Frame, mut now: u64, mut change: Change) -> ! {
         let decision =
             with_queue(|queue| queue.decide(Some(own.member.get()), change, now)).unwrap_or(Decision::NONE);
         change = Change::Nothing;
-        let turn = decision.turn;
-        let next = turn.member.and_then(|member| own.members.get().get(member).copied());
+        let next = own.members.get().get(decision.next).copied();
         let registers = match (last, next) {
             (Some(last), Some(next)) if core::ptr::eq(last, next) => {
-                next.trace.times(now, true, decision.next);
+                next.trace.times(now, true, decision.times);
                 Some(&raw const *frame)
             }
             (_, Some(next)) => {
-                next.trace.times(now, true, decision.next);
+                next.trace.times(now, true, decision.times);
                 if let Some(last) = last {
                     take_off(own, last, decision.last, now, frame);
                 }
-                take_on(own, next, turn.member)
+                take_on(own, next, decision.next)
             }
             (Some(last), None) => {
                 last.trace.times(now, false, decision.last.1);
@@ -119,8 +118,11 @@ fn schedule(frame: &mut Frame, mut now: u64, mut change: Change) -> ! {
             }
             (None, None) => None,
         };
-        give_away(turn);
-        own.timer.set_turn(turn.until.unwrap_or(u64::MAX).min(own.wakes_at.get()));
+        let idle_cpus = IDLE.load(Ordering::Relaxed);
+        if idle_cpus != 0 {
+            give_away(decision.next, idle_cpus);
+        }
+        own.timer.set_turn(decision.until.min(own.wakes_at.get()));
         if let Some(registers) = registers {
             // SAFETY: these are the registers of the vCPU that is loaded: this frame, or those in its context, which nobody else touches
             // as long as it is. The frame is at the end of this CPU's stack, whose rest lies above it, and nothing of what uses the
@@ -162,6 +164,7 @@ fn take_off(own: &Own, vcpu: &'static Vcpu, (is_ready, times): (bool, Times), no
 }
 
 /// Waits until something comes.
+#[inline(never)]
 fn idle() {
     let bit = 1u64.wrapping_shl(this_cpu().index as u32);
     IDLE.fetch_or(bit, Ordering::Relaxed);
@@ -172,13 +175,10 @@ fn idle() {
     IDLE.fetch_and(!bit, Ordering::Relaxed);
 }
 
-/// Gives a vCPU that waits here to a CPU that has nothing to do.
-fn give_away(turn: Turn) {
-    let idle = IDLE.load(Ordering::Relaxed);
-    if idle == 0 {
-        return;
-    }
-    let waits = |vcpu: &&Vcpu| turn.member != Some(member(vcpu)) && is_ready(vcpu) && !vcpu.is_loaded();
+/// Gives a vCPU that waits here, while another one or nobody has its turn, to one of these CPUs, which have nothing to do.
+#[inline(never)]
+fn give_away(turn: usize, idle: u64) {
+    let waits = |vcpu: &&Vcpu| turn != member(vcpu) && is_ready(vcpu) && !vcpu.is_loaded();
     let given = here().filter(waits).find_map(|vcpu| Some((vcpu, vcpu.other_cpu(idle)?)));
     let Some((vcpu, cpu)) = given else { return };
     let bit = 1u64.wrapping_shl(cpu as u32);
@@ -275,7 +275,7 @@ pub fn consider(vcpu: &'static Vcpu) {
 /// It is this vCPU's turn, the `member`th here. No vCPU is loaded. Returns its general-purpose registers, if it runs; if not, its turn went
 /// to its VM's affairs, or is over.
 #[inline(always)]
-fn take_on(own: &Own, vcpu: &'static Vcpu, member: Option<usize>) -> Option<*const Frame> {
+fn take_on(own: &Own, vcpu: &'static Vcpu, member: usize) -> Option<*const Frame> {
     // If its VM stops behind this, there is an interrupt that says so.
     if !vcpu.enter() {
         attend(vcpu);
@@ -287,7 +287,7 @@ fn take_on(own: &Own, vcpu: &'static Vcpu, member: Option<usize>) -> Option<*con
         consider(vcpu);
         return None;
     }
-    own.member.set(member.unwrap_or(usize::MAX));
+    own.member.set(member);
     let registers = vcpu.load(own);
     if vcpu.hears_of_stolen_time() {
         vcpu.vm.tell_stolen(vcpu.id, vcpu.trace.waited());

@@ -280,22 +280,26 @@ impl Vcpu {
     /// Takes it off this CPU; its registers are kept.
     #[inline(always)]
     pub fn save(&self, own: &Own, frame: &Frame) {
-        let kicks = self.take_off(own, |context| context.save(frame, self.has_keys()));
+        let kicks = self.take_off(own, Some(frame));
         self.vm.kick(kicks);
     }
 
     /// Takes it off this CPU for good: it is off, and begins anew.
     pub fn discard(&self) {
         self.settled_in.store(0, Ordering::Relaxed);
-        let kicks = self.take_off(own(), |_| context::stop_timers());
+        let kicks = self.take_off(own(), None);
         self.vm.kick(kicks.without(self.id));
     }
 
-    /// What happens to its registers, `save` says; its timers are off from then on.
+    /// Its registers are kept if they are to be used again, of which the general-purpose ones are in `frame`; its timers are off from
+    /// then on.
     #[inline(always)]
-    fn take_off(&self, own: &Own, save: impl FnOnce(&mut Context)) -> Kicks {
+    fn take_off(&self, own: &Own, frame: Option<&Frame>) -> Kicks {
         let mut context = self.context.lock();
-        save(&mut context);
+        match frame {
+            Some(frame) => context.save(frame, self.has_keys()),
+            None => context::stop_timers(),
+        }
         // The timers are off from here on. And this may be the second look at list registers since the exit: see `Vm::wake_or_sync`.
         barrier::isb(barrier::SY);
         let kicks = with_hardware!(|hardware| {

@@ -164,10 +164,9 @@ impl Vgic {
             return Kicks::NONE;
         };
         state.running = true;
-        state.maintenance = Maintenance::NONE;
         // No list register is in use, so that there is nothing to look at but for what is active outside of them.
         state.attention &= !(LOOK | BUSY);
-        if state.is_idle() && !state.needs_sync() { Kicks::NONE } else { self.put_in(vcpu, hw) }
+        if state.is_idle() { Kicks::NONE } else { self.put_in(vcpu, hw) }
     }
 
     /// What [`Vgic::load`] does where there is something to put into the hardware.
@@ -190,7 +189,7 @@ impl Vgic {
         let Some(state) = self.vcpus.get_mut(vcpu.index()).filter(|state| state.running) else {
             return Kicks::NONE;
         };
-        if !state.is_idle() {
+        if !state.was_idle() {
             return self.take_out(vcpu, hw);
         }
         state.leave();

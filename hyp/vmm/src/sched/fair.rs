@@ -169,13 +169,13 @@ impl Fair {
     pub(super) fn choose(&mut self, members: &mut [Member]) -> (usize, u64) {
         let turn = self.turn;
         let mut goes_on = self.used < self.slice;
-        // Whoever woke and is behind this by more than a quarter of a slice ends the turn early; less is not worth a switch.
-        let limit = if goes_on { members.get(turn).map_or(0, |member| member.entry.time) } else { 0 };
         let (mut next, mut least) = (NOBODY, u64::MAX);
         let mut ready: usize = 0;
         let mut passed = NOBODY;
-        for (index, Member { entry, .. }) in (0..members.len()).zip(&mut *members) {
-            let flags = entry.flags;
+        let mut index: usize = 0;
+        while let Some(Member { entry, .. }) = members.get_mut(index) {
+            let (place, flags, time) = (index, entry.flags, entry.time);
+            index = index.wrapping_add(1);
             if flags & READY == 0 {
                 continue;
             }
@@ -183,15 +183,17 @@ impl Fair {
             if flags != READY {
                 entry.flags = READY;
                 if flags & PASSED != 0 {
-                    passed = index;
+                    passed = place;
                     continue;
                 }
-                goes_on &= entry.time.saturating_add(entry.quarter) >= limit;
+                // Whoever woke and is behind by more than a quarter of a slice ends the turn early; less is not worth a switch.
+                let reached = time.saturating_add(entry.quarter);
+                goes_on &= members.get(turn).is_none_or(|running| reached >= running.entry.time);
             }
             // Of equals, whoever had the last turn comes last.
-            let is_before = entry.time < least || entry.time == least && (next == turn || next == NOBODY);
+            let is_before = time < least || time == least && (next == turn || next == NOBODY);
             if is_before {
-                (next, least) = (index, entry.time);
+                (next, least) = (place, time);
             }
         }
         // At most one has passed, for each time a choice follows.

@@ -58,15 +58,17 @@ pub enum Change {
     Blocks,
 }
 
-/// What is decided, and what is known of those whom that concerns.
+/// What is decided, and what is known of those whom that concerns: a [`Turn`] in numbers alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Decision {
-    /// Who runs from now on, and until when.
-    pub turn: Turn,
+    /// Who runs from now on; [`NOBODY`]: the CPU idles.
+    pub next: usize,
+    /// The time, in ticks, at which to decide again at the latest; `u64::MAX`: only when something happens to a member.
+    pub until: u64,
     /// Whether the one that ran is ready, and its times.
     pub last: (bool, Times),
     /// The times of the one whose turn it is.
-    pub next: Times,
+    pub times: Times,
 }
 
 impl Times {
@@ -77,7 +79,15 @@ impl Times {
 impl Decision {
     /// Nobody runs.
     pub const NONE: Self =
-        Self { turn: Turn { member: None, until: None }, last: (false, Times::NONE), next: Times::NONE };
+        Self { next: NOBODY, until: u64::MAX, last: (false, Times::NONE), times: Times::NONE };
+
+    /// Who runs, and until when.
+    pub fn turn(&self) -> Turn {
+        Turn {
+            member: (self.next != NOBODY).then_some(self.next),
+            until: (self.until != u64::MAX).then_some(self.until),
+        }
+    }
 }
 
 /// The policy of one physical CPU. No member is ready at first.
@@ -109,15 +119,16 @@ pub trait Scheduler {
                 Change::Blocks => self.block(last, now),
             }
         }
-        let turn = self.pick(now);
-        let last = last.map_or((false, Times::default()), |last| (self.is_ready(last), self.times(last)));
-        let next = turn.member.map_or(Times::default(), |next| self.times(next));
-        Decision { turn, last, next }
+        let Turn { member, until } = self.pick(now);
+        let last = last.unwrap_or(NOBODY);
+        let next = member.unwrap_or(NOBODY);
+        let last = (self.is_ready(last), self.times(last));
+        Decision { next, until: until.unwrap_or(u64::MAX), last, times: self.times(next) }
     }
 }
 
 /// No member: a place that is in no list.
-const NOBODY: usize = usize::MAX;
+pub const NOBODY: usize = usize::MAX;
 
 /// What a member does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

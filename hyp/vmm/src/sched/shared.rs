@@ -244,7 +244,7 @@ impl Scheduler for Shared {
 
     #[inline]
     fn pick(&mut self, now: u64) -> Turn {
-        self.decide(None, Change::Nothing, now).turn
+        self.decide(None, Change::Nothing, now).turn()
     }
 
     #[inline]
@@ -274,14 +274,13 @@ impl Scheduler for Shared {
         }
         let before = self.running;
         let (next, until) = self.choose();
-        let turn =
-            Turn { member: (next != NOBODY).then_some(next), until: (until != u64::MAX).then_some(until) };
         if next == before {
-            return Decision { turn, last: (self.is_ready(last), self.times(last)), next: self.times(next) };
+            let last = (self.is_ready(last), self.times(last));
+            return Decision { next, until, last, times: self.times(next) };
         }
-        let (stopped, next) = self.change(next);
+        let (stopped, times) = self.change(next);
         // The one that ran is ready: else it would have been blocked, and run no more.
         let last = if last == before { (true, stopped) } else { (self.is_ready(last), self.times(last)) };
-        Decision { turn, last, next }
+        Decision { next, until, last, times }
     }
 }
