@@ -5,7 +5,7 @@
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
-use core::cell::{Cell, OnceCell, RefCell};
+use core::cell::{Cell, OnceCell};
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use aarch64_cpu::registers::{TPIDR_EL2, VBAR_EL2};
@@ -19,7 +19,7 @@ use crate::logging::Ring;
 use crate::timer::Deadlines;
 use crate::vcpu::Vcpu;
 use vgic::VcpuId;
-use vmm::sched::{Pinned, Queue};
+use vmm::sched::Queue;
 use vmm::smccc::{Mitigations, Workaround};
 
 /// Reasons for which another CPU wants this one's attention.
@@ -67,7 +67,7 @@ pub struct Own {
     /// Which of the members it is, or was last.
     pub member: Cell<usize>,
     /// Which of the vCPUs here is to run; nobody until [`run::enter`](crate::run::enter).
-    pub queue: RefCell<Queue>,
+    pub queue: Cell<Option<&'static mut Queue>>,
     /// No vCPU that sleeps here has a timer that is due before this, in ticks.
     pub wakes_at: Cell<u64>,
     /// The queue must be asked before a guest goes on.
@@ -133,7 +133,7 @@ impl PerCpu {
             own: Own {
                 vcpu: Cell::new(None),
                 member: Cell::new(usize::MAX),
-                queue: RefCell::new(Queue::Pinned(Pinned::new())),
+                queue: Cell::new(None),
                 wakes_at: Cell::new(u64::MAX),
                 look: Cell::new(false),
                 last_loaded: LastLoaded([const { Cell::new(NONE_LOADED) }; VmId::COUNT]),

@@ -7,6 +7,7 @@
 
 use aarch64_cpu::asm;
 use aarch64_cpu::registers::ELR_EL2;
+use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::sync::atomic::Ordering;
 use tock_registers::interfaces::{Readable, Writeable};
@@ -35,7 +36,7 @@ pub fn enter() -> ! {
         true => Queue::Pinned(Pinned::default()),
         false => Queue::Shared(Shared::new(&shares, timer::ticks(SLICE_US))),
     };
-    own().queue.replace(queue);
+    own().queue.set(Some(Box::leak(Box::new(queue))));
     own().members.set(members);
     for vcpu in here() {
         consider(vcpu);
@@ -49,7 +50,11 @@ pub fn enter() -> ! {
 /// Does something with this CPU's queue. Nothing that `f` does comes here again; if it did, it would find no queue.
 #[inline]
 fn with_queue<R>(f: impl FnOnce(&mut Queue) -> R) -> Option<R> {
-    Some(f(&mut *own().queue.try_borrow_mut().ok()?))
+    let place = &own().queue;
+    let queue = place.take()?;
+    let result = f(queue);
+    place.set(Some(queue));
+    Some(result)
 }
 
 /// The vCPU that is loaded here.
