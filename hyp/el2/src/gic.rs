@@ -588,7 +588,11 @@ physical!(HardwareV3);
 /// Runs `$body` with `$hardware` as the vGIC's view of the CPU that runs: compiled once for each kind of GIC.
 macro_rules! with_hardware {
     (|$hardware:ident| $body:expr) => {
-        match $crate::gic::hardware() {
+        with_hardware!($crate::percpu::own(), |$hardware| $body)
+    };
+    // Where what the CPU has for itself is at hand.
+    ($own:expr, |$hardware:ident| $body:expr) => {
+        match $own.gic.get().map($crate::gic::CpuGic::hardware) {
             Some($crate::gic::Hardware::V2(mut $hardware)) => Some($body),
             Some($crate::gic::Hardware::V3(mut $hardware)) => Some($body),
             None => None,

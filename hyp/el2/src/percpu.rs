@@ -241,7 +241,25 @@ pub fn this_cpu() -> &'static PerCpu {
 /// What only the CPU that runs may touch.
 #[inline]
 pub fn own() -> &'static Own {
-    &this_cpu().own
+    this().1
+}
+
+/// Both.
+#[inline]
+pub fn this() -> (&'static PerCpu, &'static Own) {
+    let cpu = this_cpu();
+    (cpu, &cpu.own)
+}
+
+impl Own {
+    /// Does something with this CPU's queue. Nothing that `f` does comes here again; if it did, it would find no queue.
+    #[inline]
+    pub fn with_queue<R>(&self, f: impl FnOnce(&mut Queue) -> R) -> Option<R> {
+        let queue = self.queue.take()?;
+        let result = f(queue);
+        self.queue.set(Some(queue));
+        Some(result)
+    }
 }
 
 /// Pages that a CPU's two stacks take, with the guard below each.

@@ -16,7 +16,7 @@ use vmm::psci::{Outcome, PowerRequest, PowerState, X0_SUCCESS};
 use vmm::sched::{Change, Decision, Pinned, Queue, Scheduler, Shared, Times};
 
 use crate::exit::Frame;
-use crate::percpu::{IDLE, Own, own, this_cpu};
+use crate::percpu::{self, IDLE, Own, own, this_cpu};
 use crate::vcpu::Vcpu;
 use crate::vm;
 use crate::{interrupts, timer};
@@ -47,16 +47,6 @@ pub fn enter() -> ! {
     schedule(&mut frame, timer::now(), Change::Nothing)
 }
 
-/// Does something with this CPU's queue. Nothing that `f` does comes here again; if it did, it would find no queue.
-#[inline]
-fn with_queue<R>(f: impl FnOnce(&mut Queue) -> R) -> Option<R> {
-    let place = &own().queue;
-    let queue = place.take()?;
-    let result = f(queue);
-    place.set(Some(queue));
-    Some(result)
-}
-
 /// The vCPU that is loaded here.
 pub fn loaded() -> Option<&'static Vcpu> {
     own().vcpu.get()
@@ -77,10 +67,10 @@ fn member(vcpu: &Vcpu) -> usize {
 /// vCPU that is loaded. `change` is what that one has just done: one that `Blocks` sleeps until an interrupt comes, of which there is
 /// none yet. `now` is when this was called.
 fn schedule(frame: &mut Frame, mut now: u64, mut change: Change) -> ! {
-    let own = own();
+    let (cpu, own) = percpu::this();
     let mut has_news = false;
     loop {
-        if interrupts::is_pending() || this_cpu().has_requests() {
+        if interrupts::is_pending() || cpu.has_requests() {
             take_news(own);
             has_news = true;
         }
@@ -101,8 +91,9 @@ fn schedule(frame: &mut Frame, mut now: u64, mut change: Change) -> ! {
             change = wake_by_news(last, change, now);
         }
         own.look.set(false);
-        let decision =
-            with_queue(|queue| queue.decide(Some(own.member.get()), change, now)).unwrap_or(Decision::NONE);
+        let decision = own
+            .with_queue(|queue| queue.decide(Some(own.member.get()), change, now))
+            .unwrap_or(Decision::NONE);
         change = Change::Nothing;
         let next = own.members.get().get(decision.next).copied();
         let registers = match (last, next) {
@@ -197,7 +188,7 @@ fn give_away(turn: usize, idle: u64) {
 
 /// Lets other CPUs see where the time of a vCPU went that doesn't run.
 fn publish_times(vcpu: &Vcpu, now: u64) {
-    let times = with_queue(|queue| queue.times(member(vcpu))).unwrap_or_default();
+    let times = own().with_queue(|queue| queue.times(member(vcpu))).unwrap_or_default();
     vcpu.trace.times(now, false, times);
 }
 
@@ -230,12 +221,12 @@ fn wake_by_news(vcpu: Option<&Vcpu>, change: Change, now: u64) -> Change {
 }
 
 fn is_ready(vcpu: &Vcpu) -> bool {
-    with_queue(|queue| queue.is_ready(member(vcpu))).unwrap_or(false)
+    own().with_queue(|queue| queue.is_ready(member(vcpu))).unwrap_or(false)
 }
 
 fn wake(vcpu: &Vcpu, now: u64) {
     let before = vcpu.trace.arrive(this_cpu().index, now);
-    with_queue(|queue| {
+    own().with_queue(|queue| {
         if let Some(times) = before {
             queue.set_times(member(vcpu), times);
         }
@@ -249,7 +240,7 @@ fn wake(vcpu: &Vcpu, now: u64) {
 }
 
 fn block(vcpu: &Vcpu, now: u64) {
-    with_queue(|queue| queue.block(member(vcpu), now));
+    own().with_queue(|queue| queue.block(member(vcpu), now));
     publish_times(vcpu, now);
     vcpu.set_waits(false);
 }

@@ -1,6 +1,7 @@
 //! A vCPU: whose it is, where it runs, and how it gets onto its CPU and off it.
 
 use alloc::boxed::Box;
+use core::cell::UnsafeCell;
 use core::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
 
 use aarch64_cpu::asm::barrier;
@@ -14,11 +15,40 @@ use vmm::psci::PowerState;
 use crate::context::{self, Context, World};
 use crate::exit::{self, Frame};
 use crate::gic::with_hardware;
-use crate::lock::Mutex;
 use crate::percpu::{self, Own, own, request, this_cpu};
 use crate::trace::Trace;
 use crate::vm::Vm;
 use crate::{cpu, timer};
+
+/// A vCPU's registers while it isn't loaded. They need no lock: who may come here follows from where the vCPU is.
+struct Kept(UnsafeCell<Context>);
+
+// SAFETY: as the two methods say, only a CPU that the vCPU is entered on changes it, which is its own, and another CPU reads it only as
+// long as the vCPU can't be entered.
+unsafe impl Sync for Kept {}
+
+impl Kept {
+    /// To look at it.
+    ///
+    /// # Safety
+    /// On the vCPU's own CPU, outside of the use of what [`get_mut`](Self::get_mut) gives; or on that of its VM's vCPU 0 when the VM has
+    /// crashed and all have left, which then is the only one to let the VM start afresh.
+    unsafe fn get(&self) -> &Context {
+        // SAFETY: nobody changes it meanwhile, as required.
+        unsafe { &*self.0.get() }
+    }
+
+    /// To change it.
+    ///
+    /// # Safety
+    /// On the vCPU's own CPU, when it has been entered there ([`Vcpu::enter`]) and hasn't left; outside of the use of what this or
+    /// [`get`](Self::get) gives. EL2 isn't interrupted.
+    #[expect(clippy::mut_from_ref, reason = "of which there is one at a time, as required")]
+    unsafe fn get_mut(&self) -> &mut Context {
+        // SAFETY: nobody else has it meanwhile, as required.
+        unsafe { &mut *self.0.get() }
+    }
+}
 
 /// A vCPU. What it has in its CPU's registers stays there until another vCPU of that CPU is to run. Its CPU is one for ever, or one
 /// of several, between which it moves while it isn't loaded ([`move_to`](Self::move_to)).
@@ -39,8 +69,8 @@ pub struct Vcpu {
     vmpidr: u64,
     /// HCR_EL2 while it runs.
     hcr: AtomicU64,
-    /// Its registers while it isn't loaded. For its own CPU.
-    context: Mutex<Context>,
+    /// Its registers while it isn't loaded.
+    context: Kept,
     /// When one of its timers has to be seen to while it sleeps and isn't loaded; `u64::MAX`: never. For its own CPU.
     wakes_at: AtomicU64,
     /// It isn't loaded, and waits for its turn: it will then see whatever there is to see, and needs no call.
@@ -70,7 +100,7 @@ impl Vcpu {
             // Bit 31 is RES1.
             vmpidr: 1 << 31 | vmm::affinity::vcpu_mpidr(id),
             hcr: AtomicU64::new(vm.hcr),
-            context: Mutex::new(Context::default()),
+            context: Kept(UnsafeCell::new(Context::default())),
             wakes_at: AtomicU64::new(u64::MAX),
             waits: AtomicBool::new(false),
             interrupted: AtomicBool::new(false),
@@ -220,7 +250,8 @@ impl Vcpu {
             return false;
         }
         if let Some(start) = start {
-            self.context.lock().reset(start);
+            // SAFETY: it is entered here.
+            unsafe { self.context.get_mut() }.reset(start);
             self.hcr.store(self.vm.hcr, Ordering::Relaxed);
             self.cleaned.store(0, Ordering::Relaxed);
             self.hears_of_stolen_time.store(false, Ordering::Relaxed);
@@ -247,7 +278,8 @@ impl Vcpu {
     pub fn load(&'static self, own: &Own) -> *const Frame {
         let (vm, id) = (self.vm, self.id);
         self.interrupted.store(false, Ordering::Relaxed);
-        let context = self.context.lock();
+        // SAFETY: this is its own CPU.
+        let context = unsafe { self.context.get() };
         own.vcpu.set(Some(self));
         let world = World {
             hcr: self.hcr.load(Ordering::Relaxed),
@@ -263,12 +295,11 @@ impl Vcpu {
                 None => forget_translations(),
             }
         }
-        let kicks = with_hardware!(|hardware| {
+        let kicks = with_hardware!(own, |hardware| {
             hardware.load_virtual(&context.interface);
             vm.vgic.lock().load(id, &mut hardware)
         });
         context.load_timers();
-        drop(context);
         vm.take_bells();
         let kicks = kicks.unwrap_or(Kicks::NONE);
         if !kicks.is_empty() {
@@ -295,19 +326,19 @@ impl Vcpu {
     /// then on.
     #[inline(always)]
     fn take_off(&self, own: &Own, frame: Option<&Frame>) -> Kicks {
-        let mut context = self.context.lock();
+        // SAFETY: it is entered here.
+        let context = unsafe { self.context.get_mut() };
         match frame {
             Some(frame) => context.save(frame, self.has_keys()),
             None => context::stop_timers(),
         }
         // The timers are off from here on. And this may be the second look at list registers since the exit: see `Vm::wake_or_sync`.
         barrier::isb(barrier::SY);
-        let kicks = with_hardware!(|hardware| {
+        let kicks = with_hardware!(own, |hardware| {
             let kicks = self.vm.vgic.lock().save(self.id, &mut hardware);
             hardware.save_virtual(&mut context.interface);
             kicks
         });
-        drop(context);
         own.vcpu.set(None);
         self.leave();
         kicks.unwrap_or(Kicks::NONE)
@@ -320,7 +351,8 @@ impl Vcpu {
 
     /// It sleeps, and isn't loaded: notes when one of its timers has to be seen to.
     pub fn note_timers(&self) {
-        let timers = self.context.lock().timers();
+        // SAFETY: this is its own CPU.
+        let timers = unsafe { self.context.get() }.timers();
         let offset = self.vm.clock_offset();
         let vgic = self.vm.vgic.lock();
         let heard = |(deadline, intid): (Option<u64>, IntId)| {
@@ -373,7 +405,8 @@ impl Vcpu {
     /// Whether an interrupt waits for it that ends a WFI. On its own CPU.
     pub fn has_interrupt(&self) -> bool {
         if !self.is_loaded() {
-            let interface = self.context.lock().interface.filter();
+            // SAFETY: this is its own CPU.
+            let interface = unsafe { self.context.get() }.interface.filter();
             return self.vm.vgic.lock().has_deliverable_saved(self.id, interface);
         }
         let waits = with_hardware!(|hardware| self.vm.vgic.lock().has_deliverable(self.id, &mut hardware));
@@ -384,7 +417,8 @@ impl Vcpu {
 
     /// The guest uses a debug register for the first time. Returns whether it may try again.
     pub fn open_breakpoints(&self) -> bool {
-        self.context.lock().open_breakpoints()
+        // SAFETY: it is entered here.
+        unsafe { self.context.get_mut() }.open_breakpoints()
     }
 
     /// Its VM crashes: notes the instruction at its PC, while the guest's translation is still loaded.
@@ -398,7 +432,8 @@ impl Vcpu {
 
     /// Puts what it was at into a report. Its VM has crashed, and it has left.
     pub fn describe(&self, report: &mut CrashRecord) {
-        self.context.lock().describe(report);
+        // SAFETY: its VM has crashed, and all have left.
+        unsafe { self.context.get() }.describe(report);
         report.instruction = self.instruction.load(Ordering::Relaxed);
         self.trace.put_last(report);
     }

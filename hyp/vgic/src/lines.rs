@@ -4,7 +4,7 @@
 use crate::bank::{Bank, Bits};
 use crate::deliver::Cpu;
 use crate::ids::{IntId, Kicks, VcpuId};
-use crate::state::{BUSY, LOOK, Place, RECHECK, Vcpu, Vgic};
+use crate::state::{LOOK, Place, RECHECK, Vcpu, Vgic};
 use crate::{CpuInterface, Hardware, Line, ListRegisters, Maintenance, Physical};
 
 impl Vgic {
@@ -164,8 +164,6 @@ impl Vgic {
             return Kicks::NONE;
         };
         state.running = true;
-        // No list register is in use, so that there is nothing to look at but for what is active outside of them.
-        state.attention &= !(LOOK | BUSY);
         if state.is_idle() { Kicks::NONE } else { self.put_in(vcpu, hw) }
     }
 
@@ -173,6 +171,7 @@ impl Vgic {
     #[inline(never)]
     fn put_in(&mut self, vcpu: VcpuId, hw: &mut impl Hardware) -> Kicks {
         let Some(cpu) = self.cpu(vcpu) else { return Kicks::NONE };
+        // No list register is in use, so that there is nothing to look at but for what is active outside of them.
         if cpu.vcpu.spilled != 0 {
             cpu.vcpu.attention |= LOOK;
             hw.take_eoi_count();

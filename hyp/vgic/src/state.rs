@@ -159,7 +159,7 @@ impl Vcpu {
     #[inline]
     pub fn leave(&mut self) {
         self.again = 0;
-        self.attention &= !RECHECK;
+        self.attention = 0;
         self.running = false;
     }
 
