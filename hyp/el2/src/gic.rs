@@ -150,6 +150,8 @@ pub fn init_cpu() -> Result<(), &'static str> {
         _ => return Err("the interrupt controller is not what the device tree says"),
     };
     own().gic.get_or_init(|| CpuGic { interface, controller });
+    // This turns the virtual CPU interface on.
+    with_hardware!(|hardware| hardware.set_maintenance(Maintenance::NONE));
     for intid in [KICK, controller.lines.maintenance, controller.lines.timer.hypervisor] {
         controller.set_enabled(cpu.index, intid, true);
     }
@@ -417,18 +419,17 @@ impl HardwareV2<'_> {
 pub struct HardwareV3<'a>(v3::Interface, &'a Controller);
 
 impl HardwareV2<'_> {
-    /// Gives the guest the virtual CPU interface that it had, or one as after reset, and turns it on.
+    /// Gives the guest the virtual CPU interface that it had, or one as after reset. It is on always: where no list register is in use,
+    /// it does nothing.
     #[inline]
     pub fn load_virtual(&mut self, state: &VirtualInterface) {
         self.0.set_vmcr(state.vmcr as u32);
         self.0.set_active_priorities(state.active_priorities[0][0] as u32);
-        self.0.set_control(HCR_EN);
     }
 
-    /// Turns the virtual CPU interface off, and puts what it was into `state`.
+    /// Puts what the virtual CPU interface was into `state`.
     #[inline]
     pub fn save_virtual(&mut self, state: &mut VirtualInterface) {
-        self.0.set_control(0);
         state.vmcr = u64::from(self.0.vmcr());
         state.active_priorities[0][0] = u64::from(self.0.active_priorities());
     }
@@ -440,13 +441,11 @@ impl HardwareV3<'_> {
     pub fn load_virtual(&mut self, state: &VirtualInterface) {
         self.0.set_vmcr(state.vmcr);
         self.0.set_active_priorities(&state.active_priorities);
-        self.0.set_control(HCR_EN);
     }
 
     /// As [`HardwareV2::save_virtual`].
     #[inline]
     pub fn save_virtual(&mut self, state: &mut VirtualInterface) {
-        self.0.set_control(0);
         state.vmcr = self.0.vmcr();
         self.0.read_active_priorities(&mut state.active_priorities);
     }

@@ -89,20 +89,28 @@ pub struct Own {
 /// Which vCPU of each VM was last loaded on a CPU, by the VM's slot.
 pub struct LastLoaded([Cell<u8>; VmId::COUNT]);
 
+/// Who was loaded before.
+pub enum Before {
+    /// No vCPU of the VM.
+    None,
+    /// Another one.
+    Other,
+}
+
 /// In [`LastLoaded`]: no vCPU.
 const NONE_LOADED: u8 = u8::MAX;
 
 impl LastLoaded {
-    /// Whether it is this one.
+    /// Now it is this one. What it was before, if that was another one.
     #[inline]
-    pub fn is(&self, vm: VmId, vcpu: VcpuId) -> bool {
-        self.0.get(usize::from(vm.slot())).is_some_and(|last| last.get() == vcpu.0)
-    }
-
-    /// Now it is this one; before it was that.
-    pub fn replace(&self, vm: VmId, vcpu: VcpuId) -> Option<VcpuId> {
-        let before = self.0.get(usize::from(vm.slot()))?.replace(vcpu.0);
-        (before != NONE_LOADED).then_some(VcpuId(before))
+    pub fn change(&self, vm: VmId, vcpu: VcpuId) -> Option<Before> {
+        let last = self.0.get(usize::from(vm.slot()))?;
+        let before = last.get();
+        if before == vcpu.0 {
+            return None;
+        }
+        last.set(vcpu.0);
+        Some(if before == NONE_LOADED { Before::None } else { Before::Other })
     }
 
     /// None of this VM was.

@@ -148,12 +148,10 @@ fn take_news(own: &'static Own) {
 #[inline(always)]
 fn take_off(own: &Own, vcpu: &'static Vcpu, (is_ready, times): (bool, Times), now: u64, frame: &Frame) {
     vcpu.trace.times(now, false, times);
-    if is_ready {
-        // It will see whatever comes from now on when it has its turn.
-        vcpu.set_waits(true);
-    }
     vcpu.save(own, frame);
-    if !vcpu.waits() {
+    if is_ready {
+        vcpu.set_waits(true);
+    } else {
         // Whatever comes for it from now on, or came since it was looked for, is followed by a call.
         vcpu.note_timers();
     }

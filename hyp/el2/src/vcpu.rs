@@ -15,7 +15,7 @@ use vmm::psci::PowerState;
 use crate::context::{self, Context, World};
 use crate::exit::{self, Frame};
 use crate::gic::with_hardware;
-use crate::percpu::{self, Own, own, request, this_cpu};
+use crate::percpu::{self, Before, Own, own, request, this_cpu};
 use crate::trace::Trace;
 use crate::vm::Vm;
 use crate::{cpu, timer};
@@ -59,7 +59,8 @@ pub struct Vcpu {
     pub id: VcpuId,
     /// The number of its CPU now. Only that CPU changes it.
     home: AtomicUsize,
-    /// In which of its VM's lives ([`Vm::life`]) it was found to be on, where it is; 0: not since it was off, or moved. For its own CPU.
+    /// In which of its VM's lives ([`Vm::life`]) it was found to be on, where it is; 0: not since it was off, was
+    /// [interrupted](Self::interrupt), or moved. For its own CPU.
     settled_in: AtomicU64,
     /// By the number of a CPU, which of that CPU's vCPUs it is, for those that it may be on.
     places: Box<[Option<u8>]>,
@@ -208,6 +209,7 @@ impl Vcpu {
     /// It is ready, and can't run now: it is to go on as soon as its VM does. On its own CPU.
     pub fn interrupt(&self) {
         self.interrupted.store(true, Ordering::Relaxed);
+        self.settled_in.store(0, Ordering::Relaxed);
     }
 
     /// Whether it was ready when it was taken off its CPU, or kept from it.
@@ -268,6 +270,7 @@ impl Vcpu {
             // Lines of devices come where it is.
             vgic.follow(self.id, &mut hardware);
         });
+        self.interrupted.store(false, Ordering::Relaxed);
         self.settled_in.store(self.vm.life(), Ordering::Relaxed);
         true
     }
@@ -277,7 +280,6 @@ impl Vcpu {
     #[inline(always)]
     pub fn load(&'static self, own: &Own) -> *const Frame {
         let (vm, id) = (self.vm, self.id);
-        self.interrupted.store(false, Ordering::Relaxed);
         // SAFETY: this is its own CPU.
         let context = unsafe { self.context.get() };
         own.vcpu.set(Some(self));
@@ -289,11 +291,10 @@ impl Vcpu {
             clock_offset: vm.clock_offset(),
         };
         let registers = context.load(&world);
-        if !own.last_loaded.is(vm.id, id) {
-            match own.last_loaded.replace(vm.id, id) {
-                Some(_) => forget_stage_one(),
-                None => forget_translations(),
-            }
+        match own.last_loaded.change(vm.id, id) {
+            None => {}
+            Some(Before::Other) => forget_stage_one(),
+            Some(Before::None) => forget_translations(),
         }
         let kicks = with_hardware!(own, |hardware| {
             hardware.load_virtual(&context.interface);
@@ -374,13 +375,7 @@ impl Vcpu {
         }
     }
 
-    /// Whether it waits for its turn.
-    #[inline]
-    pub fn waits(&self) -> bool {
-        self.waits.load(Ordering::Relaxed)
-    }
-
-    /// Whether it waits for its turn, from now on. On its own CPU.
+    /// Whether it isn't loaded and waits for its turn, from now on. On its own CPU.
     #[inline]
     pub fn set_waits(&self, waits: bool) {
         self.waits.store(waits, Ordering::Relaxed);
