@@ -410,6 +410,14 @@ pub fn set_clock_offset(offset: u64) {
     CNTHCTL_EL2.set(if offset == 0 { PHYSICAL_TIMER } else { 0 });
 }
 
+/// The same, where it may be so already.
+#[inline]
+pub fn change_clock_offset(offset: u64) {
+    if clock_offset() != offset {
+        set_clock_offset(offset);
+    }
+}
+
 /// What the guest's counters are behind the board's.
 pub fn clock_offset() -> u64 {
     CNTVOFF_EL2.get()
@@ -426,7 +434,8 @@ pub fn physical_deadline() -> u64 {
     }
 }
 
-/// Sets CNTP_CVAL_EL0 to a time of the guest's. One that the board's counter never comes to is the end of time.
-pub fn set_physical_deadline(deadline: u64) {
-    CNTP_CVAL_EL0.set(deadline.saturating_add(clock_offset()));
+/// Sets CNTP_CVAL_EL0 to a time of a guest's whose counters are behind the board's by so many ticks. One that the board's counter never
+/// comes to is the end of time.
+pub fn set_physical_deadline(deadline: u64, clock_offset: u64) {
+    CNTP_CVAL_EL0.set(deadline.saturating_add(clock_offset));
 }

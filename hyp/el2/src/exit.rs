@@ -317,7 +317,7 @@ fn read_timer(register: PhysicalTimer) -> u64 {
 fn write_timer(register: PhysicalTimer, value: u64) {
     match register {
         PhysicalTimer::Counter => {}
-        PhysicalTimer::Deadline => cpu::set_physical_deadline(value),
+        PhysicalTimer::Deadline => cpu::set_physical_deadline(value, cpu::clock_offset()),
         PhysicalTimer::Left => CNTP_TVAL_EL0.set(value),
         PhysicalTimer::Control => CNTP_CTL_EL0.set(value),
     }

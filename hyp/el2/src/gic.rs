@@ -152,6 +152,8 @@ pub fn init_cpu() -> Result<(), &'static str> {
         _ => return Err("the interrupt controller is not what the device tree says"),
     };
     own().gic.get_or_init(|| CpuGic { interface, controller });
+    // This turns the virtual CPU interface on.
+    with_hardware!(|hardware| hardware.set_maintenance(Maintenance::NONE));
     for intid in [KICK, controller.lines.maintenance, controller.lines.timer.hypervisor] {
         controller.set_enabled(cpu.index, intid, true);
     }
@@ -345,8 +347,8 @@ impl CpuGic {
 pub struct VirtualInterface {
     /// ICH_VMCR_EL2 or GICH_VMCR.
     vmcr: u64,
-    /// ICH_AP0R\<n\>_EL2 and ICH_AP1R\<n\>_EL2; or GICH_APR, in the first.
-    active_priorities: [[u64; 4]; 2],
+    /// For each n, ICH_AP0R\<n\>_EL2 and ICH_AP1R\<n\>_EL2; or GICH_APR, in the first.
+    active_priorities: [[u64; 2]; 4],
 }
 
 impl VirtualInterface {
@@ -419,18 +421,17 @@ impl HardwareV2<'_> {
 pub struct HardwareV3<'a>(v3::Interface, &'a Controller);
 
 impl HardwareV2<'_> {
-    /// Gives the guest the virtual CPU interface that it had, or one as after reset, and turns it on.
+    /// Gives the guest the virtual CPU interface that it had, or one as after reset. It is on always: where no list register is in use,
+    /// it does nothing.
     #[inline]
     pub fn load_virtual(&mut self, state: &VirtualInterface) {
         self.0.set_vmcr(state.vmcr as u32);
         self.0.set_active_priorities(state.active_priorities[0][0] as u32);
-        self.0.set_control(HCR_EN);
     }
 
-    /// Turns the virtual CPU interface off, and puts what it was into `state`.
+    /// Puts what the virtual CPU interface was into `state`.
     #[inline]
     pub fn save_virtual(&mut self, state: &mut VirtualInterface) {
-        self.0.set_control(0);
         state.vmcr = u64::from(self.0.vmcr());
         state.active_priorities[0][0] = u64::from(self.0.active_priorities());
     }
@@ -442,13 +443,11 @@ impl HardwareV3<'_> {
     pub fn load_virtual(&mut self, state: &VirtualInterface) {
         self.0.set_vmcr(state.vmcr);
         self.0.set_active_priorities(&state.active_priorities);
-        self.0.set_control(HCR_EN);
     }
 
     /// As [`HardwareV2::save_virtual`].
     #[inline]
     pub fn save_virtual(&mut self, state: &mut VirtualInterface) {
-        self.0.set_control(0);
         state.vmcr = self.0.vmcr();
         self.0.read_active_priorities(&mut state.active_priorities);
     }
@@ -590,7 +589,11 @@ physical!(HardwareV3);
 /// Runs `$body` with `$hardware` as the vGIC's view of the CPU that runs: compiled once for each kind of GIC.
 macro_rules! with_hardware {
     (|$hardware:ident| $body:expr) => {
-        match $crate::gic::hardware() {
+        with_hardware!($crate::percpu::own(), |$hardware| $body)
+    };
+    // Where what the CPU has for itself is at hand.
+    ($own:expr, |$hardware:ident| $body:expr) => {
+        match $own.gic.get().map($crate::gic::CpuGic::hardware) {
             Some($crate::gic::Hardware::V2(mut $hardware)) => Some($body),
             Some($crate::gic::Hardware::V3(mut $hardware)) => Some($body),
             None => None,

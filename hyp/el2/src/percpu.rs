@@ -5,7 +5,7 @@
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
-use core::cell::{Cell, OnceCell, RefCell};
+use core::cell::{Cell, OnceCell};
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use aarch64_cpu::registers::{TPIDR_EL2, VBAR_EL2};
@@ -19,7 +19,7 @@ use crate::logging::Ring;
 use crate::timer::Deadlines;
 use crate::vcpu::Vcpu;
 use vgic::VcpuId;
-use vmm::sched::{Pinned, Queue};
+use vmm::sched::Queue;
 use vmm::smccc::{Mitigations, Workaround};
 
 /// Reasons for which another CPU wants this one's attention.
@@ -51,9 +51,10 @@ pub struct PerCpu {
     called: AtomicU64,
     /// The vCPUs that this CPU runs or may run, once VMs are built.
     pub members: Once<Vec<&'static Vcpu>>,
+    /// Before what is large, so that it is near enough to be reached by one instruction.
+    own: Own,
     /// Log messages that wait for the console.
     pub log: Ring,
-    own: Own,
 }
 
 /// CPUs that have nothing to run, a bit for each. One that is given something is taken out by the giver, or by itself.
@@ -61,18 +62,20 @@ pub static IDLE: AtomicU64 = AtomicU64::new(0);
 
 /// What only the CPU itself may touch.
 pub struct Own {
-    /// The vCPU that is loaded, or was last.
+    /// The vCPU that is loaded.
     pub vcpu: Cell<Option<&'static Vcpu>>,
-    /// Which of the members it is.
+    /// Which of the members it is, or was last.
     pub member: Cell<usize>,
     /// Which of the vCPUs here is to run; nobody until [`run::enter`](crate::run::enter).
-    pub queue: RefCell<Queue>,
+    pub queue: Cell<Option<&'static mut Queue>>,
     /// No vCPU that sleeps here has a timer that is due before this, in ticks.
     pub wakes_at: Cell<u64>,
     /// The queue must be asked before a guest goes on.
     pub look: Cell<bool>,
     /// Which vCPU of each VM was last loaded here.
     pub last_loaded: LastLoaded,
+    /// The same as [`PerCpu::members`], from [`run::enter`](crate::run::enter) on.
+    pub members: Cell<&'static [&'static Vcpu]>,
     /// EL2's timer here.
     pub timer: Deadlines,
     /// Its interrupt controller.
@@ -84,12 +87,37 @@ pub struct Own {
 }
 
 /// Which vCPU of each VM was last loaded on a CPU, by the VM's slot.
-pub struct LastLoaded([Cell<Option<VcpuId>>; VmId::COUNT]);
+pub struct LastLoaded([Cell<u8>; VmId::COUNT]);
+
+/// Who was loaded before.
+pub enum Before {
+    /// No vCPU of the VM.
+    None,
+    /// Another one.
+    Other,
+}
+
+/// In [`LastLoaded`]: no vCPU.
+const NONE_LOADED: u8 = u8::MAX;
 
 impl LastLoaded {
-    /// Now it is this one; before it was that.
-    pub fn replace(&self, vm: VmId, vcpu: VcpuId) -> Option<VcpuId> {
-        self.0.get(usize::from(vm.slot()))?.replace(Some(vcpu))
+    /// Now it is this one. What it was before, if that was another one.
+    #[inline]
+    pub fn change(&self, vm: VmId, vcpu: VcpuId) -> Option<Before> {
+        let last = self.0.get(usize::from(vm.slot()))?;
+        let before = last.get();
+        if before == vcpu.0 {
+            return None;
+        }
+        last.set(vcpu.0);
+        Some(if before == NONE_LOADED { Before::None } else { Before::Other })
+    }
+
+    /// None of this VM was.
+    pub fn forget(&self, vm: VmId) {
+        if let Some(last) = self.0.get(usize::from(vm.slot())) {
+            last.set(NONE_LOADED);
+        }
     }
 }
 
@@ -113,10 +141,11 @@ impl PerCpu {
             own: Own {
                 vcpu: Cell::new(None),
                 member: Cell::new(usize::MAX),
-                queue: RefCell::new(Queue::Pinned(Pinned::new())),
+                queue: Cell::new(None),
                 wakes_at: Cell::new(u64::MAX),
                 look: Cell::new(false),
-                last_loaded: LastLoaded([const { Cell::new(None) }; VmId::COUNT]),
+                last_loaded: LastLoaded([const { Cell::new(NONE_LOADED) }; VmId::COUNT]),
+                members: Cell::new(&[]),
                 timer: Deadlines::new(),
                 gic: OnceCell::new(),
                 ended_here: EndedHere::new(),
@@ -220,7 +249,25 @@ pub fn this_cpu() -> &'static PerCpu {
 /// What only the CPU that runs may touch.
 #[inline]
 pub fn own() -> &'static Own {
-    &this_cpu().own
+    this().1
+}
+
+/// Both.
+#[inline]
+pub fn this() -> (&'static PerCpu, &'static Own) {
+    let cpu = this_cpu();
+    (cpu, &cpu.own)
+}
+
+impl Own {
+    /// Does something with this CPU's queue. Nothing that `f` does comes here again; if it did, it would find no queue.
+    #[inline]
+    pub fn with_queue<R>(&self, f: impl FnOnce(&mut Queue) -> R) -> Option<R> {
+        let queue = self.queue.take()?;
+        let result = f(queue);
+        self.queue.set(Some(queue));
+        Some(result)
+    }
 }
 
 /// Pages that a CPU's two stacks take, with the guard below each.

@@ -7,21 +7,22 @@
 
 use aarch64_cpu::asm;
 use aarch64_cpu::registers::ELR_EL2;
+use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::sync::atomic::Ordering;
 use tock_registers::interfaces::{Readable, Writeable};
 use vmm::life::{Event, Phase};
 use vmm::psci::{Outcome, PowerRequest, PowerState, X0_SUCCESS};
-use vmm::sched::{Change, Decision, Pinned, Queue, Scheduler, Shared, Turn};
+use vmm::sched::{Change, Decision, Pinned, Queue, Scheduler, Shared, Times};
 
 use crate::exit::Frame;
-use crate::percpu::{IDLE, own, this_cpu};
+use crate::percpu::{self, IDLE, Own, own, this_cpu};
 use crate::vcpu::Vcpu;
 use crate::vm;
 use crate::{interrupts, timer};
 
 unsafe extern "C" {
-    fn enter_guest(frame: *mut Frame) -> !;
+    fn enter_guest(registers: *const Frame, frame: *mut Frame) -> !;
 }
 
 /// Microseconds that a vCPU runs at most before another one of weight has its turn.
@@ -35,28 +36,20 @@ pub fn enter() -> ! {
         true => Queue::Pinned(Pinned::default()),
         false => Queue::Shared(Shared::new(&shares, timer::ticks(SLICE_US))),
     };
-    own().queue.replace(queue);
+    own().queue.set(Some(Box::leak(Box::new(queue))));
+    own().members.set(members);
     for vcpu in here() {
         consider(vcpu);
     }
     interrupts::see_to_alarms();
     let mut frame = Frame::default();
-    schedule(&mut frame, timer::now(), Change::Nothing);
-    // SAFETY: the frame is at the end of this CPU's stack, whose rest lies above it; nothing of this function is used
-    // again, and exits put their frames where this one is.
-    unsafe { enter_guest(&mut frame) }
-}
-
-/// Does something with this CPU's queue. Nothing that `f` does comes here again; if it did, it would find no queue.
-#[inline]
-fn with_queue<R>(f: impl FnOnce(&mut Queue) -> R) -> Option<R> {
-    Some(f(&mut *own().queue.try_borrow_mut().ok()?))
+    // Exits put their frames where this one is: it is at the end of this CPU's stack, and nothing of this function is used again.
+    schedule(&mut frame, timer::now(), Change::Nothing)
 }
 
 /// The vCPU that is loaded here.
 pub fn loaded() -> Option<&'static Vcpu> {
-    // It may have moved since it was, and be loaded elsewhere.
-    own().vcpu.get().filter(|vcpu| vcpu.is_here() && vcpu.is_loaded())
+    own().vcpu.get()
 }
 
 /// The members whose CPU this is now.
@@ -70,15 +63,18 @@ fn member(vcpu: &Vcpu) -> usize {
     vcpu.member_of(this_cpu().index).unwrap_or(usize::MAX)
 }
 
-/// Chooses who runs from now on, and makes the CPU ready for it: when this returns, going back to the guest runs it.
-/// With nobody to run, waits. `change` is what the vCPU that is loaded has just done: one that `Blocks` sleeps until an interrupt comes,
-/// of which there is none yet. `now` is when it was called.
-fn schedule(frame: &mut Frame, mut now: u64, mut change: Change) {
-    let own = own();
+/// Chooses who runs from now on, and goes there. With nobody to run, waits. `frame` is on this CPU's stack, and has the registers of the
+/// vCPU that is loaded. `change` is what that one has just done: one that `Blocks` sleeps until an interrupt comes, of which there is
+/// none yet. `now` is when this was called.
+fn schedule(frame: &mut Frame, mut now: u64, mut change: Change) -> ! {
+    let (cpu, own) = percpu::this();
     let mut has_news = false;
     loop {
-        has_news |= take_news();
-        let mut last = loaded();
+        if interrupts::is_pending() || cpu.has_requests() {
+            take_news(own);
+            has_news = true;
+        }
+        let mut last = own.vcpu.get();
         if let Some(vcpu) = last
             && vcpu.vm.phase() != Phase::Running
         {
@@ -86,41 +82,48 @@ fn schedule(frame: &mut Frame, mut now: u64, mut change: Change) {
                 block(vcpu, now);
             }
             put_off(vcpu, frame);
-            last = None;
+            (last, change) = (None, Change::Nothing);
         }
         if own.wakes_at.get() <= now {
             wake_those_due(now);
         }
-        if has_news && let Some(vcpu) = last {
-            change = wake_by_news(vcpu, change, now);
+        if has_news {
+            change = wake_by_news(last, change, now);
         }
         own.look.set(false);
-        let ran = last.map(|_| own.member.get());
-        let decision = with_queue(|queue| queue.decide(ran, change, now)).unwrap_or(Decision::NONE);
+        let decision = own
+            .with_queue(|queue| queue.decide(Some(own.member.get()), change, now))
+            .unwrap_or(Decision::NONE);
         change = Change::Nothing;
-        let turn = decision.turn;
-        let next = turn.member.and_then(|member| this_cpu().member(member));
-        let last = last.filter(|last| next.is_none_or(|next| !core::ptr::eq(*last, next)));
-        if let Some(last) = last {
-            last.trace.times(now, false, decision.last.1);
-        }
-        let runs = next.is_some_and(|next| {
-            let waited = next.trace.times(now, true, decision.next);
-            if let Some(last) = last {
-                last.save(frame);
-                match decision.last.0 {
-                    true => last.set_waits(true),
-                    // Whatever comes for it from now on, or came since it was looked for, is followed by a call.
-                    false => last.note_timers(),
-                }
+        let next = own.members.get().get(decision.next).copied();
+        let registers = match (last, next) {
+            (Some(last), Some(next)) if core::ptr::eq(last, next) => {
+                next.trace.times(now, true, decision.times);
+                Some(&raw const *frame)
             }
-            next.is_loaded() || take_on(next, turn.member, waited, frame)
-        });
-        give_away(turn);
-        own.timer.set_turn(turn.until.unwrap_or(u64::MAX).min(own.wakes_at.get()));
-        // A VM that has stopped meanwhile calls no vCPU that waits for its turn: it is seen here (`Vcpu::call`).
-        if runs && next.is_some_and(|vcpu| vcpu.vm.phase() == Phase::Running) {
-            return;
+            (_, Some(next)) => {
+                next.trace.times(now, true, decision.times);
+                if let Some(last) = last {
+                    take_off(own, last, decision.last, now, frame);
+                }
+                take_on(own, next, decision.next)
+            }
+            (Some(last), None) => {
+                last.trace.times(now, false, decision.last.1);
+                None
+            }
+            (None, None) => None,
+        };
+        let idle_cpus = IDLE.load(Ordering::Relaxed);
+        if idle_cpus != 0 {
+            give_away(decision.next, idle_cpus);
+        }
+        own.timer.set_turn(decision.until.min(own.wakes_at.get()));
+        if let Some(registers) = registers {
+            // SAFETY: these are the registers of the vCPU that is loaded: this frame, or those in its context, which nobody else touches
+            // as long as it is. The frame is at the end of this CPU's stack, whose rest lies above it, and nothing of what uses the
+            // stack now is used again: whoever calls this function does so as its last step, and holds nothing.
+            unsafe { enter_guest(registers, frame) }
         }
         if next.is_none() {
             idle();
@@ -130,21 +133,32 @@ fn schedule(frame: &mut Frame, mut now: u64, mut change: Change) {
     }
 }
 
-/// Takes what has come to this CPU meanwhile. Returns whether there was anything.
-#[inline]
-fn take_news() -> bool {
-    let interrupt = interrupts::is_pending();
-    if interrupt {
-        interrupts::take(own(), loaded());
+/// Takes what has come to this CPU meanwhile.
+#[inline(never)]
+fn take_news(own: &'static Own) {
+    if interrupts::is_pending() {
+        interrupts::take(own, own.vcpu.get());
     }
-    let requests = this_cpu().has_requests();
-    if requests {
+    if this_cpu().has_requests() {
         interrupts::serve_requests();
     }
-    interrupt || requests
+}
+
+/// Takes the vCPU, which is loaded, off this CPU, for it is another one's turn. Whether it is ready, and its times.
+#[inline(always)]
+fn take_off(own: &Own, vcpu: &'static Vcpu, (is_ready, times): (bool, Times), now: u64, frame: &Frame) {
+    vcpu.trace.times(now, false, times);
+    vcpu.save(own, frame);
+    if is_ready {
+        vcpu.set_waits(true);
+    } else {
+        // Whatever comes for it from now on, or came since it was looked for, is followed by a call.
+        vcpu.note_timers();
+    }
 }
 
 /// Waits until something comes.
+#[inline(never)]
 fn idle() {
     let bit = 1u64.wrapping_shl(this_cpu().index as u32);
     IDLE.fetch_or(bit, Ordering::Relaxed);
@@ -155,13 +169,10 @@ fn idle() {
     IDLE.fetch_and(!bit, Ordering::Relaxed);
 }
 
-/// Gives a vCPU that waits here to a CPU that has nothing to do.
-fn give_away(turn: Turn) {
-    let idle = IDLE.load(Ordering::Relaxed);
-    if idle == 0 {
-        return;
-    }
-    let waits = |vcpu: &&Vcpu| turn.member != Some(member(vcpu)) && is_ready(vcpu) && !vcpu.is_loaded();
+/// Gives a vCPU that waits here, while another one or nobody has its turn, to one of these CPUs, which have nothing to do.
+#[inline(never)]
+fn give_away(turn: usize, idle: u64) {
+    let waits = |vcpu: &&Vcpu| turn != member(vcpu) && is_ready(vcpu) && !vcpu.is_loaded();
     let given = here().filter(waits).find_map(|vcpu| Some((vcpu, vcpu.other_cpu(idle)?)));
     let Some((vcpu, cpu)) = given else { return };
     let bit = 1u64.wrapping_shl(cpu as u32);
@@ -175,7 +186,7 @@ fn give_away(turn: Turn) {
 
 /// Lets other CPUs see where the time of a vCPU went that doesn't run.
 fn publish_times(vcpu: &Vcpu, now: u64) {
-    let times = with_queue(|queue| queue.times(member(vcpu))).unwrap_or_default();
+    let times = own().with_queue(|queue| queue.times(member(vcpu))).unwrap_or_default();
     vcpu.trace.times(now, false, times);
 }
 
@@ -194,7 +205,8 @@ fn wake_those_due(now: u64) {
 
 /// Something has come. If it is an interrupt for the vCPU that is loaded, that sleeps no longer, or not at all.
 #[inline(never)]
-fn wake_by_news(vcpu: &Vcpu, change: Change, now: u64) -> Change {
+fn wake_by_news(vcpu: Option<&Vcpu>, change: Change, now: u64) -> Change {
+    let Some(vcpu) = vcpu else { return change };
     let sleeps = change == Change::Blocks;
     if !sleeps && is_ready(vcpu) || !vcpu.has_interrupt() {
         return change;
@@ -207,21 +219,26 @@ fn wake_by_news(vcpu: &Vcpu, change: Change, now: u64) -> Change {
 }
 
 fn is_ready(vcpu: &Vcpu) -> bool {
-    with_queue(|queue| queue.is_ready(member(vcpu))).unwrap_or(false)
+    own().with_queue(|queue| queue.is_ready(member(vcpu))).unwrap_or(false)
 }
 
 fn wake(vcpu: &Vcpu, now: u64) {
-    let times = with_queue(|queue| queue.times(member(vcpu))).unwrap_or_default();
-    vcpu.trace.arrive(this_cpu().index, times);
-    with_queue(|queue| queue.wake(member(vcpu), now));
+    let before = vcpu.trace.arrive(this_cpu().index, now);
+    own().with_queue(|queue| {
+        if let Some(times) = before {
+            queue.set_times(member(vcpu), times);
+        }
+        queue.wake(member(vcpu), now);
+    });
     if !vcpu.is_loaded() {
+        vcpu.forget_timers();
         vcpu.set_waits(true);
     }
     own().look.set(true);
 }
 
 fn block(vcpu: &Vcpu, now: u64) {
-    with_queue(|queue| queue.block(member(vcpu), now));
+    own().with_queue(|queue| queue.block(member(vcpu), now));
     publish_times(vcpu, now);
     vcpu.set_waits(false);
 }
@@ -249,31 +266,27 @@ pub fn consider(vcpu: &'static Vcpu) {
     }
 }
 
-/// It is this vCPU's turn, the `member`th here, for which it has waited so many ticks in all. No vCPU is loaded. Returns whether it
-/// runs; if not, its turn went to its VM's affairs, or is over.
-#[inline]
-fn take_on(vcpu: &'static Vcpu, member: Option<usize>, waited: u64, frame: &mut Frame) -> bool {
+/// It is this vCPU's turn, the `member`th here. No vCPU is loaded. Returns its general-purpose registers, if it runs; if not, its turn went
+/// to its VM's affairs, or is over.
+#[inline(always)]
+fn take_on(own: &Own, vcpu: &'static Vcpu, member: usize) -> Option<*const Frame> {
     // If its VM stops behind this, there is an interrupt that says so.
     if !vcpu.enter() {
         attend(vcpu);
-        return false;
+        return None;
     }
-    let (start, state) = {
-        let mut power = vcpu.vm.power.lock();
-        (power.take_start(vcpu.id), power.state(vcpu.id))
-    };
-    if state == PowerState::Off {
+    if !vcpu.is_on() {
         vcpu.leave();
         block(vcpu, timer::now());
         consider(vcpu);
-        return false;
+        return None;
     }
-    own().member.set(member.unwrap_or(usize::MAX));
-    vcpu.load(start, frame);
+    own.member.set(member);
+    let registers = vcpu.load(own);
     if vcpu.hears_of_stolen_time() {
-        vcpu.vm.tell_stolen(vcpu.id, waited);
+        vcpu.vm.tell_stolen(vcpu.id, vcpu.trace.waited());
     }
-    true
+    Some(registers)
 }
 
 /// The turn of a vCPU whose VM doesn't run goes to that VM's affairs.
@@ -302,7 +315,7 @@ fn put_off(vcpu: &'static Vcpu, frame: &Frame) {
         if vcpu.vm.phase() == Phase::Crashing {
             vcpu.note_instruction();
         }
-        vcpu.save(frame);
+        vcpu.save(own(), frame);
     }
     consider(vcpu);
 }

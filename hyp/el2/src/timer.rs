@@ -40,29 +40,35 @@ pub struct Deadlines {
     turn: Cell<u64>,
     /// When a VM's clock has an alarm.
     alarm: Cell<u64>,
+    /// The sooner one, for which the timer is armed.
+    next: Cell<u64>,
 }
 
 impl Deadlines {
     /// Nothing is due.
     pub const fn new() -> Self {
-        Self { turn: Cell::new(u64::MAX), alarm: Cell::new(u64::MAX) }
+        Self { turn: Cell::new(u64::MAX), alarm: Cell::new(u64::MAX), next: Cell::new(u64::MAX) }
     }
 
     /// Has the queue asked again at this time, in ticks; never, if it is `u64::MAX`.
+    #[inline]
     pub fn set_turn(&self, at: u64) {
-        self.set(&self.turn, at);
+        self.turn.set(at);
+        self.arm_anew();
     }
 
     /// Has clocks looked at at this time.
     pub fn set_alarm(&self, at: u64) {
-        self.set(&self.alarm, at);
+        self.alarm.set(at);
+        self.arm_anew();
     }
 
-    fn set(&self, deadline: &Cell<u64>, at: u64) {
-        let before = self.turn.get().min(self.alarm.get());
-        deadline.set(at);
+    /// Arms the timer, where it isn't for what is due next.
+    #[inline]
+    fn arm_anew(&self) {
         let next = self.turn.get().min(self.alarm.get());
-        if next != before {
+        if self.next.get() != next {
+            self.next.set(next);
             arm(next);
         }
     }
@@ -77,7 +83,8 @@ impl Deadlines {
             due
         };
         let which = (due(&self.turn), due(&self.alarm));
-        arm(self.turn.get().min(self.alarm.get()));
+        self.next.set(self.turn.get().min(self.alarm.get()));
+        arm(self.next.get());
         // The line is low before the interrupt is deactivated, or it would come again.
         barrier::isb(barrier::SY);
         which

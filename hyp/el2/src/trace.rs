@@ -42,19 +42,19 @@ pub struct Trace {
     before: AtomicU64,
     /// ESR_EL2 (0 for an interrupt) and PC of each.
     last: [[AtomicU64; 2]; KEPT],
-    /// Ticks for which it had its CPU, up to `since`.
+    /// Ticks for which it had its CPU; while it has it, what the time would be less these, with [`RUNS`].
     ran: AtomicU64,
-    /// Since when it has it, in ticks; 0: it hasn't.
-    since: AtomicU64,
+    /// Ticks for which it waited for its CPU, when it was last loaded or taken off.
     waited: AtomicU64,
-    /// Of both, what was on other CPUs than the one whose queue counts now, less what that one had counted before.
-    elsewhere: [AtomicU64; 2],
-    /// The number of that CPU.
+    /// The number of the CPU whose queue counts both.
     counted_by: AtomicU64,
 }
 
 /// No CPU.
 const NOBODY: u64 = u64::MAX;
+
+/// In [`Trace::ran`]: it has its CPU. No time has this bit.
+const RUNS: u64 = 1 << 63;
 
 /// One more. Only its own CPU writes it, so this needs no atomic addition.
 fn count(counter: &AtomicU64) -> u64 {
@@ -72,9 +72,7 @@ impl Trace {
             before: AtomicU64::new(0),
             last: Default::default(),
             ran: AtomicU64::new(0),
-            since: AtomicU64::new(0),
             waited: AtomicU64::new(0),
-            elsewhere: Default::default(),
             counted_by: AtomicU64::new(NOBODY),
         }
     }
@@ -102,28 +100,25 @@ impl Trace {
         }
     }
 
-    /// This CPU's queue counts its time from now on, and has counted this by now.
-    pub fn arrive(&self, cpu: usize, Times { ran, waited }: Times) {
-        if self.counted_by.load(Ordering::Relaxed) == cpu as u64 {
-            return;
-        }
+    /// This CPU's queue counts its time from now on. Returns what it is to count on from, if it isn't the one that counted before.
+    pub fn arrive(&self, cpu: usize, now: u64) -> Option<Times> {
+        let before = self.counted_by.load(Ordering::Relaxed);
         self.counted_by.store(cpu as u64, Ordering::Relaxed);
-        let all = [&self.ran, &self.waited].into_iter().zip([ran, waited]);
-        for (slot, (all, counted)) in self.elsewhere.iter().zip(all) {
-            slot.store(all.load(Ordering::Relaxed).wrapping_sub(counted), Ordering::Relaxed);
-        }
+        (before != cpu as u64).then(|| Times { ran: self.ran(now), waited: self.waited() })
     }
 
-    /// It has its CPU from `now` on, or has it no more. Where its time went by now, as its CPU's queue counts. Returns how long it has
-    /// waited in all.
+    /// It has its CPU from `now` on, or has it no more. Where its time went by now, as its CPU's queue counts.
     #[inline]
-    pub fn times(&self, now: u64, runs: bool, Times { ran, waited }: Times) -> u64 {
-        let [ran_elsewhere, waited_elsewhere] = &self.elsewhere;
-        let waited = waited.wrapping_add(waited_elsewhere.load(Ordering::Relaxed));
-        self.ran.store(ran.wrapping_add(ran_elsewhere.load(Ordering::Relaxed)), Ordering::Release);
+    pub fn times(&self, now: u64, runs: bool, Times { ran, waited }: Times) {
+        // One word, so that whoever reads it counts no turn twice.
+        self.ran.store(if runs { now.wrapping_sub(ran) | RUNS } else { ran }, Ordering::Relaxed);
         self.waited.store(waited, Ordering::Relaxed);
-        self.since.store(if runs { now.max(1) } else { 0 }, Ordering::Release);
-        waited
+    }
+
+    /// For how many ticks it had its CPU by the time `now`.
+    fn ran(&self, now: u64) -> u64 {
+        let ran = self.ran.load(Ordering::Relaxed);
+        if ran & RUNS == 0 { ran } else { now.saturating_sub(ran & !RUNS) }
     }
 
     /// How long it has waited in all, when it was last loaded or taken off its CPU.
@@ -133,19 +128,7 @@ impl Trace {
 
     /// Puts what it knows into a record, by the time `now`.
     pub fn put(&self, record: &mut VcpuRecord, now: u64) {
-        // Both of one moment, or a turn would count twice; a writer that goes on and on is not waited for.
-        let read = || (self.ran.load(Ordering::Acquire), self.since.load(Ordering::Acquire));
-        let mut seen = read();
-        for _ in 0..3 {
-            let again = read();
-            if again == seen {
-                break;
-            }
-            seen = again;
-        }
-        let (ran, since) = seen;
-        let runs_for = if since == 0 { 0 } else { now.saturating_sub(since) };
-        record.ran = ran.saturating_add(runs_for);
+        record.ran = self.ran(now);
         record.waited = self.waited.load(Ordering::Relaxed);
         for (slot, counter) in record.exits.iter_mut().zip(&self.counts) {
             *slot = counter.load(Ordering::Relaxed);

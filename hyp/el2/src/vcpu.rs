@@ -1,6 +1,7 @@
 //! A vCPU: whose it is, where it runs, and how it gets onto its CPU and off it.
 
 use alloc::boxed::Box;
+use core::cell::UnsafeCell;
 use core::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
 
 use aarch64_cpu::asm::barrier;
@@ -9,16 +10,45 @@ use abi::record::{CrashRecord, VcpuRecord};
 use tock_registers::interfaces::{Readable, Writeable};
 use vgic::{Kicks, VcpuId};
 use vmm::life::Phase;
-use vmm::psci::{PowerState, Start};
+use vmm::psci::PowerState;
 
 use crate::context::{Context, World};
 use crate::exit::{self, Frame, Trapped};
 use crate::gic::with_hardware;
-use crate::lock::Mutex;
-use crate::percpu::{self, own, request, this_cpu};
+use crate::percpu::{self, Before, Own, own, request, this_cpu};
 use crate::trace::Trace;
 use crate::vm::Vm;
 use crate::{cpu, timer};
+
+/// A vCPU's registers while it isn't loaded. They need no lock: who may come here follows from where the vCPU is.
+struct Kept(UnsafeCell<Context>);
+
+// SAFETY: as the two methods say, only a CPU that the vCPU is entered on changes it, which is its own, and another CPU reads it only as
+// long as the vCPU can't be entered.
+unsafe impl Sync for Kept {}
+
+impl Kept {
+    /// To look at it.
+    ///
+    /// # Safety
+    /// On the vCPU's own CPU, outside of the use of what [`get_mut`](Self::get_mut) gives; or on that of its VM's vCPU 0 when the VM has
+    /// crashed and all have left, which then is the only one to let the VM start afresh.
+    unsafe fn get(&self) -> &Context {
+        // SAFETY: nobody changes it meanwhile, as required.
+        unsafe { &*self.0.get() }
+    }
+
+    /// To change it.
+    ///
+    /// # Safety
+    /// On the vCPU's own CPU, when it has been entered there ([`Vcpu::enter`]) and hasn't left; outside of the use of what this or
+    /// [`get`](Self::get) gives. EL2 isn't interrupted.
+    #[expect(clippy::mut_from_ref, reason = "of which there is one at a time, as required")]
+    unsafe fn get_mut(&self) -> &mut Context {
+        // SAFETY: nobody else has it meanwhile, as required.
+        unsafe { &mut *self.0.get() }
+    }
+}
 
 /// A vCPU. What it has in its CPU's registers stays there until another vCPU of that CPU is to run. Its CPU is one for ever, or one
 /// of several, between which it moves while it isn't loaded ([`move_to`](Self::move_to)).
@@ -29,14 +59,19 @@ pub struct Vcpu {
     pub id: VcpuId,
     /// The number of its CPU now. Only that CPU changes it.
     home: AtomicUsize,
-    /// The CPU on which it was last loaded, to which lines of devices that go to it are sent. For its own CPU.
-    sent_to: AtomicUsize,
+    /// In which of its VM's lives ([`Vm::life`]) it was found to be on, where it is; 0: not since it was off, was
+    /// [interrupted](Self::interrupt), or moved. For its own CPU.
+    settled_in: AtomicU64,
     /// By the number of a CPU, which of that CPU's vCPUs it is, for those that it may be on.
     places: Box<[Option<u8>]>,
+    /// Its bit in [`Vm::loaded`].
+    bit: u64,
+    /// VMPIDR_EL2 while it runs.
+    vmpidr: u64,
     /// HCR_EL2 while it runs.
     hcr: AtomicU64,
-    /// Its registers while it isn't loaded. For its own CPU.
-    context: Mutex<Context>,
+    /// Its registers while it isn't loaded.
+    context: Kept,
     /// When one of its timers or counters has to be seen to while it sleeps and isn't loaded; `u64::MAX`: never. For its own CPU.
     wakes_at: AtomicU64,
     /// It isn't loaded, and waits for its turn: it will then see whatever there is to see, and needs no call.
@@ -60,10 +95,13 @@ impl Vcpu {
             vm,
             id,
             home: AtomicUsize::new(cpu),
-            sent_to: AtomicUsize::new(cpu),
+            settled_in: AtomicU64::new(0),
             places,
+            bit: 1u64.wrapping_shl(u32::from(id.0)),
+            // Bit 31 is RES1.
+            vmpidr: 1 << 31 | vmm::affinity::vcpu_mpidr(id),
             hcr: AtomicU64::new(vm.hcr),
-            context: Mutex::new(Context::default()),
+            context: Kept(UnsafeCell::new(Context::default())),
             wakes_at: AtomicU64::new(u64::MAX),
             waits: AtomicBool::new(false),
             interrupted: AtomicBool::new(false),
@@ -120,6 +158,7 @@ impl Vcpu {
 
     /// It is another CPU's from now on. On the CPU that it was on, where it is neither loaded nor ready.
     pub fn move_to(&self, cpu: usize) {
+        self.settled_in.store(0, Ordering::Relaxed);
         self.home.store(cpu, Ordering::Release);
         if self.id == VcpuId(0)
             && let Some(cpu) = percpu::get(cpu)
@@ -130,15 +169,18 @@ impl Vcpu {
         self.call();
     }
 
-    /// Claims that the vCPU is loaded, if its VM runs.
+    /// Claims that the vCPU is loaded, if its VM runs. From then on whoever has something for it calls ([`call`](Self::call)).
+    #[inline]
     pub fn enter(&self) -> bool {
-        let bit = self.bit();
+        self.set_waits(false);
+        let vm = self.vm;
         // This and `Vm::change` each write one word and read the other, so all four are in one order (SeqCst): either
         // whoever stops the VM sees this vCPU loaded and waits for it, or this vCPU sees that the VM stops.
-        self.vm.loaded.fetch_or(bit, Ordering::SeqCst);
-        if self.vm.phase() == Phase::Running {
+        vm.loaded.fetch_or(self.bit, Ordering::SeqCst);
+        if vm.phase() == Phase::Running {
             return true;
         }
+        self.set_waits(true);
         self.leave();
         false
     }
@@ -146,8 +188,9 @@ impl Vcpu {
     /// The vCPU is off its CPU.
     #[inline]
     pub fn leave(&self) {
-        let before = self.vm.loaded.fetch_and(!self.bit(), Ordering::SeqCst);
-        if before != self.bit() || self.vm.phase() == Phase::Running {
+        let (vm, bit) = (self.vm, self.bit);
+        let before = vm.loaded.fetch_and(!bit, Ordering::SeqCst);
+        if before != bit || vm.phase() == Phase::Running {
             return;
         }
         self.leave_last();
@@ -166,6 +209,7 @@ impl Vcpu {
     /// It is ready, and can't run now: it is to go on as soon as its VM does. On its own CPU.
     pub fn interrupt(&self) {
         self.interrupted.store(true, Ordering::Relaxed);
+        self.settled_in.store(0, Ordering::Relaxed);
     }
 
     /// Whether it was ready when it was taken off its CPU, or kept from it.
@@ -175,13 +219,7 @@ impl Vcpu {
 
     /// Whether the vCPU is loaded.
     pub fn is_loaded(&self) -> bool {
-        self.vm.loaded.load(Ordering::Relaxed) & self.bit() != 0
-    }
-
-    /// Its bit in [`Vm::loaded`].
-    #[inline]
-    fn bit(&self) -> u64 {
-        1u64.wrapping_shl(u32::from(self.id.0))
+        self.vm.loaded.load(Ordering::Relaxed) & self.bit != 0
     }
 
     /// Whether writes to stage 1's control registers trap now.
@@ -197,82 +235,112 @@ impl Vcpu {
         HCR_EL2.set(hcr);
     }
 
-    /// Loads it onto this CPU, which no vCPU is loaded on and which is its own: as it was, or as `start` says. It has
-    /// been entered ([`enter`](Self::enter)).
-    pub fn load(&'static self, start: Option<Start>, frame: &mut Frame) {
-        self.set_waits(false);
-        self.interrupted.store(false, Ordering::Relaxed);
-        let mut context = self.context.lock();
+    /// Looks whether it is on, where that isn't known. It has been entered ([`enter`](Self::enter)).
+    #[inline]
+    pub fn is_on(&'static self) -> bool {
+        self.settled_in.load(Ordering::Relaxed) == self.vm.life() || self.settle()
+    }
+
+    /// It hasn't been loaded since it was off, or moved here: if it is on, or is to start, everything that depends on that is done.
+    #[inline(never)]
+    fn settle(&'static self) -> bool {
+        let (start, state) = {
+            let mut power = self.vm.power.lock();
+            (power.take_start(self.id), power.state(self.id))
+        };
+        if state == PowerState::Off {
+            return false;
+        }
         if let Some(start) = start {
-            context.reset(start);
+            // SAFETY: it is entered here.
+            unsafe { self.context.get_mut() }.reset(start);
             self.hcr.store(self.vm.hcr, Ordering::Relaxed);
             self.cleaned.store(0, Ordering::Relaxed);
             self.hears_of_stolen_time.store(false, Ordering::Relaxed);
             self.instruction.store(0, Ordering::Relaxed);
             self.trace.begin();
+            own().last_loaded.forget(self.vm.id);
         }
         own().vcpu.set(Some(self));
-        let world = World {
-            hcr: self.hcr.load(Ordering::Relaxed),
-            vtcr: self.vm.vtcr,
-            vttbr: self.vm.vttbr,
-            // Bit 31 is RES1.
-            vmpidr: 1 << 31 | vmm::affinity::vcpu_mpidr(self.id),
-            clock_offset: self.vm.clock_offset(),
-        };
-        context.load(&world, frame, self.has_keys());
-        let before = own().last_loaded.replace(self.vm.id, self.id);
-        if start.is_some() {
-            forget_translations();
-        } else if before != Some(self.id) {
-            forget_stage_one();
-        }
-        let kicks = with_hardware!(|hardware| {
-            hardware.load_virtual(&context.interface);
+        with_hardware!(|hardware| {
             let mut vgic = self.vm.vgic.lock();
             if start.is_some() {
                 vgic.reset_vcpu(self.id);
             }
-            // Whoever runs where it was before has nothing to do with its devices. Since it started, or moved, only.
-            let here = this_cpu().index;
-            if self.sent_to.load(Ordering::Relaxed) != here || start.is_some() {
-                self.sent_to.store(here, Ordering::Relaxed);
-                vgic.follow(self.id, &mut hardware);
-            }
-            vgic.load(self.id, &mut hardware)
+            // Lines of devices come where it is.
+            vgic.follow(self.id, &mut hardware);
+        });
+        self.interrupted.store(false, Ordering::Relaxed);
+        self.settled_in.store(self.vm.life(), Ordering::Relaxed);
+        true
+    }
+
+    /// Loads it onto this CPU, which no vCPU is loaded on and which is its own. It has been entered ([`enter`](Self::enter)), and [is
+    /// on](Self::is_on). Returns its general-purpose registers, which are for going to the guest.
+    #[inline(always)]
+    pub fn load(&'static self, own: &Own) -> *const Frame {
+        let (vm, id) = (self.vm, self.id);
+        // SAFETY: it is entered here.
+        let context = unsafe { self.context.get_mut() };
+        own.vcpu.set(Some(self));
+        let world = World {
+            hcr: self.hcr.load(Ordering::Relaxed),
+            vtcr: vm.vtcr,
+            vttbr: vm.vttbr,
+            vmpidr: self.vmpidr,
+            clock_offset: vm.clock_offset(),
+        };
+        let registers = context.load(&world);
+        match own.last_loaded.change(vm.id, id) {
+            None => {}
+            Some(Before::Other) => forget_stage_one(),
+            Some(Before::None) => forget_translations(),
+        }
+        let kicks = with_hardware!(own, |hardware| {
+            hardware.load_virtual(&context.interface);
+            vm.vgic.lock().load(id, &mut hardware)
         });
         context.load_timers();
-        drop(context);
-        self.vm.take_bells();
-        self.vm.kick(kicks.unwrap_or(Kicks::NONE).without(self.id));
+        vm.take_bells();
+        let kicks = kicks.unwrap_or(Kicks::NONE);
+        if !kicks.is_empty() {
+            vm.kick(kicks.without(id));
+        }
+        registers
     }
 
     /// Takes it off this CPU; its registers are kept.
     #[inline(always)]
-    pub fn save(&self, frame: &Frame) {
-        let kicks = self.take_off(|context| context.save(frame, self.has_keys()));
+    pub fn save(&self, own: &Own, frame: &Frame) {
+        let kicks = self.take_off(own, Some(frame));
         self.vm.kick(kicks);
     }
 
     /// Takes it off this CPU for good: it is off, and begins anew.
     pub fn discard(&self) {
-        let kicks = self.take_off(Context::discard);
+        self.settled_in.store(0, Ordering::Relaxed);
+        let kicks = self.take_off(own(), None);
         self.vm.kick(kicks.without(self.id));
     }
 
-    /// What happens to its registers, `save` says; its timers are off from then on.
+    /// Its registers are kept if they are to be used again, of which the general-purpose ones are in `frame`; its timers are off from
+    /// then on.
     #[inline(always)]
-    fn take_off(&self, save: impl FnOnce(&mut Context)) -> Kicks {
-        let mut context = self.context.lock();
-        save(&mut context);
+    fn take_off(&self, own: &Own, frame: Option<&Frame>) -> Kicks {
+        // SAFETY: it is entered here.
+        let context = unsafe { self.context.get_mut() };
+        match frame {
+            Some(frame) => context.save(frame, self.has_keys()),
+            None => context.discard(),
+        }
         // The timers are off from here on. And this may be the second look at list registers since the exit: see `Vm::wake_or_sync`.
         barrier::isb(barrier::SY);
-        let kicks = with_hardware!(|hardware| {
+        let kicks = with_hardware!(own, |hardware| {
             let kicks = self.vm.vgic.lock().save(self.id, &mut hardware);
             hardware.save_virtual(&mut context.interface);
             kicks
         });
-        drop(context);
+        own.vcpu.set(None);
         self.leave();
         kicks.unwrap_or(Kicks::NONE)
     }
@@ -284,7 +352,8 @@ impl Vcpu {
 
     /// It sleeps, and isn't loaded: notes when one of its timers has to be seen to.
     pub fn note_timers(&self) {
-        let due = self.context.lock().interrupts_due();
+        // SAFETY: this is its own CPU.
+        let due = unsafe { self.context.get() }.interrupts_due();
         let offset = self.vm.clock_offset();
         let vgic = self.vm.vgic.lock();
         let heard = due.into_iter().filter(|(intid, _)| vgic.is_enabled(self.id, *intid));
@@ -294,17 +363,18 @@ impl Vcpu {
         own().wakes_at.set(own().wakes_at.get().min(wakes_at));
     }
 
-    /// Whether it isn't loaded and waits for its turn, from now on. Then it doesn't sleep. On its own CPU.
-    #[inline]
-    pub fn set_waits(&self, waits: bool) {
+    /// It sleeps no more, so that none of its timers has to be seen to. On its own CPU.
+    pub fn forget_timers(&self) {
         if self.wakes_at() != u64::MAX {
             self.wakes_at.store(u64::MAX, Ordering::Relaxed);
             // It may have been the first one: `run` finds the next.
             own().wakes_at.set(0);
         }
-        if self.waits.load(Ordering::Relaxed) == waits {
-            return;
-        }
+    }
+
+    /// Whether it isn't loaded and waits for its turn, from now on. On its own CPU.
+    #[inline]
+    pub fn set_waits(&self, waits: bool) {
         self.waits.store(waits, Ordering::Relaxed);
         if !waits {
             // As `call` says. Whoever sees that it waits too late makes a call that was not needed.
@@ -327,7 +397,8 @@ impl Vcpu {
     /// Whether an interrupt waits for it that ends a WFI. On its own CPU.
     pub fn has_interrupt(&self) -> bool {
         if !self.is_loaded() {
-            let interface = self.context.lock().interface.filter();
+            // SAFETY: this is its own CPU.
+            let interface = unsafe { self.context.get() }.interface.filter();
             return self.vm.vgic.lock().has_deliverable_saved(self.id, interface);
         }
         let waits = with_hardware!(|hardware| self.vm.vgic.lock().has_deliverable(self.id, &mut hardware));
@@ -338,7 +409,8 @@ impl Vcpu {
 
     /// The guest's access to a debug register has trapped: a write of `value`, or a read.
     pub fn access_debug(&self, register: vmm::debug::Register, value: Option<u64>) -> Trapped {
-        self.context.lock().debug().access(register, value)
+        // SAFETY: it is entered here.
+        unsafe { self.context.get_mut() }.debug().access(register, value)
     }
 
     /// The same of a register of the performance monitors.
@@ -351,7 +423,8 @@ impl Vcpu {
         if !self.vm.has_counters {
             return Trapped::Undefined;
         }
-        self.context.lock().counters().access(register, value, from_el0)
+        // SAFETY: it is entered here.
+        unsafe { self.context.get_mut() }.counters().access(register, value, from_el0)
     }
 
     /// Its VM crashes: notes the instruction at its PC, while the guest's translation is still loaded.
@@ -365,7 +438,8 @@ impl Vcpu {
 
     /// Puts what it was at into a report. Its VM has crashed, and it has left.
     pub fn describe(&self, report: &mut CrashRecord) {
-        self.context.lock().describe(report);
+        // SAFETY: its VM has crashed, and all have left.
+        unsafe { self.context.get() }.describe(report);
         report.instruction = self.instruction.load(Ordering::Relaxed);
         self.trace.put_last(report);
     }
@@ -385,7 +459,7 @@ impl Vcpu {
     }
 
     fn has_keys(&self) -> bool {
-        self.vm.hcr & cpu::hcr::POINTER_AUTHENTICATION != 0
+        self.hcr.load(Ordering::Relaxed) & cpu::hcr::POINTER_AUTHENTICATION != 0
     }
 }
 

@@ -136,29 +136,40 @@ crash_entry:
     mov     x1, sp
     bl      crash_report
 
-// x0: a Frame on this CPU's stack.
-.global enter_guest
-enter_guest:
-    mov     sp, x0
-return_to_guest:
-    ldp     x2, x3, [sp, #16]
-    ldp     x4, x5, [sp, #32]
-    ldp     x6, x7, [sp, #48]
-    ldp     x8, x9, [sp, #64]
-    ldp     x10, x11, [sp, #80]
-    ldp     x12, x13, [sp, #96]
-    ldp     x14, x15, [sp, #112]
-    ldp     x16, x17, [sp, #128]
-    ldp     x18, x19, [sp, #144]
-    ldp     x20, x21, [sp, #160]
-    ldp     x22, x23, [sp, #176]
-    ldp     x24, x25, [sp, #192]
-    ldp     x26, x27, [sp, #208]
-    ldp     x28, x29, [sp, #224]
-    ldr     x30, [sp, #240]
-    ldp     x0, x1, [sp, #0]
-    add     sp, sp, #256
+.macro load_registers frame
+    ldp     x2, x3, [\frame, #16]
+    ldp     x4, x5, [\frame, #32]
+    ldp     x6, x7, [\frame, #48]
+    ldp     x8, x9, [\frame, #64]
+    ldp     x10, x11, [\frame, #80]
+    ldp     x12, x13, [\frame, #96]
+    ldp     x14, x15, [\frame, #112]
+    ldp     x16, x17, [\frame, #128]
+    ldp     x18, x19, [\frame, #144]
+    ldp     x20, x21, [\frame, #160]
+    ldp     x22, x23, [\frame, #176]
+    ldp     x24, x25, [\frame, #192]
+    ldp     x26, x27, [\frame, #208]
+    ldp     x28, x29, [\frame, #224]
+    ldr     x30, [\frame, #240]
+    ldp     x0, x1, [\frame, #0]
+.endm
+
+// Nothing is executed behind an ERET, not even speculatively.
+.macro go_to_guest
     eret
-    // Nothing is executed behind an ERET, not even speculatively.
     dsb     nsh
     isb
+.endm
+
+// x0: the guest's registers, a Frame that may be anywhere; x1: the Frame on this CPU's stack, of which nothing is needed any more.
+.global enter_guest
+enter_guest:
+    add     sp, x1, #256
+    load_registers x0
+    go_to_guest
+
+return_to_guest:
+    load_registers sp
+    add     sp, sp, #256
+    go_to_guest

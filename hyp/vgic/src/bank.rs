@@ -19,18 +19,18 @@ pub(crate) struct Bank {
     pub latch: u32,
     /// What `latch` said of an interrupt when it was put into a list register as pending.
     pub taken: u32,
-    /// Level of the input line (not of mapped ones, whose line goes to the physical distributor).
-    pub line: u32,
     /// Active.
     pub active: u32,
+    /// Mapped to a physical interrupt.
+    pub mapped: u32,
+    /// Level of the input line (not of mapped ones, whose line goes to the physical distributor).
+    pub line: u32,
     /// In a list register of some loaded vCPU.
     pub loaded: u32,
     /// Group 1.
     pub group: u32,
     /// Edge-triggered.
     pub edge: u32,
-    /// Mapped to a physical interrupt.
-    pub mapped: u32,
     /// Mapped private interrupts that were made pending by register write: the physical distributor has them pending, if they haven't been
     /// taken since. That is this vCPU's alone, so it goes with it.
     pub forced: u32,

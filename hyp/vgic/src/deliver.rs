@@ -465,11 +465,9 @@ impl Cpu<'_> {
     /// Take everything out of the list registers: they are another vCPU's next.
     #[inline]
     pub fn unload_all(&mut self, hw: &mut impl Hardware) {
-        self.vcpu.again = 0;
         if self.vcpu.used | self.vcpu.spilled != 0 {
             self.unload_used(hw);
         }
-        self.vcpu.attention &= !RECHECK;
         if self.vcpu.maintenance != Maintenance::NONE {
             self.vcpu.maintenance = Maintenance::NONE;
             hw.set_maintenance(Maintenance::NONE);

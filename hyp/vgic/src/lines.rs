@@ -4,7 +4,7 @@
 use crate::bank::{Bank, Bits};
 use crate::deliver::Cpu;
 use crate::ids::{IntId, Kicks, VcpuId};
-use crate::state::{BUSY, LOOK, Place, RECHECK, Vcpu, Vgic};
+use crate::state::{LOOK, Place, RECHECK, Vcpu, Vgic};
 use crate::{CpuInterface, Hardware, Line, ListRegisters, Maintenance, Physical};
 
 impl Vgic {
@@ -158,36 +158,51 @@ impl Vgic {
     /// Load `vcpu` on the current physical CPU, which is as [`Vgic::save`] or [`clear_list_registers`] has left it: fill the list
     /// registers, and give the mapped private lines their state. `VMCR`, `APR` and the enable bit of `HCR` are the
     /// caller's to restore.
+    #[inline]
     pub fn load(&mut self, vcpu: VcpuId, hw: &mut impl Hardware) -> Kicks {
         let Some(state) = self.vcpus.get_mut(vcpu.index()).filter(|state| !state.running) else {
             return Kicks::NONE;
         };
         state.running = true;
-        state.maintenance = Maintenance::NONE;
+        if state.is_idle() { Kicks::NONE } else { self.put_in(vcpu, hw) }
+    }
+
+    /// What [`Vgic::load`] does where there is something to put into the hardware.
+    #[inline(never)]
+    fn put_in(&mut self, vcpu: VcpuId, hw: &mut impl Hardware) -> Kicks {
+        let Some(cpu) = self.cpu(vcpu) else { return Kicks::NONE };
         // No list register is in use, so that there is nothing to look at but for what is active outside of them.
-        state.attention &= !(LOOK | BUSY);
-        if state.spilled != 0 {
-            state.attention |= LOOK;
+        if cpu.vcpu.spilled != 0 {
+            cpu.vcpu.attention |= LOOK;
             hw.take_eoi_count();
         }
-        let needs_sync = state.needs_sync();
-        let cpu = Cpu { id: vcpu, vcpu: state, shared: &mut self.shared, stray: 0 };
         cpu.give_private_lines(hw);
-        if needs_sync { self.sync(vcpu, hw) } else { Kicks::NONE }
+        self.sync(vcpu, hw)
     }
 
     /// Take `vcpu` off the current physical CPU: its interrupts return from the list registers, which are left
     /// empty, and its mapped private lines are left disabled and inactive. Interrupts for it wait; [`Kicks`]
     /// then name it so that its scheduler can load it again.
+    #[inline]
     pub fn save(&mut self, vcpu: VcpuId, hw: &mut impl Hardware) -> Kicks {
+        let Some(state) = self.vcpus.get_mut(vcpu.index()).filter(|state| state.running) else {
+            return Kicks::NONE;
+        };
+        if !state.was_idle() {
+            return self.take_out(vcpu, hw);
+        }
+        state.leave();
+        Kicks::NONE
+    }
+
+    /// What [`Vgic::save`] does where there is something in the hardware, or somebody waits to hear what.
+    #[inline(never)]
+    fn take_out(&mut self, vcpu: VcpuId, hw: &mut impl Hardware) -> Kicks {
         let Some(mut cpu) = self.cpu(vcpu) else { return Kicks::NONE };
         cpu.unload_all(hw);
         cpu.take_private_lines(hw);
         let stray = cpu.stray;
-        cpu.vcpu.running = false;
-        if u64::from(stray) | cpu.vcpu.asked_by == 0 {
-            return Kicks::NONE;
-        }
+        cpu.vcpu.leave();
         self.tell_others(vcpu, stray)
     }
 
@@ -276,7 +291,8 @@ impl Cpu<'_> {
 
 impl Bank {
     /// Of mapped private lines, those whose physical interrupt is active on the guest's behalf.
-    fn private_active(&self) -> u32 {
+    #[inline]
+    pub(crate) fn private_active(&self) -> u32 {
         (self.latch | self.taken | self.active) & self.mapped
     }
 }

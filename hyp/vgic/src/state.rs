@@ -79,9 +79,9 @@ impl Shared {
     }
 }
 
-/// What every vCPU has for itself.
+/// What every vCPU has for itself. In this order, what is looked at when it is loaded or saved is near enough to be loaded in pairs.
+#[repr(C)]
 pub(crate) struct Vcpu {
-    pub affinity: Affinity,
     /// SGIs and PPIs.
     pub bank: Bank,
     /// Words that may hold an interrupt that is deliverable here and not in a list register. A superset:
@@ -89,15 +89,22 @@ pub(crate) struct Vcpu {
     pub waiting: u32,
     /// SGIs and PPIs that became pending while the list register that they were last in hadn't been looked at.
     pub again: u32,
+    /// List registers in use.
+    pub used: u32,
     /// Words that may hold an interrupt that is active here and not in a list register. A superset too.
     pub spilled: u32,
     /// What is to be done with the list registers: [`LOOK`], [`RECHECK`], [`BUSY`].
     pub attention: u32,
+    /// What the hardware was last told.
+    pub maintenance: Maintenance,
+    /// vCPUs that wait for this one's list registers to be read.
+    pub asked_by: u64,
     /// Loaded on a physical CPU.
     pub running: bool,
-    /// List registers in use.
-    pub used: u32,
-    /// Of these, the ones that raise the maintenance interrupt at their end.
+    /// `GICR_WAKER.ProcessorSleep`.
+    pub asleep: bool,
+    pub affinity: Affinity,
+    /// Of the list registers in use, the ones that raise the maintenance interrupt at their end.
     pub eoi: u32,
     /// Of these, the ones that were pending and not active when last read or written.
     pub pure: u32,
@@ -108,8 +115,6 @@ pub(crate) struct Vcpu {
     pub slots: [ListRegister; MAX_LIST_REGISTERS],
     /// Where an SGI or PPI that is in a list register is.
     pub private_slots: [u8; 32],
-    /// What the hardware was last told.
-    pub maintenance: Maintenance,
     /// Bit i of word w: interrupt 32w + i is routed here. Word 0 is all ones.
     pub targets: [u32; WORDS],
     /// Bit i of word w: interrupt 32w + i is in a list register here, or active here. Word 0 is all ones.
@@ -118,12 +123,8 @@ pub(crate) struct Vcpu {
     pub sgi_sources: [u8; 16],
     /// GICv2: the source of each SGI that is active.
     pub sgi_active: [u8; 16],
-    /// vCPUs that wait for this one's list registers to be read.
-    pub asked_by: u64,
     /// vCPUs whose list registers were read since this one asked.
     pub fresh: u64,
-    /// `GICR_WAKER.ProcessorSleep`.
-    pub asleep: bool,
     /// Interrupts that were put before it, since it was built.
     pub presented: u64,
 }
@@ -133,6 +134,33 @@ impl Vcpu {
     #[inline]
     pub fn needs_sync(&self) -> bool {
         self.waiting | self.again | self.attention & (LOOK | RECHECK) != 0
+    }
+
+    /// The mapped private lines that are in the physical distributor while it is loaded.
+    #[inline]
+    fn physical_lines(&self) -> u32 {
+        self.bank.enabled & self.bank.mapped | self.bank.private_active() | self.bank.forced
+    }
+
+    /// It is to be loaded, and nothing of it has to go into the hardware.
+    #[inline]
+    pub fn is_idle(&self) -> bool {
+        self.spilled | self.physical_lines() == 0 && !self.needs_sync()
+    }
+
+    /// It is to be saved, nothing of it is in the hardware, and nobody waits for its list registers to be read.
+    #[inline]
+    pub fn was_idle(&self) -> bool {
+        u64::from(self.used | self.spilled | self.maintenance.bits() | self.physical_lines()) | self.asked_by
+            == 0
+    }
+
+    /// It is taken off its physical CPU, with nothing left there.
+    #[inline]
+    pub fn leave(&mut self) {
+        self.again = 0;
+        self.attention = 0;
+        self.running = false;
     }
 
     pub fn word(&self, words: &[u32; WORDS], w: usize) -> u32 {

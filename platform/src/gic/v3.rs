@@ -490,35 +490,37 @@ impl Interface {
         ICH_VMCR_EL2.set(value);
     }
 
-    /// Reads the guest's active priorities: ICH_AP0R\<n\>_EL2 and ICH_AP1R\<n\>_EL2. Those that this CPU doesn't have are left alone.
+    /// Reads the guest's active priorities: for each n, ICH_AP0R\<n\>_EL2 and ICH_AP1R\<n\>_EL2. Those that this CPU doesn't have are left
+    /// alone.
     #[inline]
-    pub fn read_active_priorities(&self, [group0, group1]: &mut [[u64; 4]; 2]) {
+    pub fn read_active_priorities(&self, values: &mut [[u64; 2]; 4]) {
         let bits = self.preemption_bits();
-        (group0[0], group1[0]) = (ICH_AP0R0_EL2.get(), ICH_AP1R0_EL2.get());
+        values[0] = [ICH_AP0R0_EL2.get(), ICH_AP1R0_EL2.get()];
         if bits >= 6 {
-            (group0[1], group1[1]) = (ICH_AP0R1_EL2.get(), ICH_AP1R1_EL2.get());
+            values[1] = [ICH_AP0R1_EL2.get(), ICH_AP1R1_EL2.get()];
         }
         if bits >= 7 {
-            (group0[2], group0[3]) = (ICH_AP0R2_EL2.get(), ICH_AP0R3_EL2.get());
-            (group1[2], group1[3]) = (ICH_AP1R2_EL2.get(), ICH_AP1R3_EL2.get());
+            values[2] = [ICH_AP0R2_EL2.get(), ICH_AP1R2_EL2.get()];
+            values[3] = [ICH_AP0R3_EL2.get(), ICH_AP1R3_EL2.get()];
         }
     }
 
     /// Sets the guest's active priorities: to what was read here, or 0.
     #[inline]
-    pub fn set_active_priorities(&mut self, [group0, group1]: &[[u64; 4]; 2]) {
+    pub fn set_active_priorities(&mut self, values: &[[u64; 2]; 4]) {
         let bits = self.preemption_bits();
-        ICH_AP0R0_EL2.set(group0[0]);
-        ICH_AP1R0_EL2.set(group1[0]);
+        let [group0, group1] = values[0];
+        ICH_AP0R0_EL2.set(group0);
+        ICH_AP1R0_EL2.set(group1);
         if bits >= 6 {
-            ICH_AP0R1_EL2.set(group0[1]);
-            ICH_AP1R1_EL2.set(group1[1]);
+            ICH_AP0R1_EL2.set(values[1][0]);
+            ICH_AP1R1_EL2.set(values[1][1]);
         }
         if bits >= 7 {
-            ICH_AP0R2_EL2.set(group0[2]);
-            ICH_AP0R3_EL2.set(group0[3]);
-            ICH_AP1R2_EL2.set(group1[2]);
-            ICH_AP1R3_EL2.set(group1[3]);
+            ICH_AP0R2_EL2.set(values[2][0]);
+            ICH_AP1R2_EL2.set(values[2][1]);
+            ICH_AP0R3_EL2.set(values[3][0]);
+            ICH_AP1R3_EL2.set(values[3][1]);
         }
     }
 }

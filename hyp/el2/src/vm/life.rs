@@ -88,9 +88,15 @@ impl Vm {
         Phase::from_u8(self.phase.load(Ordering::SeqCst))
     }
 
+    /// Which of its lives this is, from 1 on: how often it was started.
+    #[inline]
+    pub fn life(&self) -> u64 {
+        self.starts.load(Ordering::Relaxed)
+    }
+
     /// Whether it has run since the board started.
     fn was_started(&self) -> bool {
-        self.starts.load(Ordering::Relaxed) != 0
+        self.life() != 0
     }
 
     /// This happens to it. `false`: it can't happen now, and nothing has changed.
@@ -267,7 +273,7 @@ impl Vm {
         self.reset_devices();
         self.set_out(start);
         if self.change(Event::Loaded) && self.may_log() {
-            let again = self.starts.load(Ordering::Relaxed) > 1;
+            let again = self.life() > 1;
             log::info!("{} starts{}", self.name, if again { " afresh" } else { "" });
         }
         interrupts::see_to_alarms();

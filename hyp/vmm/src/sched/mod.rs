@@ -58,24 +58,36 @@ pub enum Change {
     Blocks,
 }
 
-/// What is decided, and what is known of those whom that concerns.
+/// What is decided, and what is known of those whom that concerns: a [`Turn`] in numbers alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Decision {
-    /// Who runs from now on, and until when.
-    pub turn: Turn,
+    /// Who runs from now on; [`NOBODY`]: the CPU idles.
+    pub next: usize,
+    /// The time, in ticks, at which to decide again at the latest; `u64::MAX`: only when something happens to a member.
+    pub until: u64,
     /// Whether the one that ran is ready, and its times.
     pub last: (bool, Times),
     /// The times of the one whose turn it is.
-    pub next: Times,
+    pub times: Times,
+}
+
+impl Times {
+    /// It never was ready.
+    pub const NONE: Self = Self { ran: 0, waited: 0 };
 }
 
 impl Decision {
     /// Nobody runs.
-    pub const NONE: Self = Self {
-        turn: Turn { member: None, until: None },
-        last: (false, Times { ran: 0, waited: 0 }),
-        next: Times { ran: 0, waited: 0 },
-    };
+    pub const NONE: Self =
+        Self { next: NOBODY, until: u64::MAX, last: (false, Times::NONE), times: Times::NONE };
+
+    /// Who runs, and until when.
+    pub fn turn(&self) -> Turn {
+        Turn {
+            member: (self.next != NOBODY).then_some(self.next),
+            until: (self.until != u64::MAX).then_some(self.until),
+        }
+    }
 }
 
 /// The policy of one physical CPU. No member is ready at first.
@@ -95,6 +107,8 @@ pub trait Scheduler {
     fn is_ready(&self, member: usize) -> bool;
     /// Where the time of `member` went.
     fn times(&self, member: usize) -> Times;
+    /// `member`, which isn't ready, comes from another CPU: where its time went is counted on from there.
+    fn set_times(&mut self, member: usize, times: Times);
     /// What has happened to the member that ran, if one did, and who runs from `now` on: all of the above at once.
     #[inline]
     fn decide(&mut self, last: Option<usize>, change: Change, now: u64) -> Decision {
@@ -105,12 +119,16 @@ pub trait Scheduler {
                 Change::Blocks => self.block(last, now),
             }
         }
-        let turn = self.pick(now);
-        let last = last.map_or((false, Times::default()), |last| (self.is_ready(last), self.times(last)));
-        let next = turn.member.map_or(Times::default(), |next| self.times(next));
-        Decision { turn, last, next }
+        let Turn { member, until } = self.pick(now);
+        let last = last.unwrap_or(NOBODY);
+        let next = member.unwrap_or(NOBODY);
+        let last = (self.is_ready(last), self.times(last));
+        Decision { next, until: until.unwrap_or(u64::MAX), last, times: self.times(next) }
     }
 }
+
+/// No member: a place that is in no list.
+pub const NOBODY: usize = usize::MAX;
 
 /// What a member does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -120,49 +138,60 @@ enum State {
     Running,
 }
 
-/// What a member does, since when, and where its time went before.
+/// What a member does, and where its time went: of what it does just now, less the time at which that began.
 #[derive(Clone, Copy, Debug)]
 struct Account {
     state: State,
-    since: u64,
-    times: Times,
+    ran: u64,
+    waited: u64,
 }
 
 impl Account {
     const fn new() -> Self {
-        Self { state: State::Blocked, since: 0, times: Times { ran: 0, waited: 0 } }
+        Self { state: State::Blocked, ran: 0, waited: 0 }
     }
 
     const fn is_ready(&self) -> bool {
         !matches!(self.state, State::Blocked)
     }
 
+    /// No effect where it is ready.
+    const fn set_times(&mut self, Times { ran, waited }: Times) {
+        if !self.is_ready() {
+            *self = Self { state: State::Blocked, ran, waited };
+        }
+    }
+
     /// From `now` on, it is in `state`.
     const fn enter(&mut self, state: State, now: u64) {
-        self.times = self.times_at(now);
-        self.since = now;
-        self.state = state;
+        let Times { ran, waited } = self.times_at(now);
+        *self = match state {
+            State::Blocked => Self { state, ran, waited },
+            State::Waiting => Self { state, ran, waited: waited.wrapping_sub(now) },
+            State::Running => Self { state, ran: ran.wrapping_sub(now), waited },
+        };
     }
 
-    /// It ran, and waits from now on.
-    const fn stop(&mut self, now: u64) {
-        self.times.ran = self.times.ran.saturating_add(now.saturating_sub(self.since));
-        (self.since, self.state) = (now, State::Waiting);
+    /// It ran, and waits from now on. Returns its times.
+    const fn stop(&mut self, now: u64) -> Times {
+        let times = Times { ran: self.ran.wrapping_add(now), waited: self.waited };
+        *self = Self { state: State::Waiting, ran: times.ran, waited: times.waited.wrapping_sub(now) };
+        times
     }
 
-    /// It waited, and runs from now on.
-    const fn start(&mut self, now: u64) {
-        self.times.waited = self.times.waited.saturating_add(now.saturating_sub(self.since));
-        (self.since, self.state) = (now, State::Running);
+    /// It waited, and runs from now on. Returns its times.
+    const fn start(&mut self, now: u64) -> Times {
+        let times = Times { ran: self.ran, waited: self.waited.wrapping_add(now) };
+        *self = Self { state: State::Running, ran: times.ran.wrapping_sub(now), waited: times.waited };
+        times
     }
 
     const fn times_at(&self, now: u64) -> Times {
-        let passed = now.saturating_sub(self.since);
-        let Times { ran, waited } = self.times;
-        match self.state {
-            State::Blocked => self.times,
-            State::Waiting => Times { ran, waited: waited.saturating_add(passed) },
-            State::Running => Times { ran: ran.saturating_add(passed), waited },
+        let Self { state, ran, waited } = *self;
+        match state {
+            State::Blocked => Times { ran, waited },
+            State::Waiting => Times { ran, waited: waited.wrapping_add(now) },
+            State::Running => Times { ran: ran.wrapping_add(now), waited },
         }
     }
 }
@@ -228,6 +257,12 @@ impl Scheduler for Pinned {
     fn times(&self, member: usize) -> Times {
         if member == 0 { self.member.times_at(self.now) } else { Times::default() }
     }
+
+    fn set_times(&mut self, member: usize, times: Times) {
+        if member == 0 {
+            self.member.set_times(times);
+        }
+    }
 }
 
 /// The scheduler that a CPU has.
@@ -278,6 +313,10 @@ impl Scheduler for Queue {
     #[inline]
     fn times(&self, member: usize) -> Times {
         either!(self, one => one.times(member))
+    }
+
+    fn set_times(&mut self, member: usize, times: Times) {
+        either!(self, one => one.set_times(member, times));
     }
 
     #[inline]

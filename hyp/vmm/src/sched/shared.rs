@@ -3,17 +3,19 @@
 //! Who runs without a break is the business of [`fair`](super::fair) and [`reserved`](super::reserved); here they are put
 //! in order, charged, and their time is accounted for.
 
-use super::fair::Fair;
+use super::fair::{Entry, Fair};
 use super::reserved::Server;
-use super::{Account, Scheduler, Share, State, Times, Turn};
+use super::{Account, Change, Decision, NOBODY, Scheduler, Share, State, Times, Turn};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 
 use crate::order;
 
-/// A reserved member.
+/// What a reserved member has besides.
 #[derive(Clone, Debug)]
 struct Reserved {
+    /// Who it is, by its place among the members.
+    member: usize,
     server: Server,
     /// It lets others go first at the next pick.
     passed: bool,
@@ -21,17 +23,14 @@ struct Reserved {
     gave_way: bool,
 }
 
+/// A member: all that a switch needs of it. Of a size that makes its place in a list a shift.
 #[derive(Clone, Debug)]
-enum Kind {
-    /// With its place among the fair ones.
-    Fair(usize),
-    Reserved(Reserved),
-}
-
-#[derive(Clone, Debug)]
-struct Member {
+#[repr(align(128))]
+pub(super) struct Member {
     account: Account,
-    kind: Kind,
+    pub(super) entry: Entry,
+    /// Its place among the reserved ones, if it is one.
+    reserved: Option<usize>,
 }
 
 /// The scheduler of a CPU that members share.
@@ -46,10 +45,11 @@ struct Member {
 #[derive(Clone, Debug)]
 pub struct Shared {
     members: Box<[Member]>,
-    /// The reserved members, the most urgent one first.
-    urgency: Box<[usize]>,
+    /// The reserved ones, the most urgent one first.
+    reserved: Box<[Reserved]>,
     fair: Fair,
-    running: Option<usize>,
+    /// Who runs, or [`NOBODY`].
+    running: usize,
     /// The time of the last event, up to which the running member is charged.
     now: u64,
 }
@@ -57,29 +57,31 @@ pub struct Shared {
 impl Shared {
     /// Members with these shares, none of them ready. A slice is at least one tick. Allocates, which nothing else does.
     pub fn new(shares: &[Share], slice: u64) -> Self {
-        let mut weights = Vec::new();
-        let mut urgency = Vec::new();
-        let mut members = Vec::new();
-        for (index, share) in shares.iter().enumerate() {
-            let kind = match *share {
-                Share::Weight(weight) => {
-                    weights.push((index, weight));
-                    Kind::Fair(weights.len().saturating_sub(1))
-                }
-                Share::Budget { budget, period } => {
-                    let server = Server::new(budget, period);
-                    urgency.push((server.period(), index));
-                    Kind::Reserved(Reserved { server, passed: false, gave_way: false })
-                }
-            };
-            members.push(Member { account: Account::new(), kind });
-        }
-        order::sort(&mut urgency);
+        let slice = slice.max(1);
+        let weight = |share: &Share| match *share {
+            Share::Weight(weight) => Some(weight),
+            Share::Budget { .. } => None,
+        };
+        let lightest = shares.iter().filter_map(weight).min().unwrap_or(1);
+        let budget = |(member, share): (usize, &Share)| match *share {
+            Share::Weight(_) => None,
+            Share::Budget { budget, period } => {
+                let server = Server::new(budget, period);
+                Some(Reserved { member, server, passed: false, gave_way: false })
+            }
+        };
+        let mut reserved: Vec<_> = shares.iter().enumerate().filter_map(budget).collect();
+        order::sort_by_key(&mut reserved, |reserved| reserved.server.period());
+        let member = |(index, share): (usize, &Share)| Member {
+            account: Account::new(),
+            entry: Entry::new(weight(share).unwrap_or(1), lightest, slice),
+            reserved: reserved.iter().position(|reserved| reserved.member == index),
+        };
         Self {
-            members: members.into_boxed_slice(),
-            urgency: urgency.into_iter().map(|(_, index)| index).collect(),
-            fair: Fair::new(weights.into_iter(), slice),
-            running: None,
+            members: shares.iter().enumerate().map(member).collect(),
+            reserved: reserved.into_boxed_slice(),
+            fair: Fair::new(slice),
+            running: NOBODY,
             now: 0,
         }
     }
@@ -87,154 +89,162 @@ impl Shared {
     /// Charges who is running up to `now`. The time that counts from here on is `self.now`.
     #[inline]
     fn advance(&mut self, now: u64) {
-        let ran = now.saturating_sub(self.now);
-        if ran == 0 {
-            return;
-        }
-        self.now = now;
-        match self.running.and_then(|running| self.members.get_mut(running)) {
-            Some(Member { kind: Kind::Fair(place), .. }) => self.fair.charge(*place, ran),
-            Some(Member { kind: Kind::Reserved(reserved), .. }) => reserved.server.charge(ran),
-            None => {}
-        }
+        self.charge(now, false);
     }
 
-    /// Another one runs from now on, or nobody does.
-    #[inline]
-    fn change(&mut self, member: Option<usize>) {
-        if let Some(before) = self.running.and_then(|running| self.members.get_mut(running)) {
-            before.account.stop(self.now);
-        }
-        if let Some(next) = member.and_then(|member| self.members.get_mut(member)) {
-            next.account.start(self.now);
-        }
-        self.running = member;
-    }
-
-    /// Who runs from now on, and until when; `u64::MAX`: until something happens. Nothing is changed but the order of the fair ones.
+    /// The same; and if it `passes`, the one that is running lets others go first.
     #[inline(always)]
-    fn choose(&mut self) -> (Option<usize>, u64) {
-        if self.urgency.is_empty() { self.choose_fair(None, u64::MAX) } else { self.choose_urgent() }
+    fn charge(&mut self, now: u64, passes: bool) {
+        let ran = now.saturating_sub(self.now);
+        self.now = self.now.max(now);
+        let Some(Member { entry, reserved, .. }) = self.members.get_mut(self.running) else { return };
+        let Some(place) = *reserved else {
+            let fair = &mut self.fair;
+            return if passes { fair.charge_and_pass(entry, ran) } else { fair.charge(entry, ran) };
+        };
+        // Apart, for most members have a weight.
+        charge_reserved(&mut self.reserved, place, ran, passes);
+    }
+
+    /// Another one runs from now on, or nobody does. Returns the times of the one that ran, and of that one.
+    #[inline]
+    fn change(&mut self, next: usize) -> (Times, Times) {
+        let (members, now) = (&mut *self.members, self.now);
+        let last = members.get_mut(self.running).map_or(Times::NONE, |last| last.account.stop(now));
+        self.running = next;
+        (last, members.get_mut(next).map_or(Times::NONE, |next| next.account.start(now)))
+    }
+
+    /// Who runs from now on, or [`NOBODY`], and until when; `u64::MAX`: until something happens. That one's turn begins.
+    #[inline(always)]
+    fn choose(&mut self) -> (usize, u64) {
+        if self.reserved.is_empty() { self.choose_fair(NOBODY, u64::MAX) } else { self.choose_urgent() }
     }
 
     /// Where the reserved members leave the CPU to the fair ones until then, or to `passed`, if none of those is ready.
     #[inline]
-    fn choose_fair(&mut self, passed: Option<usize>, until: u64) -> (Option<usize>, u64) {
-        match self.fair.choose() {
-            Some((member, limit)) => (Some(member), until.min(self.now.saturating_add(limit))),
-            None => (passed, until),
-        }
+    fn choose_fair(&mut self, passed: usize, until: u64) -> (usize, u64) {
+        let (next, limit) = self.fair.choose(&mut self.members);
+        let until = until.min(self.now.saturating_add(limit));
+        (if next == NOBODY { passed } else { next }, until)
     }
 
     /// Where there are reserved members. Apart, for most CPUs have none.
     #[inline(never)]
-    fn choose_urgent(&mut self) -> (Option<usize>, u64) {
+    fn choose_urgent(&mut self) -> (usize, u64) {
+        let (next, until) = self.find_urgent();
+        (next, until.min(self.start_reserved(next)))
+    }
+
+    fn find_urgent(&mut self) -> (usize, u64) {
         let now = self.now;
         let mut until = u64::MAX;
-        let mut passed = None;
-        for &index in &self.urgency {
-            let Some(Member { account, kind: Kind::Reserved(reserved) }) = self.members.get(index) else {
-                continue;
-            };
-            let due = reserved.server.due();
-            if !account.is_ready() {
+        let mut passed = NOBODY;
+        for reserved in &self.reserved {
+            if !self.is_ready(reserved.member) {
                 continue;
             }
+            let due = reserved.server.due();
             if due > now {
                 until = until.min(due);
             } else if reserved.passed {
-                passed = passed.or(Some(index));
+                passed = if passed == NOBODY { reserved.member } else { passed };
                 until = until.min(now.saturating_add(self.fair.slice()));
             } else {
-                return (Some(index), until);
+                return (reserved.member, until);
             }
         }
         self.choose_fair(passed, until)
     }
 
     /// Whoever has passed has done so; the one whose turn it is begins it. Returns when its budget ends.
-    #[inline(never)]
-    fn start_reserved(&mut self, turn: Option<usize>) -> u64 {
+    fn start_reserved(&mut self, turn: usize) -> u64 {
         let mut end = u64::MAX;
-        for &index in &self.urgency {
-            if let Some(Member { kind: Kind::Reserved(reserved), .. }) = self.members.get_mut(index) {
-                reserved.passed = false;
-                if turn == Some(index) {
-                    end = Self::start(reserved, self.now);
-                }
+        for reserved in &mut self.reserved {
+            reserved.passed = false;
+            if reserved.member == turn {
+                end = reserved.start(self.now);
             }
         }
         end
     }
+}
 
-    /// Starts or goes on with `reserved` at `now`; the time at which its budget ends.
-    fn start(reserved: &mut Reserved, now: u64) -> u64 {
+/// The reserved member at this place ran for so many ticks, and lets others go first if it `passes`.
+#[inline(never)]
+fn charge_reserved(reserved: &mut [Reserved], place: usize, ran: u64, passes: bool) {
+    let Some(reserved) = reserved.get_mut(place) else { return };
+    if ran != 0 {
+        reserved.server.charge(ran);
+    }
+    if passes {
+        reserved.pass();
+    }
+}
+
+impl Reserved {
+    fn pass(&mut self) {
+        (self.passed, self.gave_way) = (true, true);
+    }
+
+    /// Starts or goes on at `now`; the time at which its budget ends.
+    fn start(&mut self, now: u64) -> u64 {
         // No admitted member waits for a whole period. In an overcommitted set, what was missed is not made up for.
-        let missed = now.saturating_sub(reserved.server.due()) > reserved.server.period();
-        if missed || reserved.gave_way {
-            reserved.server.restart(now);
+        let missed = now.saturating_sub(self.server.due()) > self.server.period();
+        if missed || self.gave_way {
+            self.server.restart(now);
         }
-        reserved.gave_way = false;
-        now.saturating_add(reserved.server.available(now))
+        self.gave_way = false;
+        now.saturating_add(self.server.available(now))
     }
 }
 
 impl Scheduler for Shared {
     fn wake(&mut self, member: usize, now: u64) {
         self.advance(now);
-        let Some(Member { account, kind }) = self.members.get_mut(member) else { return };
+        let Some(Member { account, reserved, .. }) = self.members.get_mut(member) else { return };
         if account.is_ready() {
             return;
         }
         account.enter(State::Waiting, self.now);
-        match kind {
-            Kind::Fair(place) => self.fair.wake(*place),
-            Kind::Reserved(reserved) => {
-                (reserved.passed, reserved.gave_way) = (false, false);
-                reserved.server.restart(self.now);
-            }
+        let Some(place) = *reserved else { return self.fair.wake(&mut self.members, member) };
+        if let Some(reserved) = self.reserved.get_mut(place) {
+            (reserved.passed, reserved.gave_way) = (false, false);
+            reserved.server.restart(self.now);
         }
     }
 
     fn block(&mut self, member: usize, now: u64) {
         self.advance(now);
-        let Some(Member { account, kind }) = self.members.get_mut(member) else { return };
+        let Some(Member { account, reserved, .. }) = self.members.get_mut(member) else { return };
         if !account.is_ready() {
             return;
         }
         account.enter(State::Blocked, self.now);
-        if let Kind::Fair(place) = kind {
-            self.fair.block(*place);
+        if reserved.is_none() {
+            self.fair.block(&mut self.members, member);
         }
-        if self.running == Some(member) {
-            self.running = None;
+        if self.running == member {
+            self.running = NOBODY;
         }
     }
 
     #[inline]
     fn pass(&mut self, member: usize, now: u64) {
         self.advance(now);
-        let Some(Member { account, kind }) = self.members.get_mut(member) else { return };
+        let Some(Member { account, entry, reserved }) = self.members.get_mut(member) else { return };
         if !account.is_ready() {
             return;
         }
-        match kind {
-            Kind::Fair(place) => self.fair.pass(*place),
-            Kind::Reserved(reserved) => (reserved.passed, reserved.gave_way) = (true, true),
+        let Some(place) = *reserved else { return self.fair.pass(entry, member) };
+        if let Some(reserved) = self.reserved.get_mut(place) {
+            reserved.pass();
         }
     }
 
-    #[inline(always)]
+    #[inline]
     fn pick(&mut self, now: u64) -> Turn {
-        self.advance(now);
-        let (member, mut until) = self.choose();
-        if !self.urgency.is_empty() {
-            until = until.min(self.start_reserved(member));
-        }
-        if member != self.running {
-            self.change(member);
-        }
-        Turn { member, until: (until != u64::MAX).then_some(until) }
+        self.decide(None, Change::Nothing, now).turn()
     }
 
     #[inline]
@@ -245,5 +255,32 @@ impl Scheduler for Shared {
     #[inline]
     fn times(&self, member: usize) -> Times {
         self.members.get(member).map_or(Times::default(), |member| member.account.times_at(self.now))
+    }
+
+    fn set_times(&mut self, member: usize, times: Times) {
+        if let Some(member) = self.members.get_mut(member) {
+            member.account.set_times(times);
+        }
+    }
+
+    #[inline(always)]
+    fn decide(&mut self, last: Option<usize>, change: Change, now: u64) -> Decision {
+        let last = last.unwrap_or(NOBODY);
+        match change {
+            Change::Nothing => self.charge(now, false),
+            Change::Passes if last == self.running => self.charge(now, true),
+            Change::Passes => self.pass(last, now),
+            Change::Blocks => self.block(last, now),
+        }
+        let before = self.running;
+        let (next, until) = self.choose();
+        if next == before {
+            let last = (self.is_ready(last), self.times(last));
+            return Decision { next, until, last, times: self.times(next) };
+        }
+        let (stopped, times) = self.change(next);
+        // The one that ran is ready: else it would have been blocked, and run no more.
+        let last = if last == before { (true, stopped) } else { (self.is_ready(last), self.times(last)) };
+        Decision { next, until, last, times }
     }
 }

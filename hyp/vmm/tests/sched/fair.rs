@@ -1,7 +1,7 @@
 //! Members with a weight.
 
 use proptest::prelude::*;
-use vmm::sched::{Queue, Scheduler, Shared, Turn};
+use vmm::sched::{Queue, Scheduler, Shared, Times, Turn};
 
 use super::SLICE;
 use super::sim::*;
@@ -158,6 +158,23 @@ fn what_is_given_away_does_not_come_back() {
         now += 10;
         assert!(stretch <= 2 * SLICE / 10, "it was given back");
     }
+}
+
+#[test]
+fn times_are_counted_on_from_those_of_another_cpu() {
+    let mut queue = Shared::new(&[weight(1), weight(1)], SLICE);
+    queue.set_times(1, Times { ran: 500, waited: 70 });
+    assert_eq!(queue.times(1), Times { ran: 500, waited: 70 });
+    queue.wake(0, 10);
+    queue.wake(1, 10);
+    assert_eq!(queue.pick(10).member, Some(0));
+    assert_eq!(queue.pick(10 + SLICE).member, Some(1));
+    queue.pick(30 + SLICE);
+    assert_eq!(queue.times(1), Times { ran: 520, waited: 70 + SLICE });
+    queue.set_times(1, Times::NONE);
+    assert_eq!(queue.times(1), Times { ran: 520, waited: 70 + SLICE }, "it is ready");
+    queue.block(1, 30 + SLICE);
+    assert_eq!(queue.times(1), Times { ran: 520, waited: 70 + SLICE });
 }
 
 #[test]
