@@ -54,7 +54,7 @@ export QEMU TOOLS KERNEL INITRD GIC CPUS CPU MEM DEBUG ARGS MANIFEST IMAGE LINUX
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 .PHONY: help image run sdcard-rpi4 run-rpi4 test test-host test-target test-cards loom fuzz miri mutants stage2-costs bundles \
-        bench bench-peers bench-linux check-manifest fmt fmt-check clippy doc emulator payloads payloads-rpi4 clean distclean FORCE
+        bench bench-peers bench-linux check-manifest sysregs fmt fmt-check clippy doc emulator payloads payloads-rpi4 clean distclean FORCE
 
 # The toolchain, chosen once for everything but what needs no target: there any cargo will do.
 TOOLCHAIN_MK := target/toolchain-$(TOOLCHAIN).mk
@@ -87,6 +87,7 @@ help:
 	@echo 'make stage2-costs  what operations on stage-2 tables cost, in instructions'
 	@echo 'make bundles    every manifest in guests/ as a bundle in target/bundles'
 	@echo 'make check-manifest M=x.dts  read it as the hypervisor will: what is in it, or what is wrong; BOARD=tree.dtb with devices'
+	@echo 'make sysregs    docs/sysregs.md anew, from the tables of what guests have of system registers'
 	@echo 'make fmt | clippy | doc | clean | distclean (clean keeps the downloads)'
 	@echo
 	@echo 'MANIFEST=x.dts  the virtual machines to run (guests/default.dts) KERNEL=, INITRD=  in place of Debian'"'"'s'
@@ -184,6 +185,10 @@ M ?=
 BOARD ?=
 check-manifest: $(TOOLS)
 	@scripts/check-manifest '$(M)' '$(BOARD)'
+
+# The page of what guests have of system registers, from the tables in vmm.
+sysregs: $(TOOLS)
+	@$(TOOLS) sysregs >docs/sysregs.md.new && mv docs/sysregs.md.new docs/sysregs.md
 
 fmt:
 	$(HOST_CARGO) fmt --all

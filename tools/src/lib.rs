@@ -11,3 +11,4 @@ pub mod manifest;
 pub mod modules;
 pub mod sdcard;
 pub mod strip;
+pub mod sysregs;

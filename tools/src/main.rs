@@ -18,6 +18,8 @@ usage: tools image ELF IMAGE
            and `etc`, the files for /etc. BUSYBOX: a static busybox for arm64. MODULES: the kernel's lib/modules/VERSION
        tools check-manifest BUNDLE [TREE]
            say what is in a VM bundle, or what is wrong with it. TREE: the device tree of the board, for its devices
+       tools sysregs
+           print docs/sysregs.md: what guests have of each system register
        tools sdcard FOLDER MEBIBYTES IMAGE
            make the image of a memory card with a FAT32 volume that holds the files of FOLDER";
 
@@ -32,6 +34,10 @@ fn main() -> ExitCode {
         }
         ["check-manifest", bundle] => check_manifest(Path::new(bundle), None),
         ["check-manifest", bundle, tree] => check_manifest(Path::new(bundle), Some(Path::new(tree))),
+        ["sysregs"] => {
+            print!("{}", tools::sysregs::document());
+            Ok(())
+        }
         ["sdcard", folder, mebibytes, image] => make_card(Path::new(folder), mebibytes, Path::new(image)),
         _ => Err(USAGE.into()),
     };

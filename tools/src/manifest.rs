@@ -153,6 +153,7 @@ fn describe(config: &VmConfig<'_>, channels: &[ChannelEnd<'_>], given: &Given) -
             channels,
             has_seeds: true,
             watchdog: config.watchdog,
+            counters: Some(true),
             devices: &given.nodes,
         };
         let plan = payload::plan(config, &layout, guest_tree::build(&tree).len() as u64);

@@ -95,6 +95,8 @@ pub struct Machine {
     pub physical_timer: u32,
     /// Interrupt of the EL1 virtual timer.
     pub virtual_timer: u32,
+    /// Interrupt of the performance counters, where the tree has one.
+    pub counters: Option<u32>,
     /// How the tree says that PSCI is called.
     pub conduit: Conduit,
     /// The command line, `/chosen/bootargs`.
@@ -178,6 +180,7 @@ fn parse(tree: Fdt<'static>, blob: &'static [u8]) -> Result<Machine, TreeError> 
         // The binding's order: secure physical, non-secure physical, virtual, hypervisor.
         physical_timer: timer(1)?,
         virtual_timer: timer(2)?,
+        counters: compatible(root, "arm,armv8-pmuv3").and_then(|node| interrupt(node, 0)),
         conduit,
         bootargs,
     })

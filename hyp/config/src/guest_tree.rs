@@ -7,6 +7,7 @@ use alloc::{format, vec};
 use core::ops::Range;
 
 use devicetree::Tree;
+use vgic::IntId;
 use vmm::layout::{DeviceSlot, Ipa, Layout, Region};
 
 use crate::blob::{self, Node};
@@ -34,6 +35,8 @@ pub struct GuestTree<'a> {
     pub has_seeds: bool,
     /// The seconds within which it must feed its watchdog, if it has one.
     pub watchdog: Option<u32>,
+    /// It has performance monitors, and whether their interrupt with them.
+    pub counters: Option<bool>,
     /// What it has of the board's devices ([`Given::nodes`](crate::passthrough::Given::nodes)).
     pub devices: &'a [Node],
 }
@@ -88,6 +91,8 @@ pub(crate) const EDGE: u32 = 1;
 /// The generic timer's PPIs in the order of its binding: secure and non-secure EL1 physical, virtual, EL2. A guest can use the second and
 /// the third.
 const TIMER_PPIS: [u32; 4] = [13, 14, 11, 10];
+/// The PPI of performance counters.
+const COUNTERS_PPI: u32 = IntId::COUNTERS.0 as u32 - 16;
 /// The affinity fields of MPIDR_EL1.
 const AFFINITY: u64 = 0xff_00ff_ffff;
 /// Aff3 alone, which needs a second cell.
@@ -112,6 +117,9 @@ pub fn build(tree: &GuestTree<'_>) -> Vec<u8> {
     root.add(gic(tree));
     root.add(cpus(tree.affinities));
     root.add(timer(tree));
+    if let Some(has_interrupt) = tree.counters {
+        root.add(counters(tree, has_interrupt));
+    }
     root.add(clock());
     if let Some(seconds) = tree.watchdog {
         root.add(watchdog(seconds));
@@ -242,12 +250,27 @@ fn cpu(affinity: u64, wide: bool) -> Node {
     cpu
 }
 
-fn timer(tree: &GuestTree<'_>) -> Node {
-    let flags = match tree.gic {
+/// The last cell of a level-sensitive PPI.
+fn private_flags(tree: &GuestTree<'_>) -> u32 {
+    match tree.gic {
         // Bits 8 to 15 say which CPUs have the interrupt, of the eight that GICv2 can have.
         GicVersion::V2 => LEVEL | (!(u32::MAX << tree.affinities.len().min(8)) << 8),
         GicVersion::V3 => LEVEL,
-    };
+    }
+}
+
+/// Linux, `Documentation/devicetree/bindings/arm/pmu.yaml`.
+fn counters(tree: &GuestTree<'_>, has_interrupt: bool) -> Node {
+    let mut counters = Node::new("pmu");
+    if has_interrupt {
+        counters.set_cells("interrupts", &[PPI, COUNTERS_PPI, private_flags(tree)]);
+    }
+    counters.set_text("compatible", "arm,armv8-pmuv3");
+    counters
+}
+
+fn timer(tree: &GuestTree<'_>) -> Node {
+    let flags = private_flags(tree);
     let interrupts = TIMER_PPIS.iter().flat_map(|&ppi| [PPI, ppi, flags]);
     let mut timer = Node::new("timer");
     timer.set_cells("interrupts", &interrupts.collect::<Vec<u32>>());

@@ -18,6 +18,7 @@ fn tree(gic: GicVersion) -> GuestTree<'static> {
         channels: &[],
         has_seeds: false,
         watchdog: None,
+        counters: None,
         devices: &[],
     }
 }

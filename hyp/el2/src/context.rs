@@ -9,12 +9,15 @@ use aarch64_cpu::asm::barrier;
 use aarch64_cpu::registers::*;
 use abi::record::CrashRecord;
 use tock_registers::interfaces::{Readable, Writeable};
+use vgic::IntId;
 use vmm::psci::Start;
+use vmm::sysreg::{Given, REGISTERS, Register};
 
-use crate::breakpoints::Breakpoints;
 use crate::cpu;
+use crate::debug::DebugRegisters;
 use crate::exit::Frame;
 use crate::gic::VirtualInterface;
+use crate::pmu::Counters;
 use crate::sysreg::{read_sysreg, write_sysreg};
 
 /// SCTLR_EL1 at reset: its RES1 bits; MMU, caches and checks off.
@@ -35,6 +38,8 @@ macro_rules! registers {
         struct $type([u64; [$($name),*].len()]);
 
         impl $type {
+            const NAMES: &[&str] = &[$($name),*];
+
             fn save(&mut self) {
                 self.0 = [$(read_sysreg!($name)),*];
             }
@@ -76,6 +81,56 @@ registers! {
     /// FEAT_RAS: VDISR_EL2, which a guest's DISR_EL1 is while HCR_EL2.AMO is set.
     Deferred:
     "S3_4_C12_C1_1"
+}
+
+/// What is switched beside those lists: in an order of its own, or by another register.
+const BESIDE: [&str; 9] = [
+    "SCTLR_EL1",
+    "TCR_EL1",
+    "DISR_EL1",
+    "CNTP_TVAL_EL0",
+    "CNTP_CTL_EL0",
+    "CNTP_CVAL_EL0",
+    "CNTV_TVAL_EL0",
+    "CNTV_CTL_EL0",
+    "CNTV_CVAL_EL0",
+];
+
+/// How many are in the lists under a name that EL1 doesn't have for them: its SP, and VDISR_EL2, which is its DISR_EL1.
+const NOT_BY_NAME: usize = 2;
+
+// What `vmm::sysreg` says is switched, is, and nothing else.
+const _: () = {
+    let lists = [El1::NAMES, Keys::NAMES, Deferred::NAMES, &BESIDE];
+    let (mut rows, mut switched) = (REGISTERS, 0);
+    while let [row, rest @ ..] = rows {
+        rows = rest;
+        let mut times = 0;
+        let mut lists: &[&[&str]] = &lists;
+        while let [list, rest @ ..] = lists {
+            lists = rest;
+            times += how_often(row, list);
+        }
+        match row.given {
+            Given::Switched => {
+                assert!(times == 1, "a register that is to be switched isn't, or is twice");
+                switched += 1;
+            }
+            _ => assert!(times == 0, "a register is switched that the table gives otherwise"),
+        }
+    }
+    let names = El1::NAMES.len() + Keys::NAMES.len() + Deferred::NAMES.len() + BESIDE.len();
+    assert!(names == switched + NOT_BY_NAME, "a register is switched that the table doesn't have");
+};
+
+/// How often a register is in a list.
+const fn how_often(row: &Register, mut list: &[&str]) -> usize {
+    let mut times = 0;
+    while let [name, rest @ ..] = list {
+        list = rest;
+        times += row.is_called(name) as usize;
+    }
+    times
 }
 
 /// FP and SIMD registers, which EL2 itself never uses.
@@ -126,7 +181,7 @@ impl Timer {
 }
 
 /// Turns this CPU's timers of EL1 off: what they would interrupt is not here any more. From the next barrier on.
-pub fn stop_timers() {
+fn stop_timers() {
     CNTV_CTL_EL0.set(0);
     CNTP_CTL_EL0.set(0);
 }
@@ -159,7 +214,8 @@ pub struct Context {
     /// The virtual CPU interface.
     pub interface: VirtualInterface,
     simd: Simd,
-    breakpoints: Option<Breakpoints>,
+    debug: Option<DebugRegisters>,
+    counters: Option<Counters>,
 }
 
 /// The two registers that decide whether EL1's tables are walked.
@@ -231,13 +287,24 @@ impl Context {
             self.deferred.save();
         }
         self.simd.save();
-        if let Some(breakpoints) = &mut self.breakpoints {
-            breakpoints.save();
+        if let Some(debug) = &mut self.debug {
+            debug.save();
+        }
+        if let Some(counters) = &mut self.counters {
+            counters.save();
         }
     }
 
-    /// Puts a vCPU's registers into this CPU, but for the timers' control, for their lines must be the guest's first.
-    pub fn load(&self, world: &World, frame: &mut Frame, keys: bool) {
+    /// Forgets them: the vCPU begins anew when it is loaded next. Its timers and counters are off.
+    pub fn discard(&mut self) {
+        stop_timers();
+        if let Some(counters) = &mut self.counters {
+            counters.save();
+        }
+    }
+
+    /// Puts a vCPU's registers into this CPU, but for what raises interrupts, for their lines must be the guest's first.
+    pub fn load(&mut self, world: &World, frame: &mut Frame, keys: bool) {
         // The saved registers take the place of those that were here.
         let _ = forbid_walks();
         VTCR_EL2.set(world.vtcr);
@@ -258,19 +325,23 @@ impl Context {
             self.deferred.load();
         }
         self.simd.load();
-        cpu::trap_breakpoints(self.breakpoints.is_none());
-        if let Some(breakpoints) = &self.breakpoints {
-            breakpoints.load();
+        match &mut self.debug {
+            Some(debug) => debug.load(),
+            None => cpu::trap_debug_registers(true),
         }
         copy_frame(&self.frame, frame);
         ELR_EL2.set(self.pc);
         SPSR_EL2.set(self.pstate);
     }
 
-    /// Turns the vCPU's timers on again, as far as they were.
-    pub fn load_timers(&self) {
+    /// Turns the vCPU's timers and counters on again, as far as they were.
+    pub fn load_timers(&mut self) {
         CNTV_CTL_EL0.set(self.virtual_timer.control);
         CNTP_CTL_EL0.set(self.physical_timer.control);
+        match &mut self.counters {
+            Some(counters) => counters.load(),
+            None => cpu::trap_counters(true),
+        }
     }
 
     /// Puts what was saved into a report.
@@ -286,20 +357,23 @@ impl Context {
         report.system = [self.sctlr, el1("VBAR_EL1"), el1("TTBR0_EL1"), el1("TTBR1_EL1")];
     }
 
-    /// When the saved timers raise their interrupts, in the VM's time: the virtual and the physical one.
-    pub fn timers(&self) -> [Option<u64>; 2] {
-        [self.virtual_timer.fires_at(), self.physical_timer.fires_at()]
+    /// When the saved timers and counters raise their interrupts, in the VM's time.
+    pub fn interrupts_due(&self) -> [(IntId, Option<u64>); 3] {
+        let overflow = self.counters.as_ref().is_some_and(Counters::raises);
+        [
+            (IntId::VIRTUAL_TIMER, self.virtual_timer.fires_at()),
+            (IntId::PHYSICAL_TIMER, self.physical_timer.fires_at()),
+            (IntId::COUNTERS, overflow.then_some(0)),
+        ]
     }
 
-    /// The guest has its first look at debug registers: from now on they are its own. `false`: they were already.
-    pub fn open_breakpoints(&mut self) -> bool {
-        if self.breakpoints.is_some() {
-            return false;
-        }
-        let none = Breakpoints::default();
-        none.load();
-        self.breakpoints = Some(none);
-        cpu::trap_breakpoints(false);
-        true
+    /// Its debug registers, which it uses.
+    pub fn debug(&mut self) -> &mut DebugRegisters {
+        self.debug.get_or_insert_with(DebugRegisters::new)
+    }
+
+    /// Its performance monitors, which it uses.
+    pub fn counters(&mut self) -> &mut Counters {
+        self.counters.get_or_insert_default()
     }
 }

@@ -9,8 +9,8 @@ use tock_registers::interfaces::{Readable, Writeable};
 
 use vmm::smccc::{Mitigations, Workaround};
 
-use crate::context;
 use crate::sysreg::{read_sysreg, write_sysreg};
+use crate::{context, pmu};
 
 /// MPIDR_EL1's affinity fields.
 const AFFINITY: u64 = 0xff_00ff_ffff;
@@ -142,6 +142,21 @@ pub fn breakpoints() -> (usize, usize) {
 /// Whether MDCR_EL2.TDCC keeps guests from the debug channel: it came with FEAT_FGT.
 pub fn keeps_debug_channel() -> bool {
     id::fgt() != 0
+}
+
+/// Whether this CPU has a PMUv3.
+pub fn has_counters() -> bool {
+    vmm::pmu::exists(id::pmu() as u8)
+}
+
+/// Whether this CPU leaves EL2 out of what guests count, whatever they write.
+pub fn excludes_el2() -> bool {
+    vmm::pmu::excludes_el2(id::pmu() as u8)
+}
+
+/// Whether this CPU has PMMIR_EL1, which came with PMUv3p4.
+pub fn has_pmmir() -> bool {
+    has_counters() && id::pmu() >= 5
 }
 
 /// Whether this CPU has FEAT_RAS.
@@ -288,21 +303,22 @@ fn trap_features() {
 }
 
 fn trap_debug() {
-    // MDCR_EL2. TPMCR (5), TPM (6): the PMU is not shown. TDOSA (10): OS lock and power registers are emulated.
+    // MDCR_EL2. TPMCR (5), TPM (6): set until a guest uses the performance monitors ([`trap_counters`]). TDOSA (10): OS lock and
+    // power registers are emulated.
     // TDRA (11): so is the debug ROM's address. TPMS (14), E2PB (13:12) 0: statistical profiling is not shown.
-    // HPMD (17), HCCD (23): no event is counted at EL2. TTRF (19): trace filters. E2TB (25:24) 0: trace buffer.
+    // HPMD (17), HCCD (23): no event and no cycle is counted at EL2, where there are these bits. TTRF (19): trace filters. E2TB (25:24) 0: trace buffer.
     // TDCC (27): the debug channel belongs to the board's debugger. TDA (9): set until a guest uses breakpoints
-    // ([`trap_breakpoints`]). Zero: TDE (breakpoints, watchpoints and single-step are the guest's own and never stop
+    // ([`trap_debug_registers`]). Zero: TDE (breakpoints, watchpoints and single-step are the guest's own and never stop
     // EL2), HPME.
     let mut value = 1 << 5 | 1 << 6 | 1 << 10 | 1 << 11 | 1 << 14 | 1 << 17 | 1 << 19 | 1 << 23 | 1 << 27;
-    let pmu = id::pmu();
-    if pmu != 0 && pmu != 0xf {
+    if has_counters() {
+        pmu::stop();
         // HPMN: all counters on the guest's side, the value that changes nothing; below the number there are, EL2
         // would hold counters, and 0 is not allowed without FEAT_HPMN0.
         value |= read_sysreg!("PMCR_EL0") >> 11 & 0x1f;
     }
     MDCR_EL2.set(value);
-    // The OS lock is shown as open.
+    // The CPU's OS lock stays open (`vmm::debug`).
     write_sysreg!("OSLAR_EL1", 0);
     if id::profiling() != 0 {
         write_sysreg!("S3_4_C9_C9_0", 0); // PMSCR_EL2: no profiling at EL2
@@ -314,12 +330,24 @@ fn trap_debug() {
 
 /// MDCR_EL2.TDA: debug registers trap that aren't trapped anyway.
 const TDA: u64 = 1 << 9;
+/// MDCR_EL2.TPM, TPMCR: so do the performance monitors' registers.
+const TPM: u64 = 0b11 << 5;
 
 /// Makes a guest's accesses to breakpoints, watchpoints and their control trap, or not.
-pub fn trap_breakpoints(trap: bool) {
-    let value = MDCR_EL2.get();
-    if (value & TDA != 0) != trap {
-        MDCR_EL2.set(value ^ TDA);
+pub fn trap_debug_registers(trap: bool) {
+    trap_by(TDA, trap);
+}
+
+/// Makes a guest's accesses to the performance monitors trap, or not.
+pub fn trap_counters(trap: bool) {
+    trap_by(TPM, trap);
+}
+
+fn trap_by(bits: u64, trap: bool) {
+    let before = MDCR_EL2.get();
+    let after = if trap { before | bits } else { before & !bits };
+    if after != before {
+        MDCR_EL2.set(after);
     }
 }
 

@@ -245,7 +245,7 @@ fn other_register(vcpu: &'static Vcpu, frame: &mut Frame, access: SysregAccess) 
     let value = match vmm::sysreg::action(access.register, access.read) {
         Action::Identity(Identity::Revidr) => read_sysreg!("REVIDR_EL1"),
         Action::Identity(Identity::Aidr) => read_sysreg!("AIDR_EL1"),
-        Action::Constant(value) => value,
+        Action::Constant(value) => value.into(),
         Action::Ignored => return skip(),
         Action::StageOne(register) => return write_stage_one(vcpu, register, frame.get(access.rt)),
         Action::SetWay => return set_way(vcpu),
@@ -263,13 +263,43 @@ fn other_register(vcpu: &'static Vcpu, frame: &mut Frame, access: SysregAccess) 
                 return skip();
             }
         },
-        Action::Debug if vcpu.open_breakpoints() => return,
-        // ID registers and SGIs are seen to already.
-        Action::IdRegister(_) | Action::Sgi(_) | Action::Debug | Action::Undefined => {
-            return inject(Exception::Undefined);
+        Action::Debug(register) => {
+            return finish_trapped(frame, access, |value| vcpu.access_debug(register, value));
         }
+        Action::Pmu(register) => {
+            let from_el0 = SPSR_EL2.get() & PSTATE_EL == 0;
+            return finish_trapped(frame, access, |value| vcpu.access_counters(register, value, from_el0));
+        }
+        // ID registers and SGIs are seen to already.
+        Action::IdRegister(_) | Action::Sgi(_) | Action::Undefined => return inject(Exception::Undefined),
     };
     frame.set(access.rt, value);
+    skip();
+}
+
+/// PSTATE's exception level.
+const PSTATE_EL: u64 = 0b11 << 2;
+
+/// What becomes of a trapped access to a register that belongs into the CPU while the guest uses it.
+pub enum Trapped {
+    /// It is there now: the guest tries again.
+    Again,
+    /// It reads this.
+    Value(u64),
+    /// It has written.
+    Done,
+    /// There is no such register.
+    Undefined,
+}
+
+/// `access` is given what is written, or `None` for a read.
+fn finish_trapped(frame: &mut Frame, from: SysregAccess, access: impl FnOnce(Option<u64>) -> Trapped) {
+    match access((!from.read).then(|| frame.get(from.rt))) {
+        Trapped::Again => return,
+        Trapped::Value(value) => frame.set(from.rt, value),
+        Trapped::Done => {}
+        Trapped::Undefined => return inject(Exception::Undefined),
+    }
     skip();
 }
 

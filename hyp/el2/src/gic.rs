@@ -35,6 +35,8 @@ pub struct Lines {
     pub maintenance: u32,
     /// The generic timer's.
     pub timer: Timer,
+    /// Overflow of performance counters, where each CPU has it for itself.
+    pub counters: Option<u32>,
 }
 
 enum Distributor {
@@ -103,7 +105,7 @@ pub fn init(board: &Board<'_>) -> Result<(), GicError> {
     if ends_here {
         log::debug!("the GIC forgets levels at a virtual EOI: guests' timer interrupts are ended by EL2");
     }
-    let lines = Lines { maintenance, timer };
+    let lines = Lines { maintenance, timer, counters: board.counters };
     CONTROLLER.call_once(|| Controller {
         distributor,
         lines,

@@ -123,6 +123,10 @@ fn take_other(gic: &'static CpuGic, interrupt: Acknowledged, vcpu: Option<&'stat
     }
     let lines = gic.lines();
     match interrupt.intid {
+        intid if Some(intid) == lines.counters => match vcpu {
+            Some(vcpu) => inject_any(vcpu, IntId::COUNTERS),
+            None => gic.deactivate(interrupt),
+        },
         // Nobody has it any more.
         intid if intid == lines.timer.virtual_ || intid == lines.timer.physical => gic.deactivate(interrupt),
         gic::KICK => {

@@ -19,7 +19,6 @@ extern crate alloc;
 
 #[allow(clippy::indexing_slicing, clippy::arithmetic_side_effects)] // runs at boot alone
 mod boot;
-mod breakpoints;
 mod bundle;
 mod cache;
 mod calls;
@@ -27,6 +26,7 @@ mod console;
 mod context;
 mod cpu;
 mod crash;
+mod debug;
 mod exit;
 mod gic;
 mod guest_memory;
@@ -40,6 +40,7 @@ mod memory;
 mod mmu;
 #[allow(clippy::arithmetic_side_effects)] // on the places of its own stacks alone
 mod percpu;
+mod pmu;
 mod power;
 mod random;
 mod run;

@@ -7,12 +7,12 @@ use aarch64_cpu::asm::barrier;
 use aarch64_cpu::registers::{ELR_EL2, HCR_EL2};
 use abi::record::{CrashRecord, VcpuRecord};
 use tock_registers::interfaces::{Readable, Writeable};
-use vgic::{IntId, Kicks, VcpuId};
+use vgic::{Kicks, VcpuId};
 use vmm::life::Phase;
 use vmm::psci::{PowerState, Start};
 
-use crate::context::{self, Context, World};
-use crate::exit::{self, Frame};
+use crate::context::{Context, World};
+use crate::exit::{self, Frame, Trapped};
 use crate::gic::with_hardware;
 use crate::lock::Mutex;
 use crate::percpu::{self, own, request, this_cpu};
@@ -37,7 +37,7 @@ pub struct Vcpu {
     hcr: AtomicU64,
     /// Its registers while it isn't loaded. For its own CPU.
     context: Mutex<Context>,
-    /// When one of its timers has to be seen to while it sleeps and isn't loaded; `u64::MAX`: never. For its own CPU.
+    /// When one of its timers or counters has to be seen to while it sleeps and isn't loaded; `u64::MAX`: never. For its own CPU.
     wakes_at: AtomicU64,
     /// It isn't loaded, and waits for its turn: it will then see whatever there is to see, and needs no call.
     waits: AtomicBool,
@@ -256,7 +256,7 @@ impl Vcpu {
 
     /// Takes it off this CPU for good: it is off, and begins anew.
     pub fn discard(&self) {
-        let kicks = self.take_off(|_| context::stop_timers());
+        let kicks = self.take_off(Context::discard);
         self.vm.kick(kicks.without(self.id));
     }
 
@@ -284,15 +284,12 @@ impl Vcpu {
 
     /// It sleeps, and isn't loaded: notes when one of its timers has to be seen to.
     pub fn note_timers(&self) {
-        let timers = self.context.lock().timers();
+        let due = self.context.lock().interrupts_due();
         let offset = self.vm.clock_offset();
         let vgic = self.vm.vgic.lock();
-        let heard = |(deadline, intid): (Option<u64>, IntId)| {
-            let deadline = deadline.filter(|_| vgic.is_enabled(self.id, intid));
-            deadline.map_or(u64::MAX, |deadline| deadline.saturating_add(offset))
-        };
-        let [virtual_, physical] = timers;
-        let wakes_at = heard((virtual_, IntId::VIRTUAL_TIMER)).min(heard((physical, IntId::PHYSICAL_TIMER)));
+        let heard = due.into_iter().filter(|(intid, _)| vgic.is_enabled(self.id, *intid));
+        let next = heard.filter_map(|(_, at)| Some(at?.saturating_add(offset))).min();
+        let wakes_at = next.unwrap_or(u64::MAX);
         self.wakes_at.store(wakes_at, Ordering::Relaxed);
         own().wakes_at.set(own().wakes_at.get().min(wakes_at));
     }
@@ -339,9 +336,22 @@ impl Vcpu {
         deliverable
     }
 
-    /// The guest uses a debug register for the first time. Returns whether it may try again.
-    pub fn open_breakpoints(&self) -> bool {
-        self.context.lock().open_breakpoints()
+    /// The guest's access to a debug register has trapped: a write of `value`, or a read.
+    pub fn access_debug(&self, register: vmm::debug::Register, value: Option<u64>) -> Trapped {
+        self.context.lock().debug().access(register, value)
+    }
+
+    /// The same of a register of the performance monitors.
+    pub fn access_counters(
+        &self,
+        register: vmm::pmu::Register,
+        value: Option<u64>,
+        from_el0: bool,
+    ) -> Trapped {
+        if !self.vm.has_counters {
+            return Trapped::Undefined;
+        }
+        self.context.lock().counters().access(register, value, from_el0)
     }
 
     /// Its VM crashes: notes the instruction at its PC, while the guest's translation is still loaded.

@@ -7,6 +7,8 @@
 pub struct IntId(pub u16);
 
 impl IntId {
+    /// Overflow of performance counters (PPI 23).
+    pub const COUNTERS: IntId = IntId(23);
     /// EL1 virtual timer (PPI 27).
     pub const VIRTUAL_TIMER: IntId = IntId(27);
     /// EL1 physical timer (PPI 30).

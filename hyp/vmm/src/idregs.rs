@@ -5,6 +5,7 @@
 //! this table shows its guests nothing that EL2 doesn't handle.
 
 use crate::esr::Sysreg;
+use crate::pmu;
 
 /// How many ID registers there are: CRm 1 to 7 of op0 = 3, op1 = 0, CRn = 0, eight each, and the unused CRm 0.
 pub const COUNT: usize = 64;
@@ -53,13 +54,13 @@ impl IdRegisters {
         self.values.get(usize::from(index)).copied().unwrap_or(0)
     }
 
-    /// What guests see of a CPU with these values and this MIDR_EL1.
-    pub fn for_guests(&self, gic: GicInterface, midr: u64) -> Self {
+    /// What guests see of a CPU with these values and this MIDR_EL1. `counters`: they have performance monitors, if the CPU has.
+    pub fn for_guests(&self, gic: GicInterface, midr: u64, counters: bool) -> Self {
         let mut guest = Self { values: [0; COUNT] };
         let has_aarch32 = self.get(PFR0) & 0xf == 2;
         for row in TABLE.iter().filter(|row| has_aarch32 || row.register >= PFR0) {
             let host = self.get(row.register) >> row.shift & 0xf;
-            let field = row.rule.apply(host, gic) << row.shift;
+            let field = row.rule.apply(host, gic, counters) << row.shift;
             if let Some(value) = guest.values.get_mut(usize::from(row.register)) {
                 *value |= field;
             }
@@ -89,8 +90,8 @@ const fn miscomputes_aes(midr: u64) -> bool {
 }
 
 /// What becomes of a four-bit field.
-#[derive(Clone, Copy, Debug)]
-enum Rule {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rule {
     /// Shown as it is.
     Keep,
     /// Shown, but no higher than this: a higher value stands for more than guests are given.
@@ -101,21 +102,26 @@ enum Rule {
     Is(u8),
     /// ID_AA64PFR0_EL1.GIC.
     Gic,
+    /// ID_AA64DFR0_EL1.PMUVer, where 0xf stands for something that isn't PMUv3.
+    Counters,
 }
 
 impl Rule {
-    fn apply(self, host: u64, gic: GicInterface) -> u64 {
+    fn apply(self, host: u64, gic: GicInterface, counters: bool) -> u64 {
         match self {
             Self::Keep => host,
             Self::AtMost(most) => host.min(u64::from(most)),
             Self::SignedAtMost(most) if host < 8 => host.min(u64::from(most)),
             Self::SignedAtMost(_) => host,
             Self::Is(value) => u64::from(value),
+            Self::Counters if counters && pmu::exists(host as u8) => host.min(pmu::MOST_VERSION.into()),
+            Self::Counters => 0,
             Self::Gic => u64::from(gic == GicInterface::SystemRegisters),
         }
     }
 }
 
+#[derive(Clone, Copy)]
 struct Row {
     register: u8,
     shift: u8,
@@ -162,127 +168,297 @@ pub const MMFR0: u8 = number(7, 0);
 const MMFR1: u8 = number(7, 1);
 const MMFR2: u8 = number(7, 2);
 
-use Rule::{AtMost, Gic, Is, Keep, SignedAtMost};
+use Rule::{AtMost, Counters, Gic, Is, Keep, SignedAtMost};
 
-/// The fields that guests see; all others are zero. By register, then by position.
+/// A four-bit field of an ID register: the architecture's name, its lowest bit, what guests see of it, and why.
+pub type Field = (&'static str, u8, Rule, &'static str);
+
+/// The fields that guests see; all others are zero. By register, those of AArch32 first: they are zero where EL0 has no AArch32
+/// (ID_AA64PFR0_EL1.EL0 is not 2).
 #[rustfmt::skip]
-static TABLE: &[Row] = &[
-    // AArch32, where the CPU has it at EL0 (ID_AA64PFR0_EL1.EL0 = 2).
-    row(ID_PFR0, 0, Keep), row(ID_PFR0, 4, Keep), row(ID_PFR0, 8, Keep), row(ID_PFR0, 12, Keep),
-    row(ID_PFR0, 16, AtMost(1)),   // CSV2
-    row(ID_PFR0, 24, Keep),        // DIT
-    row(ID_PFR1, 0, Keep), row(ID_PFR1, 16, Keep),
-    row(ID_PFR1, 28, Gic),
-    row(ID_DFR0, 0, Keep), row(ID_DFR0, 8, Keep),
-    row(ID_MMFR0, 0, Keep), row(ID_MMFR0, 4, Keep), row(ID_MMFR0, 8, Keep), row(ID_MMFR0, 12, Keep),
-    row(ID_MMFR0, 16, Keep), row(ID_MMFR0, 20, Keep), row(ID_MMFR0, 24, Keep), row(ID_MMFR0, 28, Keep),
-    row(ID_MMFR1, 0, Keep), row(ID_MMFR1, 4, Keep), row(ID_MMFR1, 8, Keep), row(ID_MMFR1, 12, Keep),
-    row(ID_MMFR1, 16, Keep), row(ID_MMFR1, 20, Keep), row(ID_MMFR1, 24, Keep), row(ID_MMFR1, 28, Keep),
-    row(ID_MMFR2, 0, Keep), row(ID_MMFR2, 4, Keep), row(ID_MMFR2, 8, Keep), row(ID_MMFR2, 12, Keep),
-    row(ID_MMFR2, 16, Keep), row(ID_MMFR2, 20, Keep), row(ID_MMFR2, 24, Keep), row(ID_MMFR2, 28, Keep),
-    row(ID_MMFR3, 0, Keep), row(ID_MMFR3, 4, Keep), row(ID_MMFR3, 8, Keep), row(ID_MMFR3, 12, Keep),
-    row(ID_MMFR3, 16, Keep), row(ID_MMFR3, 20, Keep), row(ID_MMFR3, 24, Keep), row(ID_MMFR3, 28, Keep),
-    row(ID_MMFR4, 8, Keep), row(ID_MMFR4, 12, Keep), row(ID_MMFR4, 16, Keep), row(ID_MMFR4, 20, Keep),
-    row(ID_ISAR0, 4, Keep), row(ID_ISAR0, 8, Keep), row(ID_ISAR0, 12, Keep), row(ID_ISAR0, 16, Keep),
-    row(ID_ISAR0, 20, Keep), row(ID_ISAR0, 24, Keep),
-    row(ID_ISAR1, 0, Keep), row(ID_ISAR1, 4, Keep), row(ID_ISAR1, 8, Keep), row(ID_ISAR1, 12, Keep),
-    row(ID_ISAR1, 16, Keep), row(ID_ISAR1, 20, Keep), row(ID_ISAR1, 24, Keep), row(ID_ISAR1, 28, Keep),
-    row(ID_ISAR2, 0, Keep), row(ID_ISAR2, 4, Keep), row(ID_ISAR2, 8, Keep), row(ID_ISAR2, 12, Keep),
-    row(ID_ISAR2, 16, Keep), row(ID_ISAR2, 20, Keep), row(ID_ISAR2, 24, Keep), row(ID_ISAR2, 28, Keep),
-    row(ID_ISAR3, 0, Keep), row(ID_ISAR3, 4, Keep), row(ID_ISAR3, 8, Keep), row(ID_ISAR3, 12, Keep),
-    row(ID_ISAR3, 16, Keep), row(ID_ISAR3, 20, Keep), row(ID_ISAR3, 24, Keep), row(ID_ISAR3, 28, Keep),
-    row(ID_ISAR4, 0, Keep), row(ID_ISAR4, 4, Keep), row(ID_ISAR4, 8, Keep), row(ID_ISAR4, 12, Keep),
-    row(ID_ISAR4, 16, Keep), row(ID_ISAR4, 20, Keep), row(ID_ISAR4, 24, Keep), row(ID_ISAR4, 28, Keep),
-    row(ID_ISAR5, 0, Keep), row(ID_ISAR5, 4, Keep), row(ID_ISAR5, 8, Keep), row(ID_ISAR5, 12, Keep),
-    row(ID_ISAR5, 16, Keep), row(ID_ISAR5, 24, Keep), row(ID_ISAR5, 28, Keep),
-    row(ID_ISAR6, 0, Keep), row(ID_ISAR6, 4, Keep), row(ID_ISAR6, 8, Keep), row(ID_ISAR6, 12, Keep),
-    row(ID_ISAR6, 16, Keep), row(ID_ISAR6, 20, Keep), row(ID_ISAR6, 24, Keep),
-    row(MVFR0, 0, Keep), row(MVFR0, 4, Keep), row(MVFR0, 8, Keep), row(MVFR0, 12, Keep),
-    row(MVFR0, 16, Keep), row(MVFR0, 20, Keep), row(MVFR0, 24, Keep), row(MVFR0, 28, Keep),
-    row(MVFR1, 0, Keep), row(MVFR1, 4, Keep), row(MVFR1, 8, Keep), row(MVFR1, 12, Keep),
-    row(MVFR1, 16, Keep), row(MVFR1, 20, Keep), row(MVFR1, 24, Keep), row(MVFR1, 28, Keep),
-    row(MVFR2, 0, Keep), row(MVFR2, 4, Keep),
-    row(ID_PFR2, 0, Keep), row(ID_PFR2, 4, Keep),
-
-    row(PFR0, 0, Keep),            // EL0: AArch32 too where the CPU has it
-    row(PFR0, 4, Is(1)),           // EL1: AArch64 alone, as HCR_EL2.RW says
-    row(PFR0, 16, SignedAtMost(1)), // FP
-    row(PFR0, 20, SignedAtMost(1)), // AdvSIMD
-    row(PFR0, 24, Gic),
-    row(PFR0, 48, Keep),           // DIT
-    row(PFR0, 56, AtMost(1)),      // CSV2, without SCXTNUM_ELx (CSV2_2), which isn't switched
-    row(PFR0, 60, Keep),           // CSV3
-    row(PFR1, 0, Keep),            // BT
-    row(PFR1, 4, Keep),            // SSBS
-
-    row(DFR0, 0, Keep),            // DebugVer
-    row(DFR0, 12, Keep),           // BRPs
-    row(DFR0, 20, Keep),           // WRPs
-    row(DFR0, 28, Keep),           // CTX_CMPs
-    row(DFR0, 36, Is(0xf)),        // DoubleLock: not there, as OSDLR_EL1 is ignored
-
-    row(ISAR0, 4, Keep),           // AES
-    row(ISAR0, 8, Keep),           // SHA1
-    row(ISAR0, 12, Keep),          // SHA2
-    row(ISAR0, 16, Keep),          // CRC32
-    row(ISAR0, 20, Keep),          // Atomic
-    row(ISAR0, 28, Keep),          // RDM
-    row(ISAR0, 32, Keep),          // SHA3
-    row(ISAR0, 36, Keep),          // SM3
-    row(ISAR0, 40, Keep),          // SM4
-    row(ISAR0, 44, Keep),          // DP
-    row(ISAR0, 48, Keep),          // FHM
-    row(ISAR0, 52, Keep),          // TS
-    row(ISAR0, 56, Keep),          // TLB: outer shareable and range invalidation
-    row(ISAR0, 60, Keep),          // RNDR
-    row(ISAR1, 0, Keep),           // DPB
-    row(ISAR1, 4, Keep),           // APA
-    row(ISAR1, 8, Keep),           // API
-    row(ISAR1, 12, Keep),          // JSCVT
-    row(ISAR1, 16, Keep),          // FCMA
-    row(ISAR1, 20, Keep),          // LRCPC
-    row(ISAR1, 24, Keep),          // GPA
-    row(ISAR1, 28, Keep),          // GPI
-    row(ISAR1, 32, Keep),          // FRINTTS
-    row(ISAR1, 36, Keep),          // SB
-    row(ISAR1, 40, Keep),          // SPECRES
-    row(ISAR1, 44, Keep),          // BF16
-    row(ISAR1, 48, Keep),          // DGH
-    row(ISAR1, 52, Keep),          // I8MM
-    row(ISAR2, 4, Keep),           // RPRES
-    row(ISAR2, 8, Keep),           // GPA3
-    row(ISAR2, 12, Keep),          // APA3
-    row(ISAR2, 20, Keep),          // BC
-    row(ISAR2, 24, Keep),          // PAC_frac
-    row(ISAR2, 28, Keep),          // CLRBHB
-    row(ISAR2, 52, Keep),          // CSSC
-
-    row(MMFR0, 0, AtMost(5)),      // PARange: up to 48 bits, as the 4 KiB granule without LPA2 has
-    row(MMFR0, 4, Keep),           // ASIDBits
-    row(MMFR0, 8, Keep),           // BigEnd
-    row(MMFR0, 16, Keep),          // BigEndEL0
-    row(MMFR0, 20, AtMost(1)),     // TGran16, without 52-bit addresses
-    row(MMFR0, 24, SignedAtMost(0)), // TGran64
-    row(MMFR0, 28, SignedAtMost(0)), // TGran4, likewise
-    row(MMFR0, 44, Keep),          // ExS
-    row(MMFR1, 0, AtMost(2)),      // HAFDBS, without table access flags (HAFT) and HDBSS
-    row(MMFR1, 12, AtMost(2)),     // HPDS
-    row(MMFR1, 20, Keep),          // PAN
-    row(MMFR1, 24, Keep),          // SpecSEI
-    row(MMFR1, 36, Keep),          // ETS
-    row(MMFR1, 44, Keep),          // AFP
-    row(MMFR1, 48, Keep),          // nTLBPA
-    row(MMFR2, 0, Keep),           // CnP
-    row(MMFR2, 4, Keep),           // UAO
-    row(MMFR2, 8, Keep),           // LSM
-    row(MMFR2, 16, AtMost(1)),     // VARange
-    row(MMFR2, 20, Keep),          // CCIDX
-    row(MMFR2, 28, Keep),          // ST
-    row(MMFR2, 32, Keep),          // AT
-    row(MMFR2, 48, Keep),          // TTL
-    row(MMFR2, 52, Keep),          // BBM
-    row(MMFR2, 60, Keep),          // E0PD
+pub const FIELDS: &[(u8, &str, &[Field])] = &[
+    (ID_PFR0, "ID_PFR0_EL1", &[
+        ("State0", 0, Keep, ""),
+        ("State1", 4, Keep, ""),
+        ("State2", 8, Keep, ""),
+        ("State3", 12, Keep, ""),
+        ("CSV2", 16, AtMost(1), ""),
+        ("DIT", 24, Keep, ""),
+    ]),
+    (ID_PFR1, "ID_PFR1_EL1", &[
+        ("ProgMod", 0, Keep, ""),
+        ("GenTimer", 16, Keep, ""),
+        ("GIC", 28, Gic, ""),
+    ]),
+    (ID_DFR0, "ID_DFR0_EL1", &[
+        ("CopDbg", 0, Keep, ""),
+        ("MMapDbg", 8, Keep, ""),
+        ("PerfMon", 24, Counters, ""),
+    ]),
+    (ID_MMFR0, "ID_MMFR0_EL1", &[
+        ("VMSA", 0, Keep, ""),
+        ("PMSA", 4, Keep, ""),
+        ("OuterShr", 8, Keep, ""),
+        ("ShareLvl", 12, Keep, ""),
+        ("TCM", 16, Keep, ""),
+        ("AuxReg", 20, Keep, ""),
+        ("FCSE", 24, Keep, ""),
+        ("InnerShr", 28, Keep, ""),
+    ]),
+    (ID_MMFR1, "ID_MMFR1_EL1", &[
+        ("L1HvdVA", 0, Keep, ""),
+        ("L1UniVA", 4, Keep, ""),
+        ("L1HvdSW", 8, Keep, ""),
+        ("L1UniSW", 12, Keep, ""),
+        ("L1Hvd", 16, Keep, ""),
+        ("L1Uni", 20, Keep, ""),
+        ("L1TstCln", 24, Keep, ""),
+        ("BPred", 28, Keep, ""),
+    ]),
+    (ID_MMFR2, "ID_MMFR2_EL1", &[
+        ("L1HvdFG", 0, Keep, ""),
+        ("L1HvdBG", 4, Keep, ""),
+        ("L1HvdRng", 8, Keep, ""),
+        ("HvdTLB", 12, Keep, ""),
+        ("UniTLB", 16, Keep, ""),
+        ("MemBarr", 20, Keep, ""),
+        ("WFIStall", 24, Keep, ""),
+        ("HWAccFlg", 28, Keep, ""),
+    ]),
+    (ID_MMFR3, "ID_MMFR3_EL1", &[
+        ("CMaintVA", 0, Keep, ""),
+        ("CMaintSW", 4, Keep, ""),
+        ("BPMaint", 8, Keep, ""),
+        ("MaintBcst", 12, Keep, ""),
+        ("PAN", 16, Keep, ""),
+        ("CohWalk", 20, Keep, ""),
+        ("CMemSz", 24, Keep, ""),
+        ("Supersec", 28, Keep, ""),
+    ]),
+    (ID_MMFR4, "ID_MMFR4_EL1", &[
+        ("XNX", 8, Keep, ""),
+        ("CnP", 12, Keep, ""),
+        ("HPDS", 16, Keep, ""),
+        ("LSM", 20, Keep, ""),
+    ]),
+    (ID_ISAR0, "ID_ISAR0_EL1", &[
+        ("BitCount", 4, Keep, ""),
+        ("BitField", 8, Keep, ""),
+        ("CmpBranch", 12, Keep, ""),
+        ("Coproc", 16, Keep, ""),
+        ("Debug", 20, Keep, ""),
+        ("Divide", 24, Keep, ""),
+    ]),
+    (ID_ISAR1, "ID_ISAR1_EL1", &[
+        ("Endian", 0, Keep, ""),
+        ("Except", 4, Keep, ""),
+        ("Except_AR", 8, Keep, ""),
+        ("Extend", 12, Keep, ""),
+        ("IfThen", 16, Keep, ""),
+        ("Immediate", 20, Keep, ""),
+        ("Interwork", 24, Keep, ""),
+        ("Jazelle", 28, Keep, ""),
+    ]),
+    (ID_ISAR2, "ID_ISAR2_EL1", &[
+        ("LoadStore", 0, Keep, ""),
+        ("MemHint", 4, Keep, ""),
+        ("MultiAccessInt", 8, Keep, ""),
+        ("Mult", 12, Keep, ""),
+        ("MultS", 16, Keep, ""),
+        ("MultU", 20, Keep, ""),
+        ("PSR_AR", 24, Keep, ""),
+        ("Reversal", 28, Keep, ""),
+    ]),
+    (ID_ISAR3, "ID_ISAR3_EL1", &[
+        ("Saturate", 0, Keep, ""),
+        ("SIMD", 4, Keep, ""),
+        ("SVC", 8, Keep, ""),
+        ("SynchPrim", 12, Keep, ""),
+        ("TabBranch", 16, Keep, ""),
+        ("T32Copy", 20, Keep, ""),
+        ("TrueNOP", 24, Keep, ""),
+        ("T32EE", 28, Keep, ""),
+    ]),
+    (ID_ISAR4, "ID_ISAR4_EL1", &[
+        ("Unpriv", 0, Keep, ""),
+        ("WithShifts", 4, Keep, ""),
+        ("Writeback", 8, Keep, ""),
+        ("SMC", 12, Keep, ""),
+        ("Barrier", 16, Keep, ""),
+        ("SynchPrim_frac", 20, Keep, ""),
+        ("PSR_M", 24, Keep, ""),
+        ("SWP_frac", 28, Keep, ""),
+    ]),
+    (ID_ISAR5, "ID_ISAR5_EL1", &[
+        ("SEVL", 0, Keep, ""),
+        ("AES", 4, Keep, ""),
+        ("SHA1", 8, Keep, ""),
+        ("SHA2", 12, Keep, ""),
+        ("CRC32", 16, Keep, ""),
+        ("RDM", 24, Keep, ""),
+        ("VCMA", 28, Keep, ""),
+    ]),
+    (ID_ISAR6, "ID_ISAR6_EL1", &[
+        ("JSCVT", 0, Keep, ""),
+        ("DP", 4, Keep, ""),
+        ("FHM", 8, Keep, ""),
+        ("SB", 12, Keep, ""),
+        ("SPECRES", 16, Keep, ""),
+        ("BF16", 20, Keep, ""),
+        ("I8MM", 24, Keep, ""),
+    ]),
+    (MVFR0, "MVFR0_EL1", &[
+        ("SIMDReg", 0, Keep, ""),
+        ("FPSP", 4, Keep, ""),
+        ("FPDP", 8, Keep, ""),
+        ("FPTrap", 12, Keep, ""),
+        ("FPDivide", 16, Keep, ""),
+        ("FPSqrt", 20, Keep, ""),
+        ("FPShVec", 24, Keep, ""),
+        ("FPRound", 28, Keep, ""),
+    ]),
+    (MVFR1, "MVFR1_EL1", &[
+        ("FPFtZ", 0, Keep, ""),
+        ("FPDNaN", 4, Keep, ""),
+        ("SIMDLS", 8, Keep, ""),
+        ("SIMDInt", 12, Keep, ""),
+        ("SIMDSP", 16, Keep, ""),
+        ("SIMDHP", 20, Keep, ""),
+        ("FPHP", 24, Keep, ""),
+        ("SIMDFMAC", 28, Keep, ""),
+    ]),
+    (MVFR2, "MVFR2_EL1", &[
+        ("SIMDMisc", 0, Keep, ""),
+        ("FPMisc", 4, Keep, ""),
+    ]),
+    (ID_PFR2, "ID_PFR2_EL1", &[
+        ("CSV3", 0, Keep, ""),
+        ("SSBS", 4, Keep, ""),
+    ]),
+    (PFR0, "ID_AA64PFR0_EL1", &[
+        ("EL0", 0, Keep, "AArch32 too where the CPU has it"),
+        ("EL1", 4, Is(1), "AArch64 alone, as HCR_EL2.RW says"),
+        ("FP", 16, SignedAtMost(1), ""),
+        ("AdvSIMD", 20, SignedAtMost(1), ""),
+        ("GIC", 24, Gic, "1 where guests have a GICv3"),
+        ("DIT", 48, Keep, ""),
+        ("CSV2", 56, AtMost(1), "without SCXTNUM_ELx (CSV2_2), which isn't switched"),
+        ("CSV3", 60, Keep, ""),
+    ]),
+    (PFR1, "ID_AA64PFR1_EL1", &[
+        ("BT", 0, Keep, ""),
+        ("SSBS", 4, Keep, ""),
+    ]),
+    (DFR0, "ID_AA64DFR0_EL1", &[
+        ("DebugVer", 0, AtMost(9), "without Debugv8p8 and v8p9, which have more registers"),
+        ("PMUVer", 8, Counters, "up to PMUv3p5"),
+        ("BRPs", 12, Keep, ""),
+        ("WRPs", 20, Keep, ""),
+        ("CTX_CMPs", 28, Keep, ""),
+        ("DoubleLock", 36, Is(0xf), "not there, as OSDLR_EL1 is ignored"),
+    ]),
+    (ISAR0, "ID_AA64ISAR0_EL1", &[
+        ("AES", 4, Keep, ""),
+        ("SHA1", 8, Keep, ""),
+        ("SHA2", 12, Keep, ""),
+        ("CRC32", 16, Keep, ""),
+        ("Atomic", 20, Keep, ""),
+        ("RDM", 28, Keep, ""),
+        ("SHA3", 32, Keep, ""),
+        ("SM3", 36, Keep, ""),
+        ("SM4", 40, Keep, ""),
+        ("DP", 44, Keep, ""),
+        ("FHM", 48, Keep, ""),
+        ("TS", 52, Keep, ""),
+        ("TLB", 56, AtMost(2), "outer shareable and range invalidation"),
+        ("RNDR", 60, Keep, ""),
+    ]),
+    (ISAR1, "ID_AA64ISAR1_EL1", &[
+        ("DPB", 0, Keep, ""),
+        ("APA", 4, Keep, ""),
+        ("API", 8, Keep, ""),
+        ("JSCVT", 12, Keep, ""),
+        ("FCMA", 16, Keep, ""),
+        ("LRCPC", 20, Keep, ""),
+        ("GPA", 24, Keep, ""),
+        ("GPI", 28, Keep, ""),
+        ("FRINTTS", 32, Keep, ""),
+        ("SB", 36, Keep, ""),
+        ("SPECRES", 40, Keep, ""),
+        ("BF16", 44, Keep, ""),
+        ("DGH", 48, Keep, ""),
+        ("I8MM", 52, Keep, ""),
+    ]),
+    (ISAR2, "ID_AA64ISAR2_EL1", &[
+        ("RPRES", 4, Keep, ""),
+        ("GPA3", 8, Keep, ""),
+        ("APA3", 12, Keep, ""),
+        ("BC", 20, Keep, ""),
+        ("PAC_frac", 24, Keep, ""),
+        ("CLRBHB", 28, Keep, ""),
+        ("CSSC", 52, Keep, ""),
+    ]),
+    (MMFR0, "ID_AA64MMFR0_EL1", &[
+        ("PARange", 0, AtMost(5), "up to 48 bits, as the 4 KiB granule without LPA2 has"),
+        ("ASIDBits", 4, Keep, ""),
+        ("BigEnd", 8, Keep, ""),
+        ("BigEndEL0", 16, Keep, ""),
+        ("TGran16", 20, AtMost(1), "without 52-bit addresses"),
+        ("TGran64", 24, SignedAtMost(0), ""),
+        ("TGran4", 28, SignedAtMost(0), "without 52-bit addresses"),
+        ("ExS", 44, Keep, ""),
+    ]),
+    (MMFR1, "ID_AA64MMFR1_EL1", &[
+        ("HAFDBS", 0, AtMost(2), "without table access flags (HAFT) and HDBSS"),
+        ("HPDS", 12, AtMost(2), ""),
+        ("PAN", 20, Keep, ""),
+        ("SpecSEI", 24, Keep, ""),
+        ("ETS", 36, Keep, ""),
+        ("AFP", 44, Keep, ""),
+        ("nTLBPA", 48, Keep, ""),
+    ]),
+    (MMFR2, "ID_AA64MMFR2_EL1", &[
+        ("CnP", 0, Keep, ""),
+        ("UAO", 4, Keep, ""),
+        ("LSM", 8, Keep, ""),
+        ("VARange", 16, AtMost(1), ""),
+        ("CCIDX", 20, Keep, ""),
+        ("ST", 28, Keep, ""),
+        ("AT", 32, Keep, ""),
+        ("TTL", 48, Keep, ""),
+        ("BBM", 52, Keep, ""),
+        ("E0PD", 60, Keep, ""),
+    ]),
 ];
+
+/// The same without names.
+static TABLE: [Row; COUNT_OF_FIELDS] = {
+    let mut table = [row(0, 0, Keep); COUNT_OF_FIELDS];
+    let mut room: &mut [Row] = &mut table;
+    let mut registers = FIELDS;
+    while let [(register, _, fields), others @ ..] = registers {
+        registers = others;
+        let mut fields = *fields;
+        while let [(_, shift, rule, _), others @ ..] = fields {
+            fields = others;
+            if let [first, rest @ ..] = room {
+                *first = row(*register, *shift, *rule);
+                room = rest;
+            }
+        }
+    }
+    table
+};
+
+const COUNT_OF_FIELDS: usize = {
+    let mut count = 0;
+    let mut registers = FIELDS;
+    while let [(_, _, fields), others @ ..] = registers {
+        registers = others;
+        count += fields.len();
+    }
+    count
+};
 
 #[cfg(test)]
 mod tests {
@@ -300,7 +476,7 @@ mod tests {
     #[test]
     fn a_cpu_with_everything_shows_no_feature_that_guests_lack() {
         let all = IdRegisters::read(|_| 0x7777_7777_7777_7777);
-        let guest = all.for_guests(GicInterface::SystemRegisters, OTHER_CPU);
+        let guest = all.for_guests(GicInterface::SystemRegisters, OTHER_CPU, false);
         let field = |register: u8, shift: u32| guest.get(register) >> shift & 0xf;
         for (name, register, shift) in [
             ("EL2", PFR0, 8),
@@ -345,39 +521,56 @@ mod tests {
     }
 
     #[test]
+    fn counters_are_shown_up_to_what_is_handled() {
+        let shown = |host_version: u64, counters| {
+            let values = [(DFR0, host_version << 8), (ID_DFR0, host_version << 24), (PFR0, 0x12)];
+            let guest = host(&values).for_guests(GicInterface::Memory, OTHER_CPU, counters);
+            assert_eq!(guest.get(DFR0) >> 8 & 0xf, guest.get(ID_DFR0) >> 24 & 0xf);
+            guest.get(DFR0) >> 8 & 0xf
+        };
+        for (host, guest) in [(0, 0), (1, 1), (4, 4), (6, 6), (7, 6), (9, 6), (0xf, 0)] {
+            assert_eq!(shown(host, true), guest);
+            assert_eq!(shown(host, false), 0);
+        }
+    }
+
+    #[test]
     fn what_guests_may_use_is_shown() {
         let isar0 = 0x0000_1111_0021_1120u64;
-        let guest = host(&[(ISAR0, isar0), (PFR0, 0x11)]).for_guests(GicInterface::Memory, OTHER_CPU);
+        let guest = host(&[(ISAR0, isar0), (PFR0, 0x11)]).for_guests(GicInterface::Memory, OTHER_CPU, false);
         assert_eq!(guest.get(ISAR0), isar0);
         assert_eq!(guest.get(PFR0), 0x11);
     }
 
     #[test]
     fn missing_floating_point_stays_missing() {
-        let guest = host(&[(PFR0, 0xff_0011)]).for_guests(GicInterface::Memory, OTHER_CPU);
+        let guest = host(&[(PFR0, 0xff_0011)]).for_guests(GicInterface::Memory, OTHER_CPU, false);
         assert_eq!(guest.get(PFR0) >> 16 & 0xff, 0xff);
     }
 
     #[test]
     fn the_gic_field_follows_the_guests_gic() {
         let host = host(&[(PFR0, 3 << 24 | 0x11)]);
-        assert_eq!(host.for_guests(GicInterface::SystemRegisters, OTHER_CPU).get(PFR0) >> 24 & 0xf, 1);
-        assert_eq!(host.for_guests(GicInterface::Memory, OTHER_CPU).get(PFR0) >> 24 & 0xf, 0);
+        assert_eq!(host.for_guests(GicInterface::SystemRegisters, OTHER_CPU, false).get(PFR0) >> 24 & 0xf, 1);
+        assert_eq!(host.for_guests(GicInterface::Memory, OTHER_CPU, false).get(PFR0) >> 24 & 0xf, 0);
     }
 
     #[test]
     fn aarch32_registers_read_as_zero_where_el0_has_no_aarch32() {
         let values = [(ID_ISAR0, 0x0210_1110), (PFR0, 0x11)];
-        assert_eq!(host(&values).for_guests(GicInterface::Memory, OTHER_CPU).get(ID_ISAR0), 0);
+        assert_eq!(host(&values).for_guests(GicInterface::Memory, OTHER_CPU, false).get(ID_ISAR0), 0);
         let values = [(ID_ISAR0, 0x0210_1110), (PFR0, 0x12)];
-        assert_eq!(host(&values).for_guests(GicInterface::Memory, OTHER_CPU).get(ID_ISAR0), 0x0210_1110);
+        assert_eq!(
+            host(&values).for_guests(GicInterface::Memory, OTHER_CPU, false).get(ID_ISAR0),
+            0x0210_1110
+        );
     }
 
     #[test]
     fn aes_of_aarch32_is_hidden_where_an_interrupt_spoils_it() {
         // AES with PMULL, SHA1, SHA2, CRC32; AES and PMULL of AArch64.
         let values = [(ID_ISAR5, 0x0001_1121), (ISAR0, 0x1_1120), (PFR0, 0x12)];
-        let shown = |midr| host(&values).for_guests(GicInterface::Memory, midr);
+        let shown = |midr| host(&values).for_guests(GicInterface::Memory, midr, false);
         for (cpu, midr, isar5) in [
             ("Cortex-A72 r0p0", 0x410f_d080, 0x0001_1101),
             ("Cortex-A72 r0p3", 0x410f_d083, 0x0001_1101),

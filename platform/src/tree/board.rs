@@ -189,6 +189,8 @@ pub struct Board<'a> {
     pub gic: Option<Gic>,
     /// The timer's interrupts.
     pub timer: Option<Timer>,
+    /// INTID of the interrupt that performance counters raise, where each CPU has it for itself (binding `arm,pmu`).
+    pub counters: Option<u32>,
     /// The UARTs that are enabled and of a known kind, the console first: the one that `stdout-path` names, the one that
     /// the alias `serial0` names, then the others in the tree's order.
     pub uarts: ArrayVec<Uart, MAX_UARTS>,

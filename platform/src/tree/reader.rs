@@ -13,11 +13,15 @@ use super::board::{
 };
 use super::value::{first, interrupt, number, strings, text};
 
+/// The first INTID of a line that CPUs share.
+const FIRST_SPI: u32 = 32;
+
 /// What a node may be that is looked for.
 enum Kind {
     GicV3,
     GicV2,
     Timer,
+    Counters,
     Uart(UartKind),
     Rtc,
     Bcm2835Pm,
@@ -32,6 +36,7 @@ impl Kind {
             b"arm,gic-v3" => Self::GicV3,
             b"arm,gic-400" | b"arm,cortex-a15-gic" | b"arm,cortex-a7-gic" => Self::GicV2,
             b"arm,armv8-timer" | b"arm,armv7-timer" => Self::Timer,
+            b"arm,armv8-pmuv3" => Self::Counters,
             b"arm,pl011" => Self::Uart(UartKind::Pl011),
             b"brcm,bcm2835-aux-uart" => Self::Uart(UartKind::MiniUart),
             b"arm,pl031" => Self::Rtc,
@@ -88,6 +93,8 @@ pub struct Reader<'a> {
     interrupt_cells: usize,
     /// The timer's name, and its interrupts.
     timer: Option<(&'a [u8], &'a [u8])>,
+    /// Of the performance counters, `interrupts`.
+    counters: &'a [u8],
     stdout: &'a str,
     /// `/aliases`, as far as they may name a UART.
     aliases: ArrayVec<(&'a [u8], &'a str), 16>,
@@ -175,6 +182,7 @@ impl<'a> Reader<'a> {
             path: ArrayVec::new(),
             interrupt_cells: 3,
             timer: None,
+            counters: &[],
             stdout: "",
             aliases: ArrayVec::new(),
             uarts: ArrayVec::new(),
@@ -189,6 +197,7 @@ impl<'a> Reader<'a> {
         }
         // The GIC is known by now, where there is one.
         outcome = outcome.and(reader.timer(&mut board));
+        board.counters = reader.counters();
         board.uarts = reader.ranked_uarts();
         (board, outcome)
     }
@@ -330,6 +339,7 @@ impl<'a> Reader<'a> {
                 board.gic = Some(self.gic_v2(node, found)?);
             }
             Kind::Timer => self.timer = Some((node.name, found.interrupts)),
+            Kind::Counters => self.counters = found.interrupts,
             Kind::Uart(kind) => self.uart(node, found, kind),
             Kind::Rtc => board.rtc = self.regions(found).next().flatten(),
             Kind::Bcm2835Pm => board.bcm2835_pm = self.regions(found).next().flatten(),
@@ -360,6 +370,11 @@ impl<'a> Reader<'a> {
         };
         board.timer = Some(Timer { physical: line(1)?, virtual_: line(2)?, hypervisor: line(3)? });
         Ok(())
+    }
+
+    /// The interrupt of the performance counters, where it is a private one: elsewhere each CPU has another one.
+    fn counters(&self) -> Option<u32> {
+        interrupt(self.counters, self.interrupt_cells, 0).filter(|intid| *intid < FIRST_SPI)
     }
 
     fn gic_v3(&self, node: &Node<'a>, found: &Properties<'a>) -> Result<Gic, BoardError> {

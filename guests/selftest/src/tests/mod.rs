@@ -1,12 +1,14 @@
 //! The cases, by area.
 
 mod cache;
+mod debug;
 mod fault;
 mod feature;
 mod gic;
 mod gic_delivery;
 mod hanok;
 mod mmu;
+mod pmu;
 mod psci;
 mod psci_calls;
 mod rtc;

@@ -101,7 +101,6 @@ fn id_hidden() -> Outcome {
         (PFR1, 24, "SME"),
         (PFR1, 44, "GCS"),
         (PFR1, 48, "THE"),
-        (DFR0, 8, "PMUVer"),
         (DFR0, 32, "PMSVer"),
         (DFR0, 40, "TraceFilt"),
         (DFR0, 44, "TraceBuffer"),

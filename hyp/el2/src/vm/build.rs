@@ -333,7 +333,7 @@ impl<'a> Builder<'a> {
             devices,
             own: own_devices(board),
             features: Features::read(),
-            ids: IdRegisters::read(cpu::id_register).for_guests(interface, cpu::midr()),
+            ids: IdRegisters::read(cpu::id_register).for_guests(interface, cpu::midr(), cpu::has_counters()),
             wall_clock: wall_clock(board),
         }
     }
@@ -412,6 +412,7 @@ impl<'a> Builder<'a> {
             channels: ends,
             has_seeds: crate::random::is_seeded(),
             watchdog: config.watchdog,
+            counters: cpu::has_counters().then_some(self.counters_line().is_some()),
             devices: &given.nodes,
         };
         let blob = guest_tree::build(&tree);
@@ -447,6 +448,7 @@ impl<'a> Builder<'a> {
             vcpus: Once::new(),
             share,
             hcr: cpu::guest_hcr(&self.features) | waits,
+            has_counters: cpu::has_counters(),
             vtcr: space.stage2().vtcr(),
             vttbr: space.stage2().vttbr(),
             ids: self.ids.clone(),
@@ -541,6 +543,9 @@ impl<'a> Builder<'a> {
             vgic.map_line(IntId::VIRTUAL_TIMER, PhysicalIntId(timer.virtual_ as u16))?;
             vgic.map_line(IntId::PHYSICAL_TIMER, PhysicalIntId(timer.physical as u16))?;
         }
+        if let Some(counters) = self.counters_line() {
+            vgic.map_line(IntId::COUNTERS, counters)?;
+        }
         for line in lines {
             vgic.map_line(IntId::spi(line.spi as u16), PhysicalIntId(line.physical.intid))?;
         }
@@ -559,6 +564,12 @@ impl<'a> Builder<'a> {
         let has_flash = matches!(config.payload, config::manifest::Payload::Firmware(_));
         let executable = &executable[..if has_flash { 2 } else { 1 }];
         Ok(Machine { mmio: MmioMap::new(&regions)?, vgic, power: PowerStates::new(vcpus as u8, executable)? })
+    }
+
+    /// The interrupt of the performance counters that guests have.
+    fn counters_line(&self) -> Option<PhysicalIntId> {
+        let intid = self.board.counters.filter(|_| cpu::has_counters())?;
+        u16::try_from(intid).ok().map(PhysicalIntId)
     }
 
     fn geometry(

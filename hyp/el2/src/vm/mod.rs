@@ -63,6 +63,8 @@ pub struct Vm {
     pub share: Option<Share>,
     /// HCR_EL2 of its vCPUs at their start.
     pub hcr: u64,
+    /// Its vCPUs have performance monitors.
+    pub has_counters: bool,
     /// VTCR_EL2.
     pub vtcr: u64,
     /// VTTBR_EL2.
