@@ -11,7 +11,7 @@ use super::board::{
     Board, BoardError, Cpu, EnableMethod, Gic, MAX_UARTS, MINI_UART_IN_PAGE, Psci, Range, Reserved, Timer,
     Uart, UartKind,
 };
-use super::value::{first, interrupt, number, strings, text};
+use super::value::{first, number, private_interrupt, shared_interrupt, strings, text};
 
 /// What a node may be that is looked for.
 enum Kind {
@@ -355,8 +355,8 @@ impl<'a> Reader<'a> {
     fn timer(&self, board: &mut Board<'a>) -> Result<(), BoardError> {
         let Some((name, interrupts)) = self.timer else { return Ok(()) };
         let line = |index| {
-            interrupt(interrupts, self.interrupt_cells, index)
-                .ok_or_else(|| malformed(name, "four interrupts are needed"))
+            private_interrupt(interrupts, self.interrupt_cells, index)
+                .ok_or_else(|| malformed(name, "four private interrupts are needed"))
         };
         board.timer = Some(Timer { physical: line(1)?, virtual_: line(2)?, hypervisor: line(3)? });
         Ok(())
@@ -373,12 +373,13 @@ impl<'a> Reader<'a> {
         if redistributors.is_empty() {
             return Err(no_redistributors());
         }
-        let maintenance = interrupt(found.interrupts, found.interrupt_cells(), 0);
+        let maintenance = private_interrupt(found.interrupts, found.interrupt_cells(), 0);
         Ok(Gic::V3 {
             gicd,
             redistributors,
             stride: number(found.stride),
-            maintenance: maintenance.ok_or_else(|| malformed(node.name, "no maintenance interrupt"))?,
+            maintenance: maintenance
+                .ok_or_else(|| malformed(node.name, "no private maintenance interrupt"))?,
         })
     }
 
@@ -387,8 +388,9 @@ impl<'a> Reader<'a> {
         let [Some(gicd), Some(gicc), Some(gich), Some(gicv)] = regions[..] else {
             return Err(malformed(node.name, "reg lacks the virtualization extensions (GICH, GICV)"));
         };
-        let maintenance = interrupt(found.interrupts, found.interrupt_cells(), 0);
-        let maintenance = maintenance.ok_or_else(|| malformed(node.name, "no maintenance interrupt"))?;
+        let maintenance = private_interrupt(found.interrupts, found.interrupt_cells(), 0);
+        let maintenance =
+            maintenance.ok_or_else(|| malformed(node.name, "no private maintenance interrupt"))?;
         Ok(Gic::V2 { gicd, gicc, gich, gicv, maintenance })
     }
 
@@ -429,7 +431,7 @@ impl<'a> Reader<'a> {
             .flat_map(|wanted| self.uarts.iter().filter(move |candidate| rank(&candidate.uart) == wanted))
             .map(|Candidate { clock, interrupts, uart }| {
                 let fixed = self.clocks.iter().find(|(phandle, _)| Some(*phandle) == *clock);
-                let interrupt = interrupt(interrupts, self.interrupt_cells, 0);
+                let interrupt = shared_interrupt(interrupts, self.interrupt_cells, 0);
                 Uart { interrupt, clock: fixed.map(|(_, rate)| *rate), ..*uart }
             })
             .collect()
