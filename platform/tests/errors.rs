@@ -194,3 +194,14 @@ fn messages_name_the_node() {
     assert_eq!(BoardError::TooMany("CPUs").to_string(), "the device tree has more CPUs than fit");
     assert_eq!(BoardError::Missing("memory").to_string(), "the device tree has no memory");
 }
+
+#[test]
+fn a_name_is_shown_on_one_line() {
+    let name = "interrupt\r\x1b[Acontroller";
+    let gic = node(name, &[("compatible", strings(&["arm,gic-400"])), ("reg", cells(&[0, 0, 0, 0]))], vec![]);
+    let mut tree = virt_v3();
+    tree.root.remove_child("intc@8000000").unwrap();
+    add(&mut tree, "/", gic);
+    let lacks = "reg lacks the virtualization extensions (GICH, GICV)";
+    assert_eq!(error(&tree).to_string(), format!("node interrupt??[Acontroller of the device tree: {lacks}"));
+}

@@ -221,8 +221,10 @@ impl<'a> Reader<'a> {
         let parent = self.path.get(1).map(|bus| bus.name);
         match (node.depth, node.name, parent) {
             (0, _, _) => {
-                board.model = match text(found.model) {
-                    "" => text(found.compatible),
+                // It is shown on a line: one with anything else is none.
+                let plain = |value| Some(text(value)).filter(|text| !text.contains(char::is_control));
+                board.model = match plain(found.model).unwrap_or("") {
+                    "" => plain(found.compatible).unwrap_or(""),
                     model => model,
                 };
                 Ok(())
@@ -469,9 +471,11 @@ fn reserve(board: &mut Board<'_>, range: Option<Range>, no_map: bool) -> Result<
     }
 }
 
+/// The name is shown on a line, with nothing that a terminal would act on.
 fn malformed(node: &[u8], what: &'static str) -> BoardError {
     let mut name = ArrayString::new();
-    for character in text(node).chars() {
+    for character in text(node).chars().map(|character| if character.is_control() { '?' } else { character })
+    {
         if name.try_push(character).is_err() {
             break;
         }

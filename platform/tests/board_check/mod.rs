@@ -39,6 +39,7 @@ fn check_board(board: &Board<'_>) {
         let (start, end) = range.pages();
         assert!(start <= range.start.as_u64() && end >= range.end());
     };
+    assert!(!board.model.contains(char::is_control), "{:?}", board.model);
     board.memory.iter().for_each(|bank| range(*bank, "memory"));
     board.reserved.iter().for_each(|reserved| range(reserved.range, "reserved"));
     board.used().for_each(|used| range(used.registers, used.what));
