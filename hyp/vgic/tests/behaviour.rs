@@ -359,6 +359,29 @@ fn nested_handlers_are_ended_by_register() {
     assert_eq!(m.read(0, 0x304, W), 0);
 }
 
+/// Made active by another CPU's register write, which its own CPU hears of only when it has taken and ended it.
+#[test]
+fn an_interrupt_that_ended_is_active_by_a_write_that_came_behind() {
+    let mut m = v3(2, 4);
+    m.write(0, 0xc08, W, 0xaaaa_aaaa);
+    m.with(0, |vgic, id, _| vgic.pulse(id, IntId(32)));
+    m.settle();
+    m.write(1, 0x304, W, 1);
+    assert_eq!(m.acknowledge(0), Some((IntId(32), 0)));
+    m.cpus[0].drop_priority();
+    m.end(0, IntId(32), 0);
+    m.settle();
+    assert_eq!(m.read(0, 0x304, W), 1, "in no list register");
+    m.with(0, |vgic, id, _| vgic.pulse(id, IntId(32)));
+    m.settle();
+    assert_eq!(m.acknowledge(0), None, "not while it is active");
+    m.write(1, 0x384, W, 1);
+    m.settle();
+    assert_eq!(m.acknowledge(0), Some((IntId(32), 0)));
+    finish(&mut m, 0, IntId(32), 0);
+    assert_eq!(m.read(0, 0x304, W), 0);
+}
+
 #[test]
 fn a_stray_end_of_interrupt_ends_nothing() {
     let mut m = v3(1, 1);
