@@ -20,6 +20,7 @@ STUB ?= stock
 FIRMWARE ?=
 SDCARD_SIZE ?= 128
 FUZZ_SECONDS ?= 60
+FUZZ_TARGETS ?=
 FUZZ_SANITIZER ?= none
 MUTANTS ?=
 
@@ -46,19 +47,19 @@ LINUX_RPI4_FILES :=
 endif
 BUNDLES := $(patsubst %.dts,target/bundles/%.dtb,$(notdir $(MANIFESTS)))
 
-export QEMU TOOLS KERNEL INITRD GIC CPUS CPU MEM DEBUG ARGS MANIFEST IMAGE LINUX LOCKED FUZZ_SECONDS FUZZ_SANITIZER \
-       STUB FIRMWARE SDCARD_SIZE
+export QEMU TOOLS KERNEL INITRD GIC CPUS CPU MEM DEBUG ARGS MANIFEST IMAGE LINUX LOCKED FUZZ_SECONDS FUZZ_TARGETS \
+       FUZZ_SANITIZER STUB FIRMWARE SDCARD_SIZE
 
 .DEFAULT_GOAL := help
 .SUFFIXES:
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help image run sdcard-rpi4 run-rpi4 test test-host test-target test-cards loom fuzz miri mutants stage2-costs bundles \
+.PHONY: help image run sdcard-rpi4 run-rpi4 test test-host test-target test-cards loom fuzz miri mutants coverage stage2-costs bundles \
         bench bench-peers bench-linux check-manifest sysregs fmt fmt-check clippy doc emulator payloads payloads-rpi4 clean distclean FORCE
 
 # The toolchain, chosen once for everything but what needs no target: there any cargo will do.
 TOOLCHAIN_MK := target/toolchain-$(TOOLCHAIN).mk
-ifneq ($(filter-out help clean distclean fmt fmt-check test-host loom fuzz miri mutants check-manifest,$(or $(MAKECMDGOALS),help)),)
+ifneq ($(filter-out help clean distclean fmt fmt-check test-host loom fuzz miri mutants coverage check-manifest,$(or $(MAKECMDGOALS),help)),)
 include $(TOOLCHAIN_MK)
 else ifneq ($(filter-out help clean distclean,$(MAKECMDGOALS)),)
 ifeq ($(shell command -v cargo),)
@@ -78,9 +79,10 @@ help:
 	@echo 'make run-rpi4   the files of that card in QEMU'"'"'s model of the board'
 	@echo 'make test-host  host tests alone; they need nothing but a stable Rust'
 	@echo 'make loom       stage 2 under running CPUs, and the ring of channels, in every interleaving (part of make test)'
-	@echo 'make fuzz       random operations on stage 2, steered by coverage, for FUZZ_SECONDS=$(FUZZ_SECONDS); needs a nightly Rust'
+	@echo 'make fuzz       random inputs for what guests and trees reach, steered by coverage, FUZZ_SECONDS=$(FUZZ_SECONDS) each; needs a nightly Rust'
 	@echo 'make miri       host tests of the pure crates in an interpreter that finds undefined behaviour; needs a nightly Rust'
 	@echo 'make mutants    do the tests of stage 2 notice when it is wrong? Hours; MUTANTS="--file hyp/stage2/src/bbm.rs" minutes'
+	@echo 'make coverage   how many lines of the pure crates the host tests execute, and which they don'"'"'t; minutes'
 	@echo 'make bench      what exits, interrupts and switches cost, in instructions, and how large the image is'
 	@echo 'make bench-peers  the same of Xen, KVM and the bare board beside it: writes the table in docs/benchmarks.md; minutes'
 	@echo 'make bench-linux  what a whole Linux costs, beside the bare board: writes the tables in docs/benchmarks.md; minutes'
@@ -137,6 +139,9 @@ miri:
 
 mutants:
 	@scripts/mutants $(MUTANTS)
+
+coverage:
+	@HOST_CARGO='$(HOST_CARGO)' scripts/coverage
 
 # Both flavours of what `make sdcard-rpi4` makes without options.
 test-cards: $(IMAGE) $(GUEST_ELFS) $(TOOLS)

@@ -60,11 +60,13 @@ fn cpus() {
 
 #[test]
 fn timer() {
-    let wrong = at("timer", "four interrupts are needed");
+    let wrong = at("timer", "four private interrupts are needed");
     let with = |interrupts: &[u32]| virt_error(|tree| set(tree, "/timer", "interrupts", cells(interrupts)));
     assert_eq!(virt_error(|tree| unset(tree, "/timer", "interrupts")), wrong);
     assert_eq!(with(&[1, 13, 4, 1, 14, 4, 1, 11, 4]), wrong);
     assert_eq!(with(&[1, 13, 4, 1, 14, 4, 1, 16, 4, 1, 10, 4]), wrong);
+    // A line of the board's, which no CPU's timer has.
+    assert_eq!(with(&[1, 13, 4, 1, 14, 4, 0, 11, 4, 1, 10, 4]), wrong);
 }
 
 #[test]
@@ -85,9 +87,10 @@ fn gic_v3() {
     // The redistributors begin beyond 52 bits: what follows them does not move up into their place.
     let reg = [0, 0x800_0000, 0, 0x1_0000, 0x10_0000, 0, 0, 0x1_0000, 0, 0x900_0000, 0, 0x1_0000];
     assert_eq!(with("reg", &reg), none);
-    let no_interrupt = at(name, "no maintenance interrupt");
+    let no_interrupt = at(name, "no private maintenance interrupt");
     assert_eq!(virt_error(|tree| unset(tree, path, "interrupts")), no_interrupt);
     assert_eq!(with("interrupts", &[1, 9]), no_interrupt);
+    assert_eq!(with("interrupts", &[0, 9, 4]), no_interrupt, "a line of the board's");
     let too_many = virt_error(|tree| {
         let reg: Vec<u32> = (0..10).flat_map(|index| [1, index << 24, 0, 0x80_0000]).collect();
         set(tree, path, "reg", cells(&reg));
@@ -116,7 +119,7 @@ fn gic_v2() {
     // The second is outside of what the bus passes on: the others do not move up.
     let reg = [0x4004_1000, 1, 0x1000, 1, 0x4004_4000, 1, 0x4004_6000, 1, 0x4004_8000, 1];
     assert_eq!(with("reg", &reg), lacks);
-    assert_eq!(with("interrupts", &[]), at(name, "no maintenance interrupt"));
+    assert_eq!(with("interrupts", &[]), at(name, "no private maintenance interrupt"));
 }
 
 #[test]
@@ -190,4 +193,15 @@ fn messages_name_the_node() {
     assert_eq!(text, "node psci of the device tree: method is neither smc nor hvc");
     assert_eq!(BoardError::TooMany("CPUs").to_string(), "the device tree has more CPUs than fit");
     assert_eq!(BoardError::Missing("memory").to_string(), "the device tree has no memory");
+}
+
+#[test]
+fn a_name_is_shown_on_one_line() {
+    let name = "interrupt\r\x1b[Acontroller";
+    let gic = node(name, &[("compatible", strings(&["arm,gic-400"])), ("reg", cells(&[0, 0, 0, 0]))], vec![]);
+    let mut tree = virt_v3();
+    tree.root.remove_child("intc@8000000").unwrap();
+    add(&mut tree, "/", gic);
+    let lacks = "reg lacks the virtualization extensions (GICH, GICV)";
+    assert_eq!(error(&tree).to_string(), format!("node interrupt??[Acontroller of the device tree: {lacks}"));
 }

@@ -19,6 +19,7 @@ mod life;
 mod linux;
 mod monitor;
 mod neighbours;
+mod panics;
 mod passthrough;
 mod raspberry_pi_4;
 mod raspberry_pi_4_devices;
@@ -70,6 +71,7 @@ fn main() -> ExitCode {
         el2_crash::cases(),
         el2_map::cases(),
         errata::cases(),
+        panics::cases(),
         bad_board::cases(),
         bad_bundle::cases(),
     ];

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use object::elf::PF_X;
-use object::read::elf::ElfFile64;
+use object::read::elf::{ElfFile64, SectionHeader};
 use object::{LittleEndian, Object, ObjectSection, ObjectSegment, ObjectSymbol, SectionKind, SegmentFlags};
 
 use crate::{Failure, Outcome};
@@ -16,6 +16,8 @@ pub struct Code {
     /// What the linker script marks, wherever that is.
     marks: Vec<(u64, String)>,
     instructions: Vec<u32>,
+    /// The words that are relocated at boot, by place, and what they hold.
+    addresses_in_data: Vec<(u64, u64)>,
 }
 
 impl Code {
@@ -52,13 +54,19 @@ impl Code {
         let bytes = text.data().map_err(|error| error.to_string())?;
         let (words, _) = bytes.as_chunks();
         let instructions = words.iter().map(|word| u32::from_le_bytes(*word)).collect();
-        Ok(Self { functions, marks, instructions })
+        let addresses_in_data = addresses_in_data(&elf).map_err(|error| error.to_string())?;
+        Ok(Self { functions, marks, instructions, addresses_in_data })
     }
 
     /// Of these functions and instructions.
     #[cfg(test)]
     pub(crate) fn with_functions(functions: Vec<(u64, String)>, instructions: &[u32]) -> Self {
-        Self { functions, marks: Vec::new(), instructions: instructions.to_vec() }
+        Self {
+            functions,
+            marks: Vec::new(),
+            instructions: instructions.to_vec(),
+            addresses_in_data: Vec::new(),
+        }
     }
 
     /// Where the function begins whose name has this part; the compiler adds to names.
@@ -81,9 +89,28 @@ impl Code {
 
     /// The function that an address is in.
     pub fn function(&self, address: u64) -> Option<&str> {
+        self.function_at(address).map(|(_, name)| name.as_str())
+    }
+
+    /// Where the function begins that an address is in.
+    pub fn start(&self, address: u64) -> Option<u64> {
+        self.function_at(address).map(|(start, _)| *start)
+    }
+
+    /// Each function's first address and name. One that is there once, though it is several, has several names.
+    pub fn functions(&self) -> &[(u64, String)] {
+        &self.functions
+    }
+
+    fn function_at(&self, address: u64) -> Option<&(u64, String)> {
         self.instruction(address)?;
         let behind = self.functions.partition_point(|(start, _)| *start <= address);
-        self.functions.get(behind.checked_sub(1)?).map(|(_, name)| name.as_str())
+        self.functions.get(behind.checked_sub(1)?)
+    }
+
+    /// Addresses that lie in data, behind the places where they do.
+    pub fn addresses_in_data(&self) -> &[(u64, u64)] {
+        &self.addresses_in_data
     }
 
     /// The instruction at an address.
@@ -96,6 +123,20 @@ impl Code {
     pub fn instructions(&self) -> impl Iterator<Item = (u64, u32)> {
         (0..).step_by(4).zip(self.instructions.iter().copied())
     }
+}
+
+/// The words that the start code relocates, and what they hold.
+fn addresses_in_data(elf: &ElfFile64<'_, LittleEndian>) -> object::read::Result<Vec<(u64, u64)>> {
+    let mut addresses = Vec::new();
+    for section in elf.elf_section_table().iter() {
+        for place in section.relr(LittleEndian, elf.data())?.into_iter().flatten() {
+            let holder = elf.sections().filter(|section| section.kind() != SectionKind::UninitializedData);
+            let word = holder.filter_map(|section| section.data_range(place, 8).ok().flatten()).next();
+            let word = word.and_then(|word| word.try_into().ok()).map(u64::from_le_bytes);
+            addresses.extend(word.map(|word| (place, word)));
+        }
+    }
+    Ok(addresses)
 }
 
 /// An ELF file's executable segments: where each begins, and its instructions. Guests' files have no sections.

@@ -6,6 +6,7 @@
 
 pub mod bench;
 mod board;
+mod call_graph;
 mod code;
 mod console;
 mod el2_map;
@@ -13,11 +14,13 @@ mod failure;
 mod gdb;
 mod machine;
 mod manifest;
+mod panics;
 mod port;
 mod qmp;
 mod scenario;
 mod sequences;
 mod shell;
+mod source;
 mod tree;
 
 pub use board::Board;
@@ -28,6 +31,7 @@ pub use failure::{Failure, Outcome, ensure, ensure_equal};
 pub use gdb::{Gdb, Register, Registers, Stop};
 pub use machine::Machine;
 pub use manifest::Vm;
+pub use panics::{Panic, PanicList, panics_from_traps};
 pub use port::{Port, Socket};
 pub use qmp::Qmp;
 pub use scenario::{Inputs, Scenario, run_tool};

@@ -29,14 +29,14 @@ pub fn answer(vcpu: &'static Vcpu, frame: &mut Frame, request: Request) {
     match request {
         Request::Identity => {
             let number = vm::number_of(vcpu.vm).unwrap_or(0);
-            for (n, value) in (0..).zip([SUCCESS as u64, number, vcpu.id.0.into(), vcpu.vm.rights.into()]) {
+            for (n, value) in (0..4).zip([SUCCESS as u64, number, vcpu.id.0.into(), vcpu.vm.rights.into()]) {
                 frame.set(n, value);
             }
         }
         Request::Watchdog(what) => {
             let (code, values) = watchdog(vcpu.vm, what);
             frame.set(0, code as u64);
-            for (n, value) in (1..).zip(values.into_iter().flatten()) {
+            for (n, value) in (1..=2).zip(values.into_iter().flatten()) {
                 frame.set(n, value);
             }
         }
@@ -168,7 +168,7 @@ fn focus(number: u32) -> Result<u64, i64> {
 fn board_info(caller: &Vm, buffer: Buffer) -> Result<u64, i64> {
     let (memory, free) = memory::try_count().ok_or(BUSY)?;
     let record = BoardRecord {
-        cpus: percpu::all().filter(|cpu| cpu.is_online()).count() as u64,
+        cpus: percpu::all().filter(|cpu| cpu.is_online()).fold(0, |cpus: u64, _| cpus.saturating_add(1)),
         vms: vm::all().count() as u64,
         memory,
         free,

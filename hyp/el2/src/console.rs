@@ -330,7 +330,7 @@ impl Console {
                 self.give_focus(command.focus(self.focus, count));
             }
             Command::List => {
-                for (number, vm) in (1..).zip(vm::all()) {
+                for (number, vm) in (1..=count).zip(vm::all()) {
                     let focus = if number == self.focus.saturating_add(1) { ", in focus" } else { "" };
                     logging::say(format_args!("{number} {}: {}{focus}", vm.name, state::name(vm.state())));
                 }
@@ -509,7 +509,7 @@ impl Console {
         self.staged.clear();
         self.sent = 0;
         let focus = self.focus;
-        for (index, vm) in vm::all().enumerate().filter(|(index, _)| *index != focus) {
+        for (index, vm) in (0..vm::all().count()).zip(vm::all()).filter(|(index, _)| *index != focus) {
             if self.outputs.get(index).is_some_and(|output| !output.line.text().is_empty()) {
                 self.gather(index, &vm.name, b"\n");
             }

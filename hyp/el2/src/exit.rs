@@ -191,7 +191,7 @@ fn answer_standard(vcpu: &'static Vcpu, frame: &mut Frame, call: Call) {
         Answer::Return(value) => frame.set(0, value),
         Answer::Yield => calls::give_way(vcpu, frame),
         Answer::Return4(values) => {
-            for (n, value) in (0..).zip(values) {
+            for (n, value) in (0..4).zip(values) {
                 frame.set(n, value);
             }
         }

@@ -52,7 +52,7 @@ fn write_message(level: &str, message: Arguments<'_>) {
     // What doesn't fit is cut; the line's end below always has room.
     let mut cut = Cut(&mut text);
     let _ = write!(cut, "[{:5}.{:06}] hanok: {level}{message}", us / 1_000_000, us % 1_000_000);
-    text.push_str("\r\n");
+    let _ = text.try_push_str("\r\n");
     if DEFERRED.load(Ordering::Relaxed) {
         this_cpu().log.push(text.as_bytes());
         console::wake();
@@ -70,7 +70,7 @@ impl Write for Cut<'_> {
             if self.0.remaining_capacity() < character.len_utf8().wrapping_add(2) {
                 return Ok(());
             }
-            self.0.push(character);
+            let _ = self.0.try_push(character);
         }
         Ok(())
     }

@@ -100,7 +100,10 @@ impl Environment for Tables {
 
     fn free(&mut self, table: Pa, tables: usize) {
         if tables == 1 {
-            self.reserve.push(table);
+            // There is room for all that it gave out: this never allocates.
+            if self.reserve.len() < self.reserve.capacity() {
+                self.reserve.push(table);
+            }
         } else {
             self.start = Some((table, tables));
         }

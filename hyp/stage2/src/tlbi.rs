@@ -64,10 +64,10 @@ pub fn ranges(what: Invalidation) -> Option<impl Iterator<Item = TlbiRange>> {
             return None;
         }
         // The last unit that fits is at scale 0 at the latest: what is left is a multiple of its units.
-        let mut units = left >> TlbiRange::unit_shift(scale);
+        let mut units = left.wrapping_shr(TlbiRange::unit_shift(scale));
         while units == 0 && scale > 0 {
             scale = scale.saturating_sub(1);
-            units = left >> TlbiRange::unit_shift(scale);
+            units = left.wrapping_shr(TlbiRange::unit_shift(scale));
         }
         let num = units.min(NUM_MAX.wrapping_add(1)).wrapping_sub(1);
         let range = TlbiRange { base, scale, num: num as u8 };

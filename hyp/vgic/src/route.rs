@@ -199,8 +199,8 @@ impl Vgic {
             return kicks;
         }
         let known = self.known_sources();
-        for (n, (targets, chosen)) in (first..).zip(value.to_le_bytes().into_iter().zip(bytes.to_le_bytes()))
-        {
+        let bytes = value.to_le_bytes().into_iter().zip(bytes.to_le_bytes());
+        for (n, (targets, chosen)) in (first..first.saturating_add(4)).zip(bytes) {
             let Some(spi) = self.shared.spi_mut(IntId(n)).filter(|_| chosen != 0) else { continue };
             spi.targets = targets & known;
             kicks |= self.reroute(IntId(n), hw);

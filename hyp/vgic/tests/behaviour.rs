@@ -69,7 +69,12 @@ fn identification_registers() {
     assert_eq!(m.read_private(2, 0, 0x8, Width::Double), 0x100 << 32 | 2 << 8 | 1 << 4);
     assert_eq!(m.read_private(2, 0, 0xc, W), 0x100);
     assert_eq!(m.read_private(2, 0, 0x8, W), 2 << 8 | 1 << 4);
+    assert_eq!(m.read_private(1, 0, 0x4, W), 0x4800_043b);
+    assert_eq!(m.read(0, 0xffe0, W), 0x92);
+    assert_eq!((m.vgic.distributor_size(), m.vgic.vcpus()), (0x1_0000, 3));
     let mut m = v2(4, 4);
+    assert_eq!((m.vgic.distributor_size(), m.vgic.vcpus()), (0x1000, 4));
+    assert_eq!(m.read(0, 0xfe0, W), 0x90);
     assert_eq!(m.read(0, 0x4, W), 2 | 3 << 5);
     assert_eq!(m.read(0, 0xfe8, W), 0x2b);
     assert_eq!(m.read(0, 0xffe8, W), 0);
@@ -324,6 +329,59 @@ fn nested_handlers_deeper_than_list_registers() {
     }
 }
 
+/// What is active in no list register is made inactive where it is remembered.
+#[test]
+fn nested_handlers_are_ended_by_register() {
+    let mut m = v3(1, 1);
+    m.write(0, 0xc08, W, 0xaaaa_aaaa);
+    for n in 0..4u16 {
+        m.write(0, 0x420 + u64::from(n), Width::Byte, 0x80 - 8 * u64::from(n));
+        m.with(0, |vgic, id, _| vgic.pulse(id, IntId(32 + n)));
+        m.settle();
+        assert_eq!(m.acknowledge(0), Some((IntId(32 + n), 0)));
+        m.settle();
+    }
+    m.write(0, 0x384, W, 0b0011);
+    m.settle();
+    assert_eq!(m.read(0, 0x304, W), 0b1100);
+    for n in [3, 2] {
+        finish(&mut m, 0, IntId(32 + n), 0);
+    }
+    assert_eq!(m.read(0, 0x304, W), 0);
+    // Nothing is left of them: they come again, and are ended without EL2.
+    m.cpus[0].running.clear();
+    for n in 0..4u16 {
+        m.with(0, |vgic, id, _| vgic.pulse(id, IntId(32 + n)));
+        m.settle();
+        assert_eq!(m.acknowledge(0), Some((IntId(32 + n), 0)));
+        finish(&mut m, 0, IntId(32 + n), 0);
+    }
+    assert_eq!(m.read(0, 0x304, W), 0);
+}
+
+/// Made active by another CPU's register write, which its own CPU hears of only when it has taken and ended it.
+#[test]
+fn an_interrupt_that_ended_is_active_by_a_write_that_came_behind() {
+    let mut m = v3(2, 4);
+    m.write(0, 0xc08, W, 0xaaaa_aaaa);
+    m.with(0, |vgic, id, _| vgic.pulse(id, IntId(32)));
+    m.settle();
+    m.write(1, 0x304, W, 1);
+    assert_eq!(m.acknowledge(0), Some((IntId(32), 0)));
+    m.cpus[0].drop_priority();
+    m.end(0, IntId(32), 0);
+    m.settle();
+    assert_eq!(m.read(0, 0x304, W), 1, "in no list register");
+    m.with(0, |vgic, id, _| vgic.pulse(id, IntId(32)));
+    m.settle();
+    assert_eq!(m.acknowledge(0), None, "not while it is active");
+    m.write(1, 0x384, W, 1);
+    m.settle();
+    assert_eq!(m.acknowledge(0), Some((IntId(32), 0)));
+    finish(&mut m, 0, IntId(32), 0);
+    assert_eq!(m.read(0, 0x304, W), 0);
+}
+
 #[test]
 fn a_stray_end_of_interrupt_ends_nothing() {
     let mut m = v3(1, 1);
@@ -549,6 +607,9 @@ fn resets() {
     assert_eq!(m.read_private(1, 0, SGI_BASE + 0x100, W), 0);
     assert_eq!(m.read_private(1, 0, SGI_BASE + 0xc00, W), 0xaaaa_aaaa);
     assert_eq!(m.read_private(0, 0, SGI_BASE + 0x200, W), 8, "the other's SGI is still there");
+    let mut hw = machine::Hw { cpu: &mut m.cpus[0], dist: &mut m.dist };
+    m.vgic.reset(&mut hw);
+    assert_eq!(m.read(0, 0, W) & 3, 3, "not while a vCPU is loaded");
     m.save(0);
     let mut hw = machine::Hw { cpu: &mut m.cpus[0], dist: &mut m.dist };
     m.vgic.reset(&mut hw);
@@ -570,6 +631,34 @@ fn resets() {
     m.write(0, 0x104, W, 1 << 18);
     m.settle();
     assert_eq!(m.acknowledge(0), Some((IntId(50), 0)), "routed to affinity 0.0.0.0 again");
+}
+
+/// What EL2 asks: has a vCPU anything to do, was anything put before it, and would it be told of its timer.
+#[test]
+fn what_el2_asks() {
+    let mut m = v3(2, 4);
+    let (one, line) = (VcpuId(1), IntId(27));
+    assert!(!m.vgic.needs_sync(one) && m.vgic.presented(one) == 0);
+    assert!(m.vgic.is_enabled(one, line) && !m.vgic.is_enabled(one, IntId(40)), "of private ones alone");
+    m.write_private(1, 0, SGI_BASE + 0x180, W, 1 << 27);
+    m.settle();
+    assert!(!m.vgic.is_enabled(one, line));
+    // vCPU 0 sends to both: its own part is done at once, and the other one is to be called.
+    let mut hw = machine::Hw { cpu: &mut m.cpus[0], dist: &mut m.dist };
+    let kicks = m.vgic.send_sgi_v3(VcpuId(0), 0x0100_0003, SgiRegister::Sgi1r);
+    assert!(m.vgic.needs_sync(one));
+    let kicks = m.vgic.settle(VcpuId(0), kicks, &mut hw);
+    assert!(
+        kicks.contains(one)
+            && !kicks.contains(VcpuId(0))
+            && m.vgic.settle(VcpuId(0), Kicks::NONE, &mut hw).is_empty()
+    );
+    assert!(m.cpus[0].lrs[0].pending() && !m.cpus[1].lrs[0].pending());
+    m.kicks |= kicks;
+    m.settle();
+    assert!(!m.vgic.needs_sync(one) && m.vgic.presented(one) == 1);
+    let shown = format!("{:?}", m.cpus[1].lrs[0]);
+    assert!(shown.contains("intid: 1") && shown.contains("pending: true"), "{shown}");
 }
 
 #[test]

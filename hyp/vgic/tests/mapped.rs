@@ -49,6 +49,25 @@ fn disabling_a_mapped_level_returns_it() {
     assert!(!m.dist[&(0, 27)].active);
 }
 
+/// One that has been taken from the physical distributor, and waits in no list register.
+#[test]
+fn disabling_a_mapped_level_that_waits_returns_it_too() {
+    let mut m = v3(1, 4);
+    m.write(0, 0, W, 0);
+    m.set_physical(0, 27, true);
+    m.settle();
+    assert!(m.dist[&(0, 27)].active && m.cpus[0].lrs.iter().all(|lr| !lr.pending()), "no group is on");
+    m.write_private(0, 0, SGI_BASE + 0x180, W, 1 << 27);
+    m.settle();
+    assert!(!m.dist[&(0, 27)].active);
+    m.set_physical(0, 27, false);
+    assert_eq!(m.read_private(0, 0, SGI_BASE + 0x200, W), 0, "its line is down");
+    m.write_private(0, 0, SGI_BASE + 0x100, W, 1 << 27);
+    m.write(0, 0, W, 3);
+    m.settle();
+    assert_eq!(m.acknowledge(0), None);
+}
+
 #[test]
 fn mapped_spis() {
     let mut m = v3(2, 4);

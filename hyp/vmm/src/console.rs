@@ -164,10 +164,10 @@ impl<const N: usize> Line<N> {
     }
 
     fn append(&mut self, bytes: &[u8]) {
-        let end = self.length.saturating_add(bytes.len());
-        if let Some(room) = self.bytes.get_mut(self.length..end) {
+        let rest = self.bytes.get_mut(self.length..);
+        if let Some(room) = rest.and_then(|rest| rest.get_mut(..bytes.len())) {
             room.copy_from_slice(bytes);
-            self.length = end;
+            self.length = self.length.saturating_add(bytes.len());
         }
     }
 

@@ -1,6 +1,6 @@
 //! The layout: nothing lies on anything else, and what is Hanok's own lies on nothing of QEMU's `virt`.
 
-use vmm::layout::{Ipa, Region, VIRT};
+use vmm::layout::{ADDED, BOARD_DEVICES, Ipa, Layout, Region, VIRT};
 
 const MIB: u64 = 1 << 20;
 
@@ -66,6 +66,41 @@ fn channels_have_places_and_interrupts_of_their_own() {
     assert_eq!([channels.spi(0), channels.spi(15)], [192, 207]);
     assert!((0..16).all(|number| !SPIS_OF_QEMU.contains(&channels.spi(number))));
     assert!(channels.spi(15) < u32::from(vgic::Config::DEFAULT_SPIS));
+}
+
+/// With the board's addresses, what is Hanok's own lies where no board has anything, and its interrupts are behind the board's.
+#[test]
+fn the_board_s_addresses_are_kept_and_what_is_added_is_apart() {
+    let ram = region(0x2000_0000, 256 * MIB);
+    let [gicd, gicc, gicr] = [0xff84_1000, 0xff84_2000, 0].map(Ipa::new);
+    let layout = Layout::board(ram, gicd, gicc, gicr, 250).unwrap();
+    assert_eq!((layout.ram, layout.gicd.base, layout.gicc.base), (ram, gicd, gicc));
+    assert_eq!(layout.devices, BOARD_DEVICES);
+    assert!(layout.flash.iter().all(|bank| bank.size == 0));
+    let added = [
+        layout.channels.memory,
+        layout.uart.registers,
+        layout.rtc.registers,
+        layout.stolen_time,
+        layout.virtio.registers,
+    ];
+    for (index, one) in added.iter().enumerate() {
+        assert!(one.base >= ADDED.base && one.end() <= ADDED.end(), "{one:x?}");
+        assert!(added[index + 1..].iter().all(|other| is_apart(one, other)), "{one:x?}");
+    }
+    // 250 are the board's; the next multiple of 32 is the first of the VM's own.
+    let slots = layout.virtio.registers.size / layout.virtio.slot_size;
+    let channels = (0..layout.channels.slots()).map(|number| layout.channels.spi(number));
+    let virtio = (0..slots as u32).map(|number| layout.virtio.first_spi + number);
+    let mut spis: Vec<u32> =
+        [layout.uart.spi, layout.rtc.spi].into_iter().chain(channels).chain(virtio).collect();
+    spis.sort_unstable();
+    assert!(spis.windows(2).all(|pair| pair[0] < pair[1]), "{spis:?}");
+    assert!(spis[0] >= 250 && spis.last() < Some(&u32::from(layout.spis)), "{spis:?}");
+    assert_eq!((layout.uart.intid(), layout.spis % 32), (256 + 32, 0));
+    // As many as there can be, and one more.
+    assert!(Layout::board(ram, gicd, gicc, gicr, 896).is_some());
+    assert!(Layout::board(ram, gicd, gicc, gicr, 897).is_none());
 }
 
 /// With 39 bits of address a guest needs no table of level 0, and any CPU with 40 bits of physical address has them.

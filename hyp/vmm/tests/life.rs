@@ -31,6 +31,30 @@ fn phases_have_the_numbers_that_they_are_read_back_by() {
     }
 }
 
+#[test]
+fn what_others_are_told_of_a_phase() {
+    use Phase::*;
+    use abi::record::state::*;
+    let wanted = [
+        (Created, CREATED, false),
+        (Starting, STARTING, true),
+        (Running, RUNNING, true),
+        (Paused, PAUSED, true),
+        (Restarting, STARTING, true),
+        (Stopping, STOPPING, false),
+        (Stopped, STOPPED, false),
+        (Crashing, CRASHED, false),
+        (BackingOff, CRASHED, false),
+        (Preserved, CRASHED, false),
+        (Discarding, CRASHED, false),
+        (Crashed, CRASHED, false),
+    ];
+    assert!(Phase::ALL.iter().all(|phase| wanted.iter().any(|(listed, ..)| listed == phase)));
+    for (phase, state, listens) in wanted {
+        assert_eq!((phase.state(), phase.may_listen()), (state, listens), "{phase:?}");
+    }
+}
+
 /// The whole table, written down once more: from where each event leads where.
 #[test]
 fn events_lead_where_they_should_and_nowhere_else() {

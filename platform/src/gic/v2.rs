@@ -170,9 +170,11 @@ impl Distributor {
     /// Enables or disables an interrupt; a private one on the CPU that this runs on.
     #[inline]
     pub fn set_enabled(&self, intid: u32, enabled: bool) {
-        let Some(word) = (intid as usize / 32 < self.words()).then_some(intid as usize / 32) else { return };
+        let word = intid as usize / 32;
         let bank = if enabled { &self.registers.isenabler } else { &self.registers.icenabler };
-        bank[word].set(1 << (intid % 32));
+        if let Some(word) = bank.get(word).filter(|_| word < self.words()) {
+            word.set(1 << (intid % 32));
+        }
     }
 
     /// Gives an interrupt the active state or takes it; a private one on the CPU that this runs on.

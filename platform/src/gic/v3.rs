@@ -207,7 +207,9 @@ impl Distributor {
         }
         let (word, bit) = (intid as usize / 32, 1 << (intid % 32));
         let bank = if enabled { &self.registers.isenabler } else { &self.registers.icenabler };
-        bank[word].set(bit);
+        if let Some(word) = bank.get(word) {
+            word.set(bit);
+        }
     }
 }
 

@@ -11,10 +11,7 @@ use super::board::{
     Board, BoardError, Cpu, EnableMethod, Gic, MAX_UARTS, MINI_UART_IN_PAGE, Psci, Range, Reserved, Timer,
     Uart, UartKind,
 };
-use super::value::{first, interrupt, number, strings, text};
-
-/// The first INTID of a line that CPUs share.
-const FIRST_SPI: u32 = 32;
+use super::value::{first, number, private_interrupt, shared_interrupt, strings, text};
 
 /// What a node may be that is looked for.
 enum Kind {
@@ -230,8 +227,10 @@ impl<'a> Reader<'a> {
         let parent = self.path.get(1).map(|bus| bus.name);
         match (node.depth, node.name, parent) {
             (0, _, _) => {
-                board.model = match text(found.model) {
-                    "" => text(found.compatible),
+                // It is shown on a line: one with anything else is none.
+                let plain = |value| Some(text(value)).filter(|text| !text.contains(char::is_control));
+                board.model = match plain(found.model).unwrap_or("") {
+                    "" => plain(found.compatible).unwrap_or(""),
                     model => model,
                 };
                 Ok(())
@@ -365,8 +364,8 @@ impl<'a> Reader<'a> {
     fn timer(&self, board: &mut Board<'a>) -> Result<(), BoardError> {
         let Some((name, interrupts)) = self.timer else { return Ok(()) };
         let line = |index| {
-            interrupt(interrupts, self.interrupt_cells, index)
-                .ok_or_else(|| malformed(name, "four interrupts are needed"))
+            private_interrupt(interrupts, self.interrupt_cells, index)
+                .ok_or_else(|| malformed(name, "four private interrupts are needed"))
         };
         board.timer = Some(Timer { physical: line(1)?, virtual_: line(2)?, hypervisor: line(3)? });
         Ok(())
@@ -374,7 +373,7 @@ impl<'a> Reader<'a> {
 
     /// The interrupt of the performance counters, where it is a private one: elsewhere each CPU has another one.
     fn counters(&self) -> Option<u32> {
-        interrupt(self.counters, self.interrupt_cells, 0).filter(|intid| *intid < FIRST_SPI)
+        private_interrupt(self.counters, self.interrupt_cells, 0)
     }
 
     fn gic_v3(&self, node: &Node<'a>, found: &Properties<'a>) -> Result<Gic, BoardError> {
@@ -388,12 +387,13 @@ impl<'a> Reader<'a> {
         if redistributors.is_empty() {
             return Err(no_redistributors());
         }
-        let maintenance = interrupt(found.interrupts, found.interrupt_cells(), 0);
+        let maintenance = private_interrupt(found.interrupts, found.interrupt_cells(), 0);
         Ok(Gic::V3 {
             gicd,
             redistributors,
             stride: number(found.stride),
-            maintenance: maintenance.ok_or_else(|| malformed(node.name, "no maintenance interrupt"))?,
+            maintenance: maintenance
+                .ok_or_else(|| malformed(node.name, "no private maintenance interrupt"))?,
         })
     }
 
@@ -402,8 +402,9 @@ impl<'a> Reader<'a> {
         let [Some(gicd), Some(gicc), Some(gich), Some(gicv)] = regions[..] else {
             return Err(malformed(node.name, "reg lacks the virtualization extensions (GICH, GICV)"));
         };
-        let maintenance = interrupt(found.interrupts, found.interrupt_cells(), 0);
-        let maintenance = maintenance.ok_or_else(|| malformed(node.name, "no maintenance interrupt"))?;
+        let maintenance = private_interrupt(found.interrupts, found.interrupt_cells(), 0);
+        let maintenance =
+            maintenance.ok_or_else(|| malformed(node.name, "no private maintenance interrupt"))?;
         Ok(Gic::V2 { gicd, gicc, gich, gicv, maintenance })
     }
 
@@ -444,7 +445,7 @@ impl<'a> Reader<'a> {
             .flat_map(|wanted| self.uarts.iter().filter(move |candidate| rank(&candidate.uart) == wanted))
             .map(|Candidate { clock, interrupts, uart }| {
                 let fixed = self.clocks.iter().find(|(phandle, _)| Some(*phandle) == *clock);
-                let interrupt = interrupt(interrupts, self.interrupt_cells, 0);
+                let interrupt = shared_interrupt(interrupts, self.interrupt_cells, 0);
                 Uart { interrupt, clock: fixed.map(|(_, rate)| *rate), ..*uart }
             })
             .collect()
@@ -482,9 +483,11 @@ fn reserve(board: &mut Board<'_>, range: Option<Range>, no_map: bool) -> Result<
     }
 }
 
+/// The name is shown on a line, with nothing that a terminal would act on.
 fn malformed(node: &[u8], what: &'static str) -> BoardError {
     let mut name = ArrayString::new();
-    for character in text(node).chars() {
+    for character in text(node).chars().map(|character| if character.is_control() { '?' } else { character })
+    {
         if name.try_push(character).is_err() {
             break;
         }

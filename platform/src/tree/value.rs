@@ -28,7 +28,7 @@ pub fn strings(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
 
 /// The INTID of the entry at `index` of an `interrupts` property for a GIC with `cells` cells to an entry. The first
 /// three are kind, number and flags (binding `arm,gic`); a fourth does not change the INTID.
-pub fn interrupt(bytes: &[u8], cells: usize, index: usize) -> Option<u32> {
+fn interrupt(bytes: &[u8], cells: usize, index: usize) -> Option<u32> {
     let entry = bytes.chunks_exact(cells.max(3) * 4).nth(index)?;
     let number = cell(entry, 1)?;
     match cell(entry, 0)? {
@@ -37,3 +37,16 @@ pub fn interrupt(bytes: &[u8], cells: usize, index: usize) -> Option<u32> {
         _ => None,
     }
 }
+
+/// The same where it has to be one that each CPU has for itself.
+pub fn private_interrupt(bytes: &[u8], cells: usize, index: usize) -> Option<u32> {
+    interrupt(bytes, cells, index).filter(|intid| *intid < FIRST_SHARED)
+}
+
+/// The same where it has to be one of the board's.
+pub fn shared_interrupt(bytes: &[u8], cells: usize, index: usize) -> Option<u32> {
+    interrupt(bytes, cells, index).filter(|intid| *intid >= FIRST_SHARED)
+}
+
+/// The INTID of the first SPI.
+const FIRST_SHARED: u32 = 32;

@@ -14,7 +14,7 @@ use vmm::layout::Ipa;
 use vmm::order;
 
 use super::dma::{Window, may_do_dma};
-use super::tree::{Entry, Line, Tree, strings};
+use super::tree::{Entry, Line, Tree, shown, strings};
 use super::{GivenLine, PassthroughError};
 use crate::blob::{Node, bytes};
 use crate::guest_tree::{EDGE, GIC, LEVEL, SPI, cells};
@@ -172,7 +172,7 @@ impl Copy<'_, '_> {
                     let node = self.tree.path(index);
                     let name = names
                         .get(number)
-                        .map_or_else(|| format!("clock {number}"), |name| String::from(*name));
+                        .map_or_else(|| format!("clock {number}"), |name| shown(name).collect());
                     unknown.push((clock, format!("{name} of {node}")));
                 }
             }

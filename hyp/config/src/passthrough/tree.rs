@@ -402,7 +402,7 @@ impl<'a> Tree<'a> {
         rest.is_empty()
     }
 
-    /// A node's path.
+    /// A node's path, for a message.
     pub fn path(&self, index: usize) -> String {
         let mut names = Vec::new();
         let mut at = index;
@@ -413,7 +413,7 @@ impl<'a> Tree<'a> {
         let mut path = String::new();
         for name in names.iter().rev() {
             path.push('/');
-            path.push_str(name);
+            path.extend(shown(name));
         }
         path
     }
@@ -486,6 +486,11 @@ fn windows(ranges: &[u8], fields: [usize; 3]) -> Option<Vec<[u64; 3]>> {
 /// A value that is one cell.
 fn one_cell(value: &[u8]) -> Option<u32> {
     value.try_into().ok().map(u32::from_be_bytes)
+}
+
+/// A text of the board's tree as a message may have it: on one line, and nothing that a terminal would act on.
+pub(super) fn shown(text: &str) -> impl Iterator<Item = char> {
+    text.chars().map(|character| if character.is_control() { '?' } else { character })
 }
 
 /// The strings of a list; those that are not UTF-8 are left out.

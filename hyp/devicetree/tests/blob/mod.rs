@@ -50,7 +50,7 @@ pub fn prop(name_at: u32, value: &[u8]) -> Vec<u8> {
     padded([&token(PROP), &token(value.len() as u32), &token(name_at), value].concat())
 }
 
-/// The tokens of a good blob, each with what belongs to it.
+/// The tokens of a good blob up to the last one, each with what belongs to it. What follows that means nothing.
 pub fn tokens(blob: &[u8]) -> Vec<Vec<u8>> {
     let at = word(blob, 2) as usize;
     let mut rest = &blob[at..at + word(blob, 9) as usize];
@@ -63,7 +63,7 @@ pub fn tokens(blob: &[u8]) -> Vec<Vec<u8>> {
         };
         let (token, behind) = rest.split_at(length.next_multiple_of(4));
         tokens.push(token.to_vec());
-        rest = behind;
+        rest = if word(token, 0) == END { &[] } else { behind };
     }
     tokens
 }

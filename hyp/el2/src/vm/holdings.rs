@@ -249,7 +249,7 @@ impl Holdings {
             return Ok(());
         }
         if let (Part::Ram, Some(run)) = (part, self.wants.set_aside) {
-            self.pieces.push(Piece { part, run, owned: false });
+            self.add(part, run);
             self.stage = Stage::Taking(number, bytes);
             return Ok(());
         }
@@ -259,10 +259,17 @@ impl Holdings {
         let Some(run) = has_room.then(|| frames.take_run(left, unit)).flatten() else {
             return Err(frames.refusal(bytes, taken, unit).into());
         };
-        self.pieces.push(Piece { part, run, owned: false });
+        self.add(part, run);
         self.held = self.held.saturating_add(run.size());
         self.stage = Stage::Taking(number, taken.saturating_add(run.size()));
         Ok(())
+    }
+
+    /// Writes a piece down, where there is room: this never allocates.
+    fn add(&mut self, part: Part, run: PaRange) {
+        if self.pieces.len() < self.pieces.capacity() {
+            self.pieces.push(Piece { part, run, owned: false });
+        }
     }
 
     /// Makes a piece the VM's, which has to be scrubbed before, if that has not been done.

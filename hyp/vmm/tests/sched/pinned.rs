@@ -1,6 +1,6 @@
 //! A member with a CPU to itself.
 
-use vmm::sched::{Pinned, Queue, Scheduler, Times, Turn};
+use vmm::sched::{Change, Pinned, Queue, Scheduler, Shared, Times, Turn};
 
 use super::sim::*;
 
@@ -19,6 +19,40 @@ fn its_member_runs_whenever_it_is_ready() {
     assert!(!queue.is_ready(0));
     assert_eq!(queue.pick(60), idle);
     assert_eq!(queue.times(0), Times { ran: 38, waited: 2 });
+}
+
+/// All that a change of who runs takes, in one: the same as its parts one by one.
+#[test]
+fn deciding_is_changing_and_picking() {
+    let shares = [weight(100), weight(100)];
+    let queues = || [Queue::Pinned(Pinned::new()), Queue::Shared(Shared::new(&shares, 1_000))];
+    for (mut one, mut other) in queues().into_iter().zip(queues()) {
+        for queue in [&mut one, &mut other] {
+            (0..2).for_each(|member| queue.wake(member, 5));
+        }
+        let mut last = None;
+        for (now, change) in (10..).step_by(300).zip([
+            Change::Nothing,
+            Change::Passes,
+            Change::Nothing,
+            Change::Blocks,
+            Change::Passes,
+            Change::Blocks,
+        ]) {
+            let decision = one.decide(last, change, now);
+            match (last, change) {
+                (Some(member), Change::Passes) => other.pass(member, now),
+                (Some(member), Change::Blocks) => other.block(member, now),
+                _ => {}
+            }
+            let turn = other.pick(now);
+            assert_eq!(decision.turn, turn);
+            let known = last.map(|last| (other.is_ready(last), other.times(last)));
+            assert_eq!(decision.last, known.unwrap_or_default());
+            assert_eq!(decision.next, turn.member.map(|next| other.times(next)).unwrap_or_default());
+            last = turn.member;
+        }
+    }
 }
 
 #[test]
