@@ -27,10 +27,24 @@ pub mod ec {
     pub const UNKNOWN: u8 = 0x00;
     /// WFI, WFE, WFIT, WFET.
     pub const WFX: u8 = 0x01;
+    /// MCR or MRC from AArch32, coprocessor 15.
+    pub const CP15: u8 = 0x03;
+    /// MCRR or MRRC from AArch32, coprocessor 15.
+    pub const CP15_DOUBLE: u8 = 0x04;
+    /// MCR or MRC from AArch32, coprocessor 14.
+    pub const CP14: u8 = 0x05;
+    /// LDC or STC from AArch32, coprocessor 14.
+    pub const CP14_MEMORY: u8 = 0x06;
     /// Trapped access to SVE, Advanced SIMD or floating point.
     pub const FP: u8 = 0x07;
+    /// VMRS from AArch32, of an ID register.
+    pub const VMRS: u8 = 0x08;
+    /// MCRR or MRRC from AArch32, coprocessor 14.
+    pub const CP14_DOUBLE: u8 = 0x0c;
     /// Illegal execution state.
     pub const ILLEGAL_STATE: u8 = 0x0e;
+    /// SMC from AArch32.
+    pub const SMC32: u8 = 0x13;
     /// HVC from AArch64.
     pub const HVC64: u8 = 0x16;
     /// SMC from AArch64.
@@ -100,6 +114,23 @@ impl Esr {
     }
 }
 
+/// Whether a condition code of AArch32 holds for the flags in `pstate` (Arm ARM F2.3, "ConditionHolds").
+fn condition_holds(condition: u64, pstate: u64) -> bool {
+    let flag = |bit: u32| pstate >> bit & 1 != 0;
+    let (n, z, c, v) = (flag(31), flag(30), flag(29), flag(28));
+    let holds = match condition >> 1 & 0b111 {
+        0 => z,
+        1 => c,
+        2 => n,
+        3 => v,
+        4 => c && !z,
+        5 => n == v,
+        6 => n == v && !z,
+        _ => return true,
+    };
+    holds != (condition & 1 != 0)
+}
+
 impl fmt::Debug for Esr {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:#x} ({self})", self.0)
@@ -112,10 +143,13 @@ impl fmt::Display for Esr {
         let class = match self.class() {
             ec::UNKNOWN => "undefined instruction",
             ec::WFX => "trapped WFI or WFE",
+            ec::CP15 | ec::CP15_DOUBLE => "trapped access to coprocessor 15",
+            ec::CP14 | ec::CP14_MEMORY | ec::CP14_DOUBLE => "trapped access to coprocessor 14",
             ec::FP => "trapped FP, SIMD or SVE access",
+            ec::VMRS => "trapped VMRS",
             ec::ILLEGAL_STATE => "illegal execution state",
             ec::HVC64 => "HVC",
-            ec::SMC64 => "SMC",
+            ec::SMC32 | ec::SMC64 => "SMC",
             ec::SYSREG => "trapped MSR, MRS or system instruction",
             ec::INSTRUCTION_ABORT_LOWER => "instruction abort from a lower level",
             ec::INSTRUCTION_ABORT_SAME => "instruction abort",
@@ -138,6 +172,11 @@ impl fmt::Display for Esr {
                 write!(f, " on a {way}, {}", FaultStatus(abort.status()))
             }
             ec::SYSREG => write!(f, ", {}", SysregAccess::decode(*self)),
+            ec::CP15 | ec::CP15_DOUBLE | ec::CP14 | ec::CP14_DOUBLE => match CoprocessorAccess::decode(*self)
+            {
+                Some(access) => write!(f, ", {access}"),
+                None => Ok(()),
+            },
             ec::HVC64 | ec::SMC64 | ec::BRK => write!(f, " #{:#x}", self.immediate()),
             _ => Ok(()),
         }
@@ -145,10 +184,21 @@ impl fmt::Display for Esr {
 }
 
 impl Esr {
-    /// IL: the instruction has 32 bits.
-    #[inline]
-    pub const fn is_long(self) -> bool {
-        self.0 >> 25 & 1 != 0
+    /// Whether an instruction of AArch32 that trapped passes its condition in the state `pstate` (SPSR_EL2). CPUs may trap one that
+    /// doesn't, which then is no more than a NOP. For the classes whose syndrome has a condition ([`ec::WFX`], those of
+    /// coprocessors, [`ec::FP`], [`ec::VMRS`], [`ec::SMC32`]).
+    pub fn condition_passes(self, pstate: u64) -> bool {
+        const CV: u64 = 1 << 24;
+        const ALWAYS: u64 = 0xe;
+        let condition = if self.0 & CV != 0 {
+            self.0 >> 20 & 0xf
+        } else {
+            // A T32 instruction whose syndrome doesn't say: by its IT block. ITSTATE[7:4] is the condition, and ITSTATE is
+            // SPSR_EL2's bits 15:10 and 26:25.
+            let it = pstate >> 8 & 0xfc | pstate >> 25 & 0b11;
+            if it & 0xf == 0 { ALWAYS } else { it >> 4 }
+        };
+        condition_holds(condition, pstate)
     }
 
     /// Of class [`ec::WFX`]: a WFE or WFET, not a WFI or WFIT. With a timeout they may end early all the same.
@@ -396,6 +446,87 @@ impl fmt::Display for SysregAccess {
     }
 }
 
+/// A trapped access of AArch32 to a register of coprocessor 14 or 15.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CoprocessorAccess {
+    /// Which register.
+    pub register: Coprocessor,
+    /// The general-purpose register; 15 is the PC, whose place MRC's flags take.
+    pub rt: u8,
+    /// The second one, of MCRR and MRRC, for the upper half.
+    pub rt2: Option<u8>,
+    /// MRC or MRRC; otherwise MCR or MCRR.
+    pub read: bool,
+}
+
+/// The encoding of a register of a coprocessor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Coprocessor {
+    /// 14 or 15.
+    pub coprocessor: u8,
+    /// opc1.
+    pub opc1: u8,
+    /// CRn; `None`: a register of 64 bits, by MCRR and MRRC.
+    pub crn: Option<u8>,
+    /// CRm.
+    pub crm: u8,
+    /// opc2; 0 for a register of 64 bits.
+    pub opc2: u8,
+}
+
+impl Coprocessor {
+    /// A register of 32 bits, by MCR and MRC: `p<coprocessor>, <opc1>, <Rt>, c<crn>, c<crm>, <opc2>`.
+    pub const fn word(coprocessor: u8, opc1: u8, crn: u8, crm: u8, opc2: u8) -> Self {
+        Self { coprocessor, opc1, crn: Some(crn), crm, opc2 }
+    }
+
+    /// A register of 64 bits, by MCRR and MRRC: `p<coprocessor>, <opc1>, <Rt>, <Rt2>, c<crm>`.
+    pub const fn double(coprocessor: u8, opc1: u8, crm: u8) -> Self {
+        Self { coprocessor, opc1, crn: None, crm, opc2: 0 }
+    }
+}
+
+impl CoprocessorAccess {
+    /// From a syndrome; `None`: of another exception class. LDC and STC have no register of this kind to name.
+    pub const fn decode(esr: Esr) -> Option<Self> {
+        let iss = esr.iss();
+        let (coprocessor, double) = match esr.class() {
+            ec::CP15 => (15, false),
+            ec::CP15_DOUBLE => (15, true),
+            ec::CP14 => (14, false),
+            ec::CP14_DOUBLE => (14, true),
+            _ => return None,
+        };
+        let crm = (iss >> 1) as u8 & 15;
+        let register = if double {
+            Coprocessor::double(coprocessor, (iss >> 16) as u8 & 15, crm)
+        } else {
+            let (opc1, opc2) = ((iss >> 14) as u8 & 7, (iss >> 17) as u8 & 7);
+            Coprocessor::word(coprocessor, opc1, (iss >> 10) as u8 & 15, crm, opc2)
+        };
+        let rt2 = if double { Some((iss >> 10) as u8 & 31) } else { None };
+        Some(Self { register, rt: (iss >> 5) as u8 & 31, rt2, read: iss & 1 != 0 })
+    }
+}
+
+/// As in assembler, without the general-purpose registers.
+impl fmt::Display for Coprocessor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { coprocessor, opc1, crn, crm, opc2 } = self;
+        match crn {
+            Some(crn) => write!(f, "p{coprocessor}, {opc1}, c{crn}, c{crm}, {opc2}"),
+            None => write!(f, "p{coprocessor}, {opc1}, c{crm}"),
+        }
+    }
+}
+
+impl fmt::Display for CoprocessorAccess {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (way, rt) = (if self.read { "read" } else { "write" }, self.rt);
+        write!(f, "{way} of {} with r{rt}", self.register)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -466,6 +597,68 @@ mod tests {
         assert_eq!(access.register, Sysreg::new(3, 0, 12, 11, 5));
         assert_eq!((access.rt, access.read), (7, false));
         assert_eq!(format!("{}", access.register), "S3_0_C12_C11_5");
+    }
+
+    /// `mrc p15, 0, r3, c9, c13, 0` (PMCCNTR), `mcrr p15, 2, r4, r5, c14` (CNTP_CVAL), `mrrc p14, 0, r6, r7, c1` (DBGDRAR).
+    #[test]
+    fn an_access_to_a_coprocessor_decodes_to_its_instruction() {
+        let esr = |class: u64, iss: u64| Esr(class << 26 | 1 << 25 | 1 << 24 | 0xe << 20 | iss);
+        let decode = |class, iss| CoprocessorAccess::decode(esr(class, iss)).unwrap();
+        let pmccntr = decode(0x03, 9 << 10 | 3 << 5 | 13 << 1 | 1);
+        assert_eq!(pmccntr.register, Coprocessor::word(15, 0, 9, 13, 0));
+        assert_eq!((pmccntr.rt, pmccntr.rt2, pmccntr.read), (3, None, true));
+        assert_eq!(format!("{pmccntr}"), "read of p15, 0, c9, c13, 0 with r3");
+        let deadline = decode(0x04, 2 << 16 | 5 << 10 | 4 << 5 | 14 << 1);
+        assert_eq!(deadline.register, Coprocessor::double(15, 2, 14));
+        assert_eq!((deadline.rt, deadline.rt2, deadline.read), (4, Some(5), false));
+        assert_eq!(format!("{deadline}"), "write of p15, 2, c14 with r4");
+        let rom = decode(0x0c, 7 << 10 | 6 << 5 | 1 << 1 | 1);
+        assert_eq!(rom.register, Coprocessor::double(14, 0, 1));
+        let all = decode(0x05, 5 << 17 | 6 << 14 | 7 << 10 | 8 << 5 | 9 << 1);
+        assert_eq!(all.register, Coprocessor::word(14, 6, 7, 9, 5));
+        assert_eq!(CoprocessorAccess::decode(esr(0x06, 0)), None);
+        assert_eq!(CoprocessorAccess::decode(esr(0x18, 0)), None);
+    }
+
+    /// Every condition for every state of the flags, by the table of Arm ARM F1-1.
+    #[test]
+    fn conditions_hold_as_the_table_says() {
+        for flags in 0..16_u64 {
+            let [v, c, z, n] = [0, 1, 2, 3].map(|bit| flags >> bit & 1 != 0);
+            let holds = [
+                z,
+                !z,
+                c,
+                !c,
+                n,
+                !n,
+                v,
+                !v,
+                c && !z,
+                !c || z,
+                n == v,
+                n != v,
+                !z && n == v,
+                z || n != v,
+                true,
+                true,
+            ];
+            for (condition, holds) in (0..).zip(holds) {
+                let pstate = flags << 28 | 0x30;
+                // What the syndrome says comes first, whatever IT says.
+                let said = Esr(0x03 << 26 | 1 << 24 | condition << 20);
+                assert_eq!(
+                    said.condition_passes(pstate | 0b11 << 25 | 0x3f << 10),
+                    holds,
+                    "{condition} {flags:#b}"
+                );
+                // An IT block of one instruction.
+                let it = condition << 4 | 0b1000;
+                let in_block = pstate | (it & 0b11) << 25 | (it >> 2) << 10;
+                assert_eq!(Esr(0x03 << 26).condition_passes(in_block), holds, "IT {condition} {flags:#b}");
+                assert!(Esr(0x03 << 26).condition_passes(pstate), "outside IT blocks");
+            }
+        }
     }
 
     #[test]

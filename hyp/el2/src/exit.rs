@@ -139,7 +139,7 @@ extern "C" fn handle_serror(frame: &mut Frame) {
 
 /// WFI or WFE of a vCPU that shares its CPU, at EL0 of an AArch32 program too.
 fn wait(vcpu: &'static Vcpu, frame: &mut Frame, esr: Esr) {
-    let (pc, pstate) = step::over(ELR_EL2.get(), SPSR_EL2.get(), esr.is_long());
+    let (pc, pstate) = step::over(ELR_EL2.get(), SPSR_EL2.get(), esr.is_32bit());
     ELR_EL2.set(pc);
     SPSR_EL2.set(pstate);
     if esr.is_wfe() { run::pass(vcpu, frame) } else { run::sleep(vcpu, frame) }
