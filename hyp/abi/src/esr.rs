@@ -253,6 +253,14 @@ pub enum Fault {
 pub struct Access(Esr);
 
 impl Access {
+    /// Of what an instruction says that the syndrome doesn't: log2 of the bytes, whether it stores, whether a loaded value is
+    /// sign-extended, and whether its register has 64 bits. The register is X0.
+    pub const fn new(size: u8, write: bool, sign_extends: bool, is_64bit: bool) -> Self {
+        const ISV: u64 = 1 << 24;
+        let flags = (write as u64) << 6 | (is_64bit as u64) << 15 | (sign_extends as u64) << 21;
+        Self(Esr((ec::DATA_ABORT_LOWER as u64) << 26 | ISV | ((size & 3) as u64) << 22 | flags))
+    }
+
     /// log2 of the bytes: 0 to 3 (SAS).
     #[inline]
     pub const fn size(self) -> u8 {
@@ -363,23 +371,30 @@ impl Abort {
         }
     }
 
-    /// Whether a device could be meant: a load or store that the syndrome describes (ISV), of an address that stage 2 doesn't
+    /// ISV: the syndrome describes the access.
+    const ISV: u64 = 1 << 24;
+
+    /// Whether a device could be meant, by a load or store that the syndrome describes: one of an address that stage 2 doesn't
     /// translate, which HPFAR_EL2 holds.
     #[inline]
     pub const fn may_be_emulated(self) -> bool {
-        const ISV: u64 = 1 << 24;
-        const CM: u64 = 1 << 8;
-        const S1PTW: u64 = 1 << 7;
-        // The status without the level.
-        const FAULT: u64 = 0x3c;
-        const TRANSLATION: u64 = 0x04;
-        self.0.0 & (ISV | CM | S1PTW | FAULT) == ISV | TRANSLATION
+        self.0.0 & (Self::ISV | Self::UNMAPPED.0) == Self::ISV | Self::UNMAPPED.1
     }
+
+    /// The same, whether the syndrome describes it or not.
+    #[inline]
+    pub const fn may_be_device(self) -> bool {
+        self.0.0 & Self::UNMAPPED.0 == Self::UNMAPPED.1
+    }
+
+    /// The bits, and their values, of a load's or store's address that stage 2 doesn't translate: not CM, not S1PTW, and of the
+    /// status, whatever the level, a translation fault.
+    const UNMAPPED: (u64, u64) = (1 << 8 | 1 << 7 | 0x3c, 0x04);
 
     /// The access, where the syndrome describes it (ISV); `None` for pairs, writeback, SIMD and the like.
     #[inline]
     pub const fn access(self) -> Option<Access> {
-        if self.0.0 & 1 << 24 == 0 { None } else { Some(Access(self.0)) }
+        if self.0.0 & Self::ISV == 0 { None } else { Some(Access(self.0)) }
     }
 }
 
@@ -563,6 +578,16 @@ mod tests {
     }
 
     #[test]
+    fn an_access_is_what_it_is_made_of() {
+        let access = Access::new(1, false, true, false);
+        assert_eq!((access.size(), access.register(), access.is_write()), (1, 0, false));
+        assert_eq!(access.extend(0x1_8000), 0xffff_8000);
+        assert_eq!(Access::new(1, false, true, true).extend(0x8000), 0xffff_ffff_ffff_8000);
+        assert_eq!(Access::new(2, true, false, false).truncate(u64::MAX), 0xffff_ffff);
+        assert!(Access::new(0, true, false, false).is_write());
+    }
+
+    #[test]
     fn without_isv_there_is_no_access() {
         assert_eq!(data_abort(0x07).access(), None);
     }
@@ -577,6 +602,7 @@ mod tests {
                 && !abort.on_table_walk()
                 && !abort.is_cache_maintenance();
             assert_eq!(abort.may_be_emulated(), may, "{iss:#x}");
+            assert_eq!(abort.may_be_device(), data_abort(iss | 1 << 24).may_be_emulated(), "{iss:#x}");
             assert!(!may || abort.hpfar_is_valid());
         }
     }
