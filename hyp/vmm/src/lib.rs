@@ -45,6 +45,7 @@ pub mod order;
 pub mod psci;
 pub mod sched;
 pub mod smccc;
+pub mod stage_one;
 pub mod step;
 pub mod stolen_time;
 pub mod sysreg;
