@@ -114,6 +114,45 @@ impl Esr {
     }
 }
 
+/// How far an error has got that an SError or an external abort reports, where the CPU can tell (FEAT_RAS; Arm RAS System Architecture
+/// 2.3, "PE error states").
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Severity {
+    /// It has been put right.
+    Corrected,
+    /// UEO: nothing has used what is wrong; the program could go on.
+    Restartable,
+    /// UER: nothing has used what is wrong; the program can go on once it has been put right.
+    Recoverable,
+    /// UEU: the program can't go on. What is wrong hasn't got any further than to it.
+    Unrecoverable,
+    /// UC: it may have got anywhere.
+    Uncontainable,
+    /// The CPU doesn't say.
+    Unknown,
+}
+
+impl Esr {
+    /// Of an SError: how far the error has got (AET). Without FEAT_RAS no syndrome tells.
+    pub const fn severity(self) -> Severity {
+        const IDS: u32 = 1 << 24;
+        const ASYNCHRONOUS: u32 = 0x11;
+        let iss = self.iss();
+        // Another status is "uncategorized", and IDS says that all of it is IMPLEMENTATION DEFINED.
+        if iss & IDS != 0 || iss & 0x3f != ASYNCHRONOUS {
+            return Severity::Unknown;
+        }
+        match iss >> 10 & 0b111 {
+            0b000 => Severity::Uncontainable,
+            0b001 => Severity::Unrecoverable,
+            0b010 => Severity::Restartable,
+            0b011 => Severity::Recoverable,
+            0b110 => Severity::Corrected,
+            _ => Severity::Unknown,
+        }
+    }
+}
+
 /// Whether a condition code of AArch32 holds for the flags in `pstate` (Arm ARM F2.3, "ConditionHolds").
 fn condition_holds(condition: u64, pstate: u64) -> bool {
     let flag = |bit: u32| pstate >> bit & 1 != 0;
@@ -184,9 +223,24 @@ impl fmt::Display for Esr {
 }
 
 impl Esr {
+    /// Whether the class is one of those whose syndrome has a condition: [`condition_passes`](Self::condition_passes).
+    pub const fn has_condition(self) -> bool {
+        matches!(
+            self.class(),
+            ec::WFX
+                | ec::CP15
+                | ec::CP15_DOUBLE
+                | ec::CP14
+                | ec::CP14_MEMORY
+                | ec::CP14_DOUBLE
+                | ec::FP
+                | ec::VMRS
+                | ec::SMC32
+        )
+    }
+
     /// Whether an instruction of AArch32 that trapped passes its condition in the state `pstate` (SPSR_EL2). CPUs may trap one that
-    /// doesn't, which then is no more than a NOP. For the classes whose syndrome has a condition ([`ec::WFX`], those of
-    /// coprocessors, [`ec::FP`], [`ec::VMRS`], [`ec::SMC32`]).
+    /// doesn't, which then is no more than a NOP. For classes that [have one](Self::has_condition).
     pub fn condition_passes(self, pstate: u64) -> bool {
         const CV: u64 = 1 << 24;
         const ALWAYS: u64 = 0xe;
@@ -371,30 +425,21 @@ impl Abort {
         }
     }
 
-    /// ISV: the syndrome describes the access.
-    const ISV: u64 = 1 << 24;
-
-    /// Whether a device could be meant, by a load or store that the syndrome describes: one of an address that stage 2 doesn't
-    /// translate, which HPFAR_EL2 holds.
-    #[inline]
-    pub const fn may_be_emulated(self) -> bool {
-        self.0.0 & (Self::ISV | Self::UNMAPPED.0) == Self::ISV | Self::UNMAPPED.1
-    }
-
-    /// The same, whether the syndrome describes it or not.
+    /// Whether a device could be meant: a load or store of an address that stage 2 doesn't translate, which HPFAR_EL2 holds.
     #[inline]
     pub const fn may_be_device(self) -> bool {
-        self.0.0 & Self::UNMAPPED.0 == Self::UNMAPPED.1
+        const CM: u64 = 1 << 8;
+        const S1PTW: u64 = 1 << 7;
+        // The status without the level.
+        const FAULT: u64 = 0x3c;
+        const TRANSLATION: u64 = 0x04;
+        self.0.0 & (CM | S1PTW | FAULT) == TRANSLATION
     }
-
-    /// The bits, and their values, of a load's or store's address that stage 2 doesn't translate: not CM, not S1PTW, and of the
-    /// status, whatever the level, a translation fault.
-    const UNMAPPED: (u64, u64) = (1 << 8 | 1 << 7 | 0x3c, 0x04);
 
     /// The access, where the syndrome describes it (ISV); `None` for pairs, writeback, SIMD and the like.
     #[inline]
     pub const fn access(self) -> Option<Access> {
-        if self.0.0 & Self::ISV == 0 { None } else { Some(Access(self.0)) }
+        if self.0.0 & 1 << 24 == 0 { None } else { Some(Access(self.0)) }
     }
 }
 
@@ -592,17 +637,15 @@ mod tests {
         assert_eq!(data_abort(0x07).access(), None);
     }
 
-    /// Of all syndromes, those that say what is needed: nothing is cached or walked, and nothing but a translation is missing.
+    /// Of all syndromes, those where nothing is cached or walked, and nothing but a translation is missing.
     #[test]
     fn devices_are_where_stage_2_has_nothing() {
         for iss in (0..1 << 11).flat_map(|low| [low, low | 1 << 24]) {
             let abort = data_abort(iss);
-            let may = abort.access().is_some()
-                && abort.fault() == Fault::Translation
+            let may = abort.fault() == Fault::Translation
                 && !abort.on_table_walk()
                 && !abort.is_cache_maintenance();
-            assert_eq!(abort.may_be_emulated(), may, "{iss:#x}");
-            assert_eq!(abort.may_be_device(), data_abort(iss | 1 << 24).may_be_emulated(), "{iss:#x}");
+            assert_eq!(abort.may_be_device(), may, "{iss:#x}");
             assert!(!may || abort.hpfar_is_valid());
         }
     }
@@ -694,6 +737,18 @@ mod tests {
             "data abort on a write, permission fault, level 3"
         );
         assert_eq!(format!("{}", Esr(0x17 << 26 | 3)), "SMC #0x3");
+    }
+
+    #[test]
+    fn an_serror_says_how_far_the_error_has_got() {
+        let severity = |iss: u64| Esr(0x2f << 26 | 1 << 25 | iss).severity();
+        let all = [0, 1, 2, 3, 6].map(|aet| severity(aet << 10 | 0x11));
+        use Severity::*;
+        assert_eq!(all, [Uncontainable, Unrecoverable, Restartable, Recoverable, Corrected]);
+        // Uncategorized; a status that is none; IMPLEMENTATION DEFINED; values of AET that mean nothing.
+        for iss in [0, 1 << 10, 3 << 10 | 0x10, 1 << 24 | 1 << 10 | 0x11, 4 << 10 | 0x11, 7 << 10 | 0x11] {
+            assert_eq!(severity(iss), Unknown, "{iss:#x}");
+        }
     }
 
     #[test]

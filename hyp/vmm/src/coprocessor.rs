@@ -12,6 +12,8 @@ pub enum View {
     Of(Sysreg),
     /// DBGDIDR, of which AArch64 has no view: it tells what the debug unit has, and traps as its registers do (MDCR_EL2.TDA).
     DebugIdentity,
+    /// DBGDSAR, which ARMv8 has done away with: zero.
+    Zero,
 }
 
 /// What a register of a coprocessor is, if EL0 may reach it and a trap may come of that.
@@ -31,6 +33,7 @@ pub fn view(register: Coprocessor) -> Option<View> {
         (15, 0, None, 14, _) => el0(14, 0, 1),
         (15, 2, None, 14, _) => el0(14, 2, 2),
         (14, 0, Some(0), 0, 0) => Some(View::DebugIdentity),
+        (14, 0, Some(2), 0, 0) | (14, 0, None, 2, _) => Some(View::Zero),
         // DBGDRAR is MDRAR_EL1, by MRC and MRRC.
         (14, 0, Some(1), 0, 0) | (14, 0, None, 1, _) => Some(View::Of(Sysreg::new(2, 0, 1, 0, 0))),
         _ => None,
@@ -56,7 +59,7 @@ mod tests {
     fn of(register: Coprocessor) -> Option<(u8, u8, u8, u8, u8)> {
         match view(register)? {
             View::Of(register) => Some(register.fields()),
-            View::DebugIdentity => None,
+            View::DebugIdentity | View::Zero => None,
         }
     }
 

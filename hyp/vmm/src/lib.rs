@@ -44,6 +44,7 @@ pub mod life;
 pub mod order;
 pub mod psci;
 pub mod sched;
+pub mod serror;
 pub mod smccc;
 pub mod stage_one;
 pub mod step;

@@ -3,7 +3,22 @@
 //! A fault in stage 2 on the access to a table (S1PTW) has the level of stage 2 in its syndrome. Which of the guest's tables it was
 //! follows from the page that HPFAR_EL2 names. Arm ARM D8.2.
 
+use crate::inject::external_abort;
 use crate::layout::Ipa;
+
+/// What PAR_EL1 says behind an `AT` of stage 1 for `address`: where that is, or the status of the fault (DFSC) that an access would
+/// take. A fault in stage 2 on the way is an external abort on a walk, of the last level, for its own isn't told.
+pub const fn translated(par: u64, address: u64) -> Result<Ipa, u8> {
+    const F: u64 = 1;
+    const S: u64 = 1 << 9;
+    if par & F == 0 {
+        return Ok(Ipa::new(par & ones(52) & !ones(12) | address & ones(12)));
+    }
+    if par & S != 0 {
+        return Err(external_abort(Some(3)));
+    }
+    Err((par >> 1) as u8 & 0x3f)
+}
 
 /// Levels that a walk has at most: those of tables from level 0 on. Guests aren't shown the larger addresses that start at -1.
 const LAST_LEVEL: u32 = 3;
@@ -190,6 +205,14 @@ mod tests {
             });
             prop_assert!(reads <= 4);
         }
+    }
+
+    #[test]
+    fn a_translation_is_an_address_or_a_fault() {
+        assert_eq!(translated(0xff00_0009_0000_0b80, 0x4012_3456), Ok(Ipa::new(0x9_0000_0456)));
+        // A translation fault of level 2; one of stage 2's.
+        assert_eq!(translated(0x06 << 1 | 1, 0x1000), Err(0x06));
+        assert_eq!(translated(0x07 << 1 | 1 | 1 << 9 | 1 << 8, 0x1000), Err(0x17));
     }
 
     #[test]
