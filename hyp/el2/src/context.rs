@@ -15,6 +15,7 @@ use crate::breakpoints::Breakpoints;
 use crate::cpu;
 use crate::exit::Frame;
 use crate::gic::VirtualInterface;
+use crate::simd::Simd;
 use crate::sysreg::{read_sysreg, write_sysreg};
 
 /// SCTLR_EL1 at reset: its RES1 bits; MMU, caches and checks off.
@@ -77,39 +78,6 @@ registers! {
     Deferred:
     "S3_4_C12_C1_1"
 }
-
-/// FP and SIMD registers, which EL2 itself never uses.
-#[derive(Default)]
-#[repr(C, align(16))]
-struct Simd([u128; 32]);
-
-impl Simd {
-    fn save(&mut self) {
-        // SAFETY: writes the 512 bytes that `self` has; EL2 is compiled without FP and SIMD, so no value of Rust's is in
-        // these registers.
-        unsafe { core::arch::asm!(simd!("stp"), x = in(reg) &raw mut self.0, options(nostack)) };
-    }
-
-    fn load(&self) {
-        // SAFETY: reads the 512 bytes that `self` has; the rest as above.
-        unsafe { core::arch::asm!(simd!("ldp"), x = in(reg) &raw const self.0, options(nostack)) };
-    }
-}
-
-/// One instruction for each pair of SIMD registers.
-macro_rules! simd {
-    ($op:literal) => {
-        simd!($op, "0" "1" 0, "2" "3" 32, "4" "5" 64, "6" "7" 96, "8" "9" 128, "10" "11" 160, "12" "13" 192,
-            "14" "15" 224, "16" "17" 256, "18" "19" 288, "20" "21" 320, "22" "23" 352, "24" "25" 384,
-            "26" "27" 416, "28" "29" 448, "30" "31" 480)
-    };
-    ($op:literal, $($a:literal $b:literal $offset:literal),*) => {
-        concat!(".arch_extension fp\n.arch_extension simd\n",
-            $($op, " q", $a, ", q", $b, ", [{x}, #", $offset, "]\n",)*
-            ".arch_extension nosimd\n.arch_extension nofp")
-    };
-}
-use simd;
 
 /// The virtual and the physical timer of EL1: CNTV and CNTP.
 #[derive(Clone, Copy, Default)]
