@@ -1,5 +1,6 @@
 //! The cases, by area.
 
+mod access;
 mod cache;
 mod fault;
 mod feature;
@@ -16,3 +17,4 @@ mod smccc;
 mod sysreg;
 mod timer;
 mod uart;
+mod user;
