@@ -23,6 +23,7 @@ mod passthrough;
 mod raspberry_pi_4;
 mod raspberry_pi_4_devices;
 mod sdcard;
+mod serror;
 mod shared_cpus;
 mod small_guests;
 mod stage2_hardware;
@@ -69,6 +70,7 @@ fn main() -> ExitCode {
         bench::cases(),
         el2_crash::cases(),
         el2_map::cases(),
+        serror::cases(),
         errata::cases(),
         bad_board::cases(),
         bad_bundle::cases(),
