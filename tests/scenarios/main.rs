@@ -24,6 +24,7 @@ mod passthrough;
 mod raspberry_pi_4;
 mod raspberry_pi_4_devices;
 mod sdcard;
+mod serror;
 mod shared_cpus;
 mod small_guests;
 mod stage2_hardware;
@@ -70,6 +71,7 @@ fn main() -> ExitCode {
         bench::cases(),
         el2_crash::cases(),
         el2_map::cases(),
+        serror::cases(),
         errata::cases(),
         panics::cases(),
         bad_board::cases(),

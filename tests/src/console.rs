@@ -18,7 +18,7 @@ const ALARMS: [&str; 5] = [
 ];
 
 /// As little as that, but where a scenario wants it.
-const CRASHES: [&str; 2] = ["hanok: EL2 crashed", "hanok: EL2 panicked"];
+const CRASHES: [&str; 3] = ["hanok: EL2 crashed", "hanok: EL2 panicked", "hanok: the hardware failed"];
 
 /// The text of a console, written by a thread that reads it and searched by the scenario.
 #[derive(Default)]
@@ -152,7 +152,7 @@ impl Console {
         self.lock().check()
     }
 
-    /// From now on a crash of EL2 is no alarm.
+    /// From now on a crash of EL2, or of the board, is no alarm.
     pub(crate) fn want_crash(&self) {
         self.lock().crash_wanted = true;
     }

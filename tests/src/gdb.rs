@@ -17,6 +17,8 @@ const INTERRUPT: u8 = 0x03;
 /// A register, by the stub's number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Register {
+    /// A general-purpose register: that of a function's second argument.
+    X1 = 1,
     /// The stack pointer of the exception level that runs.
     Sp = 31,
     /// The program counter.

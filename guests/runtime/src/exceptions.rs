@@ -7,7 +7,7 @@ use core::mem::{offset_of, size_of};
 use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering};
 
 use crate::machine::MAX_CPUS;
-use crate::{cpu, interrupts, power, println};
+use crate::{cpu, interrupts, power, println, user};
 
 global_asm!(
     include_str!("vectors.S"),
@@ -86,8 +86,16 @@ pub mod class {
     pub const UNKNOWN: u64 = 0x00;
     /// Access to FP or SIMD registers while CPACR_EL1 traps it.
     pub const FP_TRAP: u64 = 0x07;
+    /// SVC from AArch32.
+    pub const SVC_AARCH32: u64 = 0x11;
+    /// SVC from AArch64.
+    pub const SVC_AARCH64: u64 = 0x15;
     /// Trapped MSR, MRS or system instruction.
     pub const SYSTEM_REGISTER: u64 = 0x18;
+    /// Instruction abort of EL0.
+    pub const INSTRUCTION_ABORT_OF_EL0: u64 = 0x20;
+    /// Data abort of EL0.
+    pub const DATA_ABORT_OF_EL0: u64 = 0x24;
     /// Instruction abort without a change of exception level.
     pub const INSTRUCTION_ABORT: u64 = 0x21;
     /// Data abort without a change of exception level.
@@ -100,6 +108,8 @@ pub mod class {
 pub mod status {
     /// Synchronous external abort, not on a translation table walk.
     pub const EXTERNAL_ABORT: u64 = 0x10;
+    /// Synchronous external abort on a translation table walk; the level is added.
+    pub const EXTERNAL_ABORT_ON_WALK: u64 = 0x14;
     /// Alignment fault.
     pub const ALIGNMENT: u64 = 0x21;
 }
@@ -162,6 +172,8 @@ pub fn catch_counted<R>(body: impl FnOnce() -> R) -> (R, Option<(Fault, u64)>) {
 
 /// Kind and origin of an exception, by its place in the vector table (Arm ARM D1.4.1).
 const CURRENT_SPX: u64 = 4;
+const LOWER_AARCH64: u64 = 8;
+const LOWER_AARCH32: u64 = 12;
 const SYNCHRONOUS_KIND: u64 = 0;
 const IRQ_KIND: u64 = 1;
 
@@ -169,6 +181,7 @@ extern "C" fn exception(index: u64, frame: &mut Frame) {
     match (index & !3, index & 3) {
         (CURRENT_SPX, IRQ_KIND) => interrupts::dispatch(),
         (CURRENT_SPX, SYNCHRONOUS_KIND) if expected(frame) || handled(frame) => {}
+        (LOWER_AARCH64 | LOWER_AARCH32, SYNCHRONOUS_KIND) if user::end(index * 0x80, frame) => {}
         _ => die(index, frame),
     }
 }

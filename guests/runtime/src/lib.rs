@@ -38,6 +38,7 @@ pub mod stolen_time;
 pub mod sysreg;
 pub mod timed;
 pub mod timer;
+pub mod user;
 
 pub use machine::machine;
 pub use ring;

@@ -6,7 +6,7 @@
 use core::arch::asm;
 use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
-use aarch64_cpu::registers::TTBR0_EL1;
+use aarch64_cpu::registers::{TCR_EL1, TTBR0_EL1, TTBR1_EL1};
 use tock_registers::interfaces::{Readable, Writeable};
 
 use crate::cpu;
@@ -51,6 +51,8 @@ pub enum Kind {
 const TABLE: u64 = 0b11;
 const BLOCK: u64 = 0b01;
 const READ_ONLY: u64 = 1 << 7;
+/// AP\[1\]: EL0 may do what EL1 may.
+const FOR_EL0: u64 = 1 << 6;
 
 impl Kind {
     /// The low and high attributes of a block. All are nG: the boot table has an ASID of its own, so that the
@@ -172,6 +174,15 @@ fn split(base: u64, kind: impl Fn(u64) -> Kind) -> u64 {
 /// Maps the 2 MiB around `address` to the 2 MiB around `physical`; RAM, if it is that, read-only, for Rust knows
 /// it by another address. Panics for addresses in RAM or behind [`ADDRESS_LIMIT`].
 pub fn map(address: u64, physical: u64, kind: Kind) {
+    map_with(address, physical, kind, 0);
+}
+
+/// The same for EL0 too.
+pub fn map_for_el0(address: u64, physical: u64, kind: Kind) {
+    map_with(address, physical, kind, FOR_EL0);
+}
+
+fn map_with(address: u64, physical: u64, kind: Kind, more: u64) {
     let is_ram = coverage(machine(), address / MIB2 * MIB2, MIB2) != Coverage::None;
     assert!(address < ADDRESS_LIMIT && !is_ram, "the mapping of {address:#x} can't be changed");
     let entry = &ROOT.0[(address / GIB) as usize];
@@ -187,7 +198,7 @@ pub fn map(address: u64, physical: u64, kind: Kind) {
     let physical = physical / MIB2 * MIB2;
     let alias_of_ram = coverage(machine(), physical, MIB2) != Coverage::None;
     assert!(!alias_of_ram || kind == Kind::Normal, "RAM has one set of attributes");
-    let descriptor = kind.block(physical) | if alias_of_ram { READ_ONLY } else { 0 };
+    let descriptor = kind.block(physical) | more | if alias_of_ram { READ_ONLY } else { 0 };
     replace(&table.0[(address % GIB / MIB2) as usize], address, descriptor);
 }
 
@@ -207,6 +218,54 @@ pub fn unmap_table(address: u64) {
     let base = address / GIB * GIB;
     assert!(coverage(machine(), base, GIB) == Coverage::None, "{address:#x} is RAM");
     replace(&ROOT.0[(address / GIB) as usize], address, Kind::Device.block(base));
+}
+
+/// Tables for addresses of the upper half, which nothing else uses: one for each level above the last.
+static UPPER: [Table; 3] = [const { Table::empty() }; 3];
+
+/// Runs `body` with a map of the upper half whose walks go on, at this level, 0 to 3, in a table outside RAM, where there may be
+/// nothing: with an address whose walk comes there.
+pub fn with_upper_table<R>(level: usize, table: u64, body: impl FnOnce(u64) -> R) -> R {
+    assert!(!machine().ram.iter().any(|bank| bank.contains(table)), "{table:#x} is RAM");
+    // With an index of its own in each table: those of level 0, 1, 2 and 3, and an offset.
+    const ADDRESS: u64 = 0xffff << 48 | 0x101 << 39 | 0x42 << 30 | 0x83 << 21 | 0x104 << 12 | 0x568;
+    let mut next = table;
+    for (n, upper) in UPPER.iter().enumerate().take(level).rev() {
+        let index = ADDRESS >> (39 - 9 * n) & 0x1ff;
+        upper.0[index as usize].store(next | TABLE, Ordering::Relaxed);
+        next = upper.address();
+    }
+    // T1SZ: 48 bits, so that walks start at level 0.
+    with_upper_half(16, UPPER_4K, next, || body(ADDRESS))
+}
+
+/// Runs `body` with a map of the upper half that starts in a table outside RAM, by pages of 64 KiB: of 42 bits, so at level 2.
+pub fn with_upper_table_of_64k<R>(table: u64, body: impl FnOnce(u64) -> R) -> R {
+    assert!(!machine().ram.iter().any(|bank| bank.contains(table)), "{table:#x} is RAM");
+    const ADDRESS: u64 = 0x1234_5678 | !0 << 42;
+    with_upper_half(22, UPPER_64K, table, || body(ADDRESS))
+}
+
+/// TCR_EL1.TG1 for pages of 4 and 64 KiB.
+const UPPER_4K: u64 = 0b10 << 30;
+const UPPER_64K: u64 = 0b11 << 30;
+
+/// With walks of the upper half, from a table on.
+fn with_upper_half<R>(size: u64, granule: u64, table: u64, body: impl FnOnce() -> R) -> R {
+    /// EPD1: no walks of the upper half; T1SZ, TG1.
+    const UPPER_HALF: u64 = 1 << 23 | 0x3f << 16 | 0b11 << 30;
+    let tcr = TCR_EL1.get();
+    TTBR1_EL1.set(table);
+    // Walks as the lower half's are: IRGN1, ORGN1, SH1.
+    TCR_EL1.set(tcr & !UPPER_HALF | size << 16 | 1 << 24 | 1 << 26 | 3 << 28 | granule);
+    cpu::synchronize();
+    invalidate_all();
+    let result = body();
+    TCR_EL1.set(tcr);
+    TTBR1_EL1.set(0);
+    cpu::synchronize();
+    invalidate_all();
+    result
 }
 
 /// Break-before-make: invalid, out of every TLB, then the new value.

@@ -53,17 +53,6 @@ pub enum Store {
     Zero,
 }
 
-/// An access for which the architecture gives the hypervisor no syndrome (ESR_EL2.ISV is 0).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Indexed {
-    /// `ldr w, [x], #4`
-    LoadPost,
-    /// `ldr w, [x, #4]!`
-    LoadPre,
-    /// `ldp w, w, [x]`
-    LoadPair,
-}
-
 fn check(address: u64) {
     let in_ram = machine().ram.iter().any(|bank| bank.contains(address) || bank.contains(address + 7));
     assert!(!in_ram, "{address:#x} is RAM: the program itself");
@@ -125,50 +114,88 @@ pub fn store(kind: Store, address: u64, value: u64) -> Result<(), Fault> {
     }
 }
 
-/// What an access without syndrome left: registers as they were afterwards, and the fault.
-#[derive(Clone, Copy, Debug)]
-pub struct IndexedResult {
-    /// The (first) target register; [`UNTOUCHED`] before.
-    pub value: u64,
-    /// The second target register of a pair; [`UNTOUCHED`] before.
+/// What an access left: registers as they were afterwards, and the fault, if it faulted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Left {
+    /// x9, the (first) register that is loaded or stored.
+    pub first: u64,
+    /// x11, the second one.
     pub second: u64,
-    /// The base register, which pre- and post-indexing move by 4.
+    /// x10, the base.
     pub base: u64,
-    /// The fault, if it faulted.
+    /// The fault.
     pub fault: Option<Fault>,
 }
 
-/// Loads from `address` (`address + 4` for [`Indexed::LoadPre`]) by an access without a valid syndrome.
-pub fn load_indexed(kind: Indexed, address: u64) -> IndexedResult {
-    check(address);
-    let (mut value, mut second, mut base) = (UNTOUCHED, UNTOUCHED, address);
-    // SAFETY: loads change no memory.
-    let ((), fault) = catch(|| unsafe {
-        match kind {
-            Indexed::LoadPost => {
-                asm!("ldr w9, [x10], #4", inout("x9") value, inout("x10") base, options(nostack));
-            }
-            Indexed::LoadPre => {
-                asm!("ldr w9, [x10, #4]!", inout("x9") value, inout("x10") base, options(nostack));
-            }
-            Indexed::LoadPair => {
-                asm!("ldp w9, w11, [x10]", inout("x9") value, inout("x11") second, inout("x10") base,
-                    options(nostack));
-            }
+/// A row for each form of access: its name, what it is, and the instruction. x10 has the address; x9 and x11 are targets and
+/// sources, x12 is an index of 8.
+macro_rules! forms {
+    ($($name:ident $instruction:literal,)*) => {
+        /// Loads and stores of which the architecture tells a hypervisor no more than the address (ESR_EL2.ISV is 0), but for a few.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum Form {
+            $(#[doc = concat!("`", $instruction, "`")] $name,)*
         }
-    });
-    IndexedResult { value, second, base, fault }
+
+        /// Makes an access, or two, of this form near `base`, which isn't in RAM, with these registers.
+        pub fn access(form: Form, base: u64, first: u64, second: u64) -> Left {
+            check(base);
+            let (mut first, mut second, mut base) = (first, second, base);
+            // SAFETY: the address is not in RAM (`check`), and what other addresses map to RAM is read-only; the stack pointer is
+            // put back, and no code of the program's has anything in SIMD registers.
+            let ((), fault) = catch(|| unsafe {
+                match form {
+                    $(Form::$name => asm!(".arch_extension fp\n .arch_extension simd", $instruction,
+                        ".arch_extension nosimd\n .arch_extension nofp",
+                        inout("x9") first, inout("x11") second, inout("x10") base, in("x12") 8, out("x13") _,
+                        options(nostack)),)*
+                }
+            });
+            Left { first, second, base, fault }
+        }
+    };
 }
 
-/// Stores `value` at `address` by `str w, [x], #4`. Returns the base register afterwards, and the fault.
-pub fn store_indexed(address: u64, value: u32) -> (u64, Option<Fault>) {
-    check(address);
-    let mut base = address;
-    // SAFETY: as for `store`.
-    let ((), fault) = catch(|| unsafe {
-        asm!("str w9, [x10], #4", in("x9") u64::from(value), inout("x10") base, options(nostack));
-    });
-    (base, fault)
+forms! {
+    Pair "ldp w9, w11, [x10]",
+    PairOffset "ldp w9, w11, [x10, #8]",
+    PairPre "ldp w9, w11, [x10, #8]!",
+    PairPost "ldp w9, w11, [x10], #-8",
+    PairSigned "ldpsw x9, x11, [x10]",
+    PairNonTemporal "ldnp w9, w11, [x10]",
+    PairToZero "ldp wzr, w11, [x10]",
+    PairDouble "ldp x9, x11, [x10]",
+    Pre "ldr w9, [x10, #4]!",
+    Post "ldr w9, [x10], #4",
+    PreByte "ldrb w9, [x10, #4]!",
+    PostSignedByte "ldrsb x9, [x10], #-4",
+    PostSignedByteW "ldrsb w9, [x10], #4",
+    PostHalf "ldrh w9, [x10], #4",
+    PostSignedWord "ldrsw x9, [x10], #4",
+    PostToZero "ldr wzr, [x10], #4",
+    Unscaled "ldur w9, [x10, #4]",
+    Indexed "ldr w9, [x10, x12]",
+    StackPost "mov x13, sp\n mov sp, x10\n ldr w9, [sp], #16\n mov x10, sp\n mov sp, x13",
+    OtherStackPost "msr spsel, #0\n mov sp, x10\n ldr w9, [sp], #16\n mov x10, sp\n msr spsel, #1",
+    StorePair "stp w9, w11, [x10]",
+    StorePairPre "stp w9, w11, [x10, #4]!",
+    StorePairPost "stp w9, w11, [x10], #8",
+    StorePairNonTemporal "stnp w9, w11, [x10]",
+    StorePairZero "stp wzr, w11, [x10]",
+    StorePre "str w9, [x10, #4]!",
+    StorePost "str w9, [x10], #4",
+    StorePostByte "strb w9, [x10], #1",
+    StorePostZero "str wzr, [x10], #4",
+    Vector "ldr s9, [x10]\n fmov x9, d9",
+    VectorPost "ldr s9, [x10], #4\n fmov x9, d9",
+    VectorPair "ldp s9, s11, [x10]\n fmov x9, d9\n fmov x11, d11",
+    VectorDouble "ldr d9, [x10]\n fmov x9, d9",
+    VectorWhole "ldr q9, [x10]\n fmov x9, d9\n fmov x11, v9.d[1]",
+    VectorStore "fmov d9, x9\n str s9, [x10, #4]!",
+    VectorStorePair "fmov d9, x9\n fmov d11, x11\n stp s9, s11, [x10]",
+    Exclusive "ldxr w9, [x10]",
+    ExclusivePair "ldaxp w9, w11, [x10]",
+    Structure "ld1 {{v9.4s}}, [x10]",
 }
 
 /// Calls `address`, where no code is. Returns the fault that brought the CPU back.

@@ -27,10 +27,24 @@ pub mod ec {
     pub const UNKNOWN: u8 = 0x00;
     /// WFI, WFE, WFIT, WFET.
     pub const WFX: u8 = 0x01;
+    /// MCR or MRC from AArch32, coprocessor 15.
+    pub const CP15: u8 = 0x03;
+    /// MCRR or MRRC from AArch32, coprocessor 15.
+    pub const CP15_DOUBLE: u8 = 0x04;
+    /// MCR or MRC from AArch32, coprocessor 14.
+    pub const CP14: u8 = 0x05;
+    /// LDC or STC from AArch32, coprocessor 14.
+    pub const CP14_MEMORY: u8 = 0x06;
     /// Trapped access to SVE, Advanced SIMD or floating point.
     pub const FP: u8 = 0x07;
+    /// VMRS from AArch32, of an ID register.
+    pub const VMRS: u8 = 0x08;
+    /// MCRR or MRRC from AArch32, coprocessor 14.
+    pub const CP14_DOUBLE: u8 = 0x0c;
     /// Illegal execution state.
     pub const ILLEGAL_STATE: u8 = 0x0e;
+    /// SMC from AArch32.
+    pub const SMC32: u8 = 0x13;
     /// HVC from AArch64.
     pub const HVC64: u8 = 0x16;
     /// SMC from AArch64.
@@ -100,6 +114,62 @@ impl Esr {
     }
 }
 
+/// How far an error has got that an SError or an external abort reports, where the CPU can tell (FEAT_RAS; Arm RAS System Architecture
+/// 2.3, "PE error states").
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Severity {
+    /// It has been put right.
+    Corrected,
+    /// UEO: nothing has used what is wrong; the program could go on.
+    Restartable,
+    /// UER: nothing has used what is wrong; the program can go on once it has been put right.
+    Recoverable,
+    /// UEU: the program can't go on. What is wrong hasn't got any further than to it.
+    Unrecoverable,
+    /// UC: it may have got anywhere.
+    Uncontainable,
+    /// The CPU doesn't say.
+    Unknown,
+}
+
+impl Esr {
+    /// Of an SError: how far the error has got (AET). Without FEAT_RAS no syndrome tells.
+    pub const fn severity(self) -> Severity {
+        const IDS: u32 = 1 << 24;
+        const ASYNCHRONOUS: u32 = 0x11;
+        let iss = self.iss();
+        // Another status is "uncategorized", and IDS says that all of it is IMPLEMENTATION DEFINED.
+        if iss & IDS != 0 || iss & 0x3f != ASYNCHRONOUS {
+            return Severity::Unknown;
+        }
+        match iss >> 10 & 0b111 {
+            0b000 => Severity::Uncontainable,
+            0b001 => Severity::Unrecoverable,
+            0b010 => Severity::Restartable,
+            0b011 => Severity::Recoverable,
+            0b110 => Severity::Corrected,
+            _ => Severity::Unknown,
+        }
+    }
+}
+
+/// Whether a condition code of AArch32 holds for the flags in `pstate` (Arm ARM F2.3, "ConditionHolds").
+fn condition_holds(condition: u64, pstate: u64) -> bool {
+    let flag = |bit: u32| pstate >> bit & 1 != 0;
+    let (n, z, c, v) = (flag(31), flag(30), flag(29), flag(28));
+    let holds = match condition >> 1 & 0b111 {
+        0 => z,
+        1 => c,
+        2 => n,
+        3 => v,
+        4 => c && !z,
+        5 => n == v,
+        6 => n == v && !z,
+        _ => return true,
+    };
+    holds != (condition & 1 != 0)
+}
+
 impl fmt::Debug for Esr {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:#x} ({self})", self.0)
@@ -112,10 +182,13 @@ impl fmt::Display for Esr {
         let class = match self.class() {
             ec::UNKNOWN => "undefined instruction",
             ec::WFX => "trapped WFI or WFE",
+            ec::CP15 | ec::CP15_DOUBLE => "trapped access to coprocessor 15",
+            ec::CP14 | ec::CP14_MEMORY | ec::CP14_DOUBLE => "trapped access to coprocessor 14",
             ec::FP => "trapped FP, SIMD or SVE access",
+            ec::VMRS => "trapped VMRS",
             ec::ILLEGAL_STATE => "illegal execution state",
             ec::HVC64 => "HVC",
-            ec::SMC64 => "SMC",
+            ec::SMC32 | ec::SMC64 => "SMC",
             ec::SYSREG => "trapped MSR, MRS or system instruction",
             ec::INSTRUCTION_ABORT_LOWER => "instruction abort from a lower level",
             ec::INSTRUCTION_ABORT_SAME => "instruction abort",
@@ -138,6 +211,11 @@ impl fmt::Display for Esr {
                 write!(f, " on a {way}, {}", FaultStatus(abort.status()))
             }
             ec::SYSREG => write!(f, ", {}", SysregAccess::decode(*self)),
+            ec::CP15 | ec::CP15_DOUBLE | ec::CP14 | ec::CP14_DOUBLE => match CoprocessorAccess::decode(*self)
+            {
+                Some(access) => write!(f, ", {access}"),
+                None => Ok(()),
+            },
             ec::HVC64 | ec::SMC64 | ec::BRK => write!(f, " #{:#x}", self.immediate()),
             _ => Ok(()),
         }
@@ -145,10 +223,36 @@ impl fmt::Display for Esr {
 }
 
 impl Esr {
-    /// IL: the instruction has 32 bits.
-    #[inline]
-    pub const fn is_long(self) -> bool {
-        self.0 >> 25 & 1 != 0
+    /// Whether the class is one of those whose syndrome has a condition: [`condition_passes`](Self::condition_passes).
+    pub const fn has_condition(self) -> bool {
+        matches!(
+            self.class(),
+            ec::WFX
+                | ec::CP15
+                | ec::CP15_DOUBLE
+                | ec::CP14
+                | ec::CP14_MEMORY
+                | ec::CP14_DOUBLE
+                | ec::FP
+                | ec::VMRS
+                | ec::SMC32
+        )
+    }
+
+    /// Whether an instruction of AArch32 that trapped passes its condition in the state `pstate` (SPSR_EL2). CPUs may trap one that
+    /// doesn't, which then is no more than a NOP. For classes that [have one](Self::has_condition).
+    pub fn condition_passes(self, pstate: u64) -> bool {
+        const CV: u64 = 1 << 24;
+        const ALWAYS: u64 = 0xe;
+        let condition = if self.0 & CV != 0 {
+            self.0 >> 20 & 0xf
+        } else {
+            // A T32 instruction whose syndrome doesn't say: by its IT block. ITSTATE[7:4] is the condition, and ITSTATE is
+            // SPSR_EL2's bits 15:10 and 26:25.
+            let it = pstate >> 8 & 0xfc | pstate >> 25 & 0b11;
+            if it & 0xf == 0 { ALWAYS } else { it >> 4 }
+        };
+        condition_holds(condition, pstate)
     }
 
     /// Of class [`ec::WFX`]: a WFE or WFET, not a WFI or WFIT. With a timeout they may end early all the same.
@@ -203,6 +307,14 @@ pub enum Fault {
 pub struct Access(Esr);
 
 impl Access {
+    /// Of what an instruction says that the syndrome doesn't: log2 of the bytes, whether it stores, whether a loaded value is
+    /// sign-extended, and whether its register has 64 bits. The register is X0.
+    pub const fn new(size: u8, write: bool, sign_extends: bool, is_64bit: bool) -> Self {
+        const ISV: u64 = 1 << 24;
+        let flags = (write as u64) << 6 | (is_64bit as u64) << 15 | (sign_extends as u64) << 21;
+        Self(Esr((ec::DATA_ABORT_LOWER as u64) << 26 | ISV | ((size & 3) as u64) << 22 | flags))
+    }
+
     /// log2 of the bytes: 0 to 3 (SAS).
     #[inline]
     pub const fn size(self) -> u8 {
@@ -313,17 +425,15 @@ impl Abort {
         }
     }
 
-    /// Whether a device could be meant: a load or store that the syndrome describes (ISV), of an address that stage 2 doesn't
-    /// translate, which HPFAR_EL2 holds.
+    /// Whether a device could be meant: a load or store of an address that stage 2 doesn't translate, which HPFAR_EL2 holds.
     #[inline]
-    pub const fn may_be_emulated(self) -> bool {
-        const ISV: u64 = 1 << 24;
+    pub const fn may_be_device(self) -> bool {
         const CM: u64 = 1 << 8;
         const S1PTW: u64 = 1 << 7;
         // The status without the level.
         const FAULT: u64 = 0x3c;
         const TRANSLATION: u64 = 0x04;
-        self.0.0 & (ISV | CM | S1PTW | FAULT) == ISV | TRANSLATION
+        self.0.0 & (CM | S1PTW | FAULT) == TRANSLATION
     }
 
     /// The access, where the syndrome describes it (ISV); `None` for pairs, writeback, SIMD and the like.
@@ -396,6 +506,87 @@ impl fmt::Display for SysregAccess {
     }
 }
 
+/// A trapped access of AArch32 to a register of coprocessor 14 or 15.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CoprocessorAccess {
+    /// Which register.
+    pub register: Coprocessor,
+    /// The general-purpose register; 15 is the PC, whose place MRC's flags take.
+    pub rt: u8,
+    /// The second one, of MCRR and MRRC, for the upper half.
+    pub rt2: Option<u8>,
+    /// MRC or MRRC; otherwise MCR or MCRR.
+    pub read: bool,
+}
+
+/// The encoding of a register of a coprocessor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Coprocessor {
+    /// 14 or 15.
+    pub coprocessor: u8,
+    /// opc1.
+    pub opc1: u8,
+    /// CRn; `None`: a register of 64 bits, by MCRR and MRRC.
+    pub crn: Option<u8>,
+    /// CRm.
+    pub crm: u8,
+    /// opc2; 0 for a register of 64 bits.
+    pub opc2: u8,
+}
+
+impl Coprocessor {
+    /// A register of 32 bits, by MCR and MRC: `p<coprocessor>, <opc1>, <Rt>, c<crn>, c<crm>, <opc2>`.
+    pub const fn word(coprocessor: u8, opc1: u8, crn: u8, crm: u8, opc2: u8) -> Self {
+        Self { coprocessor, opc1, crn: Some(crn), crm, opc2 }
+    }
+
+    /// A register of 64 bits, by MCRR and MRRC: `p<coprocessor>, <opc1>, <Rt>, <Rt2>, c<crm>`.
+    pub const fn double(coprocessor: u8, opc1: u8, crm: u8) -> Self {
+        Self { coprocessor, opc1, crn: None, crm, opc2: 0 }
+    }
+}
+
+impl CoprocessorAccess {
+    /// From a syndrome; `None`: of another exception class. LDC and STC have no register of this kind to name.
+    pub const fn decode(esr: Esr) -> Option<Self> {
+        let iss = esr.iss();
+        let (coprocessor, double) = match esr.class() {
+            ec::CP15 => (15, false),
+            ec::CP15_DOUBLE => (15, true),
+            ec::CP14 => (14, false),
+            ec::CP14_DOUBLE => (14, true),
+            _ => return None,
+        };
+        let crm = (iss >> 1) as u8 & 15;
+        let register = if double {
+            Coprocessor::double(coprocessor, (iss >> 16) as u8 & 15, crm)
+        } else {
+            let (opc1, opc2) = ((iss >> 14) as u8 & 7, (iss >> 17) as u8 & 7);
+            Coprocessor::word(coprocessor, opc1, (iss >> 10) as u8 & 15, crm, opc2)
+        };
+        let rt2 = if double { Some((iss >> 10) as u8 & 31) } else { None };
+        Some(Self { register, rt: (iss >> 5) as u8 & 31, rt2, read: iss & 1 != 0 })
+    }
+}
+
+/// As in assembler, without the general-purpose registers.
+impl fmt::Display for Coprocessor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { coprocessor, opc1, crn, crm, opc2 } = self;
+        match crn {
+            Some(crn) => write!(f, "p{coprocessor}, {opc1}, c{crn}, c{crm}, {opc2}"),
+            None => write!(f, "p{coprocessor}, {opc1}, c{crm}"),
+        }
+    }
+}
+
+impl fmt::Display for CoprocessorAccess {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (way, rt) = (if self.read { "read" } else { "write" }, self.rt);
+        write!(f, "{way} of {} with r{rt}", self.register)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -432,20 +623,29 @@ mod tests {
     }
 
     #[test]
+    fn an_access_is_what_it_is_made_of() {
+        let access = Access::new(1, false, true, false);
+        assert_eq!((access.size(), access.register(), access.is_write()), (1, 0, false));
+        assert_eq!(access.extend(0x1_8000), 0xffff_8000);
+        assert_eq!(Access::new(1, false, true, true).extend(0x8000), 0xffff_ffff_ffff_8000);
+        assert_eq!(Access::new(2, true, false, false).truncate(u64::MAX), 0xffff_ffff);
+        assert!(Access::new(0, true, false, false).is_write());
+    }
+
+    #[test]
     fn without_isv_there_is_no_access() {
         assert_eq!(data_abort(0x07).access(), None);
     }
 
-    /// Of all syndromes, those that say what is needed: nothing is cached or walked, and nothing but a translation is missing.
+    /// Of all syndromes, those where nothing is cached or walked, and nothing but a translation is missing.
     #[test]
     fn devices_are_where_stage_2_has_nothing() {
         for iss in (0..1 << 11).flat_map(|low| [low, low | 1 << 24]) {
             let abort = data_abort(iss);
-            let may = abort.access().is_some()
-                && abort.fault() == Fault::Translation
+            let may = abort.fault() == Fault::Translation
                 && !abort.on_table_walk()
                 && !abort.is_cache_maintenance();
-            assert_eq!(abort.may_be_emulated(), may, "{iss:#x}");
+            assert_eq!(abort.may_be_device(), may, "{iss:#x}");
             assert!(!may || abort.hpfar_is_valid());
         }
     }
@@ -468,6 +668,68 @@ mod tests {
         assert_eq!(format!("{}", access.register), "S3_0_C12_C11_5");
     }
 
+    /// `mrc p15, 0, r3, c9, c13, 0` (PMCCNTR), `mcrr p15, 2, r4, r5, c14` (CNTP_CVAL), `mrrc p14, 0, r6, r7, c1` (DBGDRAR).
+    #[test]
+    fn an_access_to_a_coprocessor_decodes_to_its_instruction() {
+        let esr = |class: u64, iss: u64| Esr(class << 26 | 1 << 25 | 1 << 24 | 0xe << 20 | iss);
+        let decode = |class, iss| CoprocessorAccess::decode(esr(class, iss)).unwrap();
+        let pmccntr = decode(0x03, 9 << 10 | 3 << 5 | 13 << 1 | 1);
+        assert_eq!(pmccntr.register, Coprocessor::word(15, 0, 9, 13, 0));
+        assert_eq!((pmccntr.rt, pmccntr.rt2, pmccntr.read), (3, None, true));
+        assert_eq!(format!("{pmccntr}"), "read of p15, 0, c9, c13, 0 with r3");
+        let deadline = decode(0x04, 2 << 16 | 5 << 10 | 4 << 5 | 14 << 1);
+        assert_eq!(deadline.register, Coprocessor::double(15, 2, 14));
+        assert_eq!((deadline.rt, deadline.rt2, deadline.read), (4, Some(5), false));
+        assert_eq!(format!("{deadline}"), "write of p15, 2, c14 with r4");
+        let rom = decode(0x0c, 7 << 10 | 6 << 5 | 1 << 1 | 1);
+        assert_eq!(rom.register, Coprocessor::double(14, 0, 1));
+        let all = decode(0x05, 5 << 17 | 6 << 14 | 7 << 10 | 8 << 5 | 9 << 1);
+        assert_eq!(all.register, Coprocessor::word(14, 6, 7, 9, 5));
+        assert_eq!(CoprocessorAccess::decode(esr(0x06, 0)), None);
+        assert_eq!(CoprocessorAccess::decode(esr(0x18, 0)), None);
+    }
+
+    /// Every condition for every state of the flags, by the table of Arm ARM F1-1.
+    #[test]
+    fn conditions_hold_as_the_table_says() {
+        for flags in 0..16_u64 {
+            let [v, c, z, n] = [0, 1, 2, 3].map(|bit| flags >> bit & 1 != 0);
+            let holds = [
+                z,
+                !z,
+                c,
+                !c,
+                n,
+                !n,
+                v,
+                !v,
+                c && !z,
+                !c || z,
+                n == v,
+                n != v,
+                !z && n == v,
+                z || n != v,
+                true,
+                true,
+            ];
+            for (condition, holds) in (0..).zip(holds) {
+                let pstate = flags << 28 | 0x30;
+                // What the syndrome says comes first, whatever IT says.
+                let said = Esr(0x03 << 26 | 1 << 24 | condition << 20);
+                assert_eq!(
+                    said.condition_passes(pstate | 0b11 << 25 | 0x3f << 10),
+                    holds,
+                    "{condition} {flags:#b}"
+                );
+                // An IT block of one instruction.
+                let it = condition << 4 | 0b1000;
+                let in_block = pstate | (it & 0b11) << 25 | (it >> 2) << 10;
+                assert_eq!(Esr(0x03 << 26).condition_passes(in_block), holds, "IT {condition} {flags:#b}");
+                assert!(Esr(0x03 << 26).condition_passes(pstate), "outside IT blocks");
+            }
+        }
+    }
+
     #[test]
     fn syndromes_read_as_words() {
         assert_eq!(
@@ -475,6 +737,18 @@ mod tests {
             "data abort on a write, permission fault, level 3"
         );
         assert_eq!(format!("{}", Esr(0x17 << 26 | 3)), "SMC #0x3");
+    }
+
+    #[test]
+    fn an_serror_says_how_far_the_error_has_got() {
+        let severity = |iss: u64| Esr(0x2f << 26 | 1 << 25 | iss).severity();
+        let all = [0, 1, 2, 3, 6].map(|aet| severity(aet << 10 | 0x11));
+        use Severity::*;
+        assert_eq!(all, [Uncontainable, Unrecoverable, Restartable, Recoverable, Corrected]);
+        // Uncategorized; a status that is none; IMPLEMENTATION DEFINED; values of AET that mean nothing.
+        for iss in [0, 1 << 10, 3 << 10 | 0x10, 1 << 24 | 1 << 10 | 0x11, 4 << 10 | 0x11, 7 << 10 | 0x11] {
+            assert_eq!(severity(iss), Unknown, "{iss:#x}");
+        }
     }
 
     #[test]

@@ -109,6 +109,24 @@ extern "C" fn crash_report(kind: u64, registers: &Registers) -> ! {
     end(&mut report)
 }
 
+/// An SError while this VM ran, of which the CPU doesn't say that it is that VM's alone: what is wrong may be anywhere.
+pub fn hardware_failed(esr: Esr, vm: &str) -> ! {
+    let mut report = begin();
+    let cpu = this_cpu().index;
+    let _ = writeln!(
+        report,
+        "\nhanok: the hardware failed on CPU {cpu} while {vm} ran, and whom it concerns can't be told"
+    );
+    let _ = writeln!(
+        report,
+        "  {esr:?}, {:?}, at pc {:#x} spsr {:#x}",
+        esr.severity(),
+        ELR_EL2.get(),
+        SPSR_EL2.get()
+    );
+    end(&mut report)
+}
+
 #[panic_handler]
 fn panic(info: &PanicInfo<'_>) -> ! {
     let mut report = begin();

@@ -10,21 +10,21 @@ use aarch64_cpu::registers::*;
 use abi::record;
 use platform::power::psci;
 use tock_registers::interfaces::{Readable, Writeable};
-use vgic::{Kicks, Read, SgiRegister, VcpuId, Width};
-use vmm::devices::{Device, Hit};
-use vmm::esr::{Abort, Access, Esr, Fault, SysregAccess, ec};
-use vmm::inject::{Exception, Interrupted};
+use vgic::{Kicks, SgiRegister};
+use vmm::esr::{Abort, CoprocessorAccess, Esr, Fault, SysregAccess, ec};
+use vmm::inject::{Exception, Interrupted, external_abort};
 use vmm::layout::Ipa;
+use vmm::serror::{self, Verdict};
 use vmm::smccc::{self, Answer, Call, StolenTime};
-use vmm::step;
 use vmm::sysreg::{Action, Identity, PhysicalTimer, StageOne};
+use vmm::{stage_one, step};
 
 use crate::gic::with_hardware;
 use crate::percpu::{Own, own};
 use crate::sysreg::{read_sysreg, write_sysreg};
 use crate::trace::Reason;
 use crate::vcpu::Vcpu;
-use crate::{calls, cpu, gic, interrupts, run, timer};
+use crate::{aarch32, calls, cpu, crash, gic, interrupts, mmio, run, timer};
 
 /// A guest's general-purpose registers, as `vectors.s` saves them on EL2's stack.
 #[derive(Clone, Debug, Default)]
@@ -63,7 +63,7 @@ impl Frame {
 
 /// Steps over the trapped instruction, an AArch64 one. HVC needs no step.
 #[inline]
-fn skip() {
+pub fn skip() {
     let before = SPSR_EL2.get();
     let (pc, pstate) = step::over_aarch64(ELR_EL2.get(), before);
     ELR_EL2.set(pc);
@@ -99,20 +99,26 @@ extern "C" fn handle_smc(frame: &mut Frame, esr: Esr) {
 #[unsafe(no_mangle)]
 extern "C" fn handle_other(frame: &mut Frame, esr: Esr) {
     let Some(vcpu) = exits(own(), esr) else { return };
-    match esr.class() {
-        ec::INSTRUCTION_ABORT_LOWER => {
-            vcpu.trace.count(Reason::Abort);
-            instruction_abort(vcpu, Abort(esr));
-        }
-        ec::WFX => {
-            vcpu.trace.count(Reason::Wfx);
-            wait(vcpu, frame, esr);
-        }
+    let class = esr.class();
+    let reason = match class {
+        ec::INSTRUCTION_ABORT_LOWER => Reason::Abort,
+        ec::WFX => Reason::Wfx,
+        ec::CP15 | ec::CP15_DOUBLE | ec::CP14 | ec::CP14_DOUBLE => Reason::Sysreg,
+        _ => Reason::Other,
+    };
+    vcpu.trace.count(reason);
+    if aarch32::is_nop(esr) {
+        return aarch32::skip(esr);
+    }
+    match class {
+        ec::INSTRUCTION_ABORT_LOWER => instruction_abort(vcpu, Abort(esr)),
+        ec::WFX => wait(vcpu, frame, esr),
+        ec::CP14_MEMORY => aarch32::debug(vcpu),
         // Nothing else is set to trap; a feature that is newer than this code may trap by default, and isn't shown.
-        _ => {
-            vcpu.trace.count(Reason::Other);
-            inject(Exception::Undefined);
-        }
+        _ => match CoprocessorAccess::decode(esr) {
+            Some(access) => aarch32::coprocessor(vcpu, frame, esr, access),
+            None => inject(Exception::Undefined),
+        },
     }
 }
 
@@ -127,26 +133,29 @@ extern "C" fn handle_irq() {
 }
 
 #[unsafe(no_mangle)]
-extern "C" fn handle_serror(frame: &mut Frame) {
-    // Taken while this guest ran; it may have been caused by something earlier, which can't be told without RAS. The VM
-    // that ran stops, the others go on.
-    if let Some(vcpu) = own().vcpu.get() {
-        vcpu.trace.count(Reason::Other);
-        vcpu.vm.crash(vcpu, record::crash::SERROR);
+extern "C" fn handle_serror(frame: &mut Frame, esr: Esr) {
+    // There is always one, as only vCPUs exit. One whose turn was before this one's may have caused it, which can't be told.
+    let Some(vcpu) = exits(own(), esr) else { return };
+    vcpu.trace.count(Reason::Other);
+    match serror::verdict(esr, vcpu.vm.has_devices()) {
+        Verdict::GoOn if vcpu.vm.may_log() => log::warn!("{}: {esr:?}, corrected", vcpu.vm.name),
+        Verdict::GoOn => {}
+        Verdict::StopVm => {
+            vcpu.vm.crash(vcpu, record::crash::SERROR);
+            run::leave_if_stopped(frame);
+        }
+        Verdict::StopBoard => crash::hardware_failed(esr, &vcpu.vm.name),
     }
-    run::leave_if_stopped(frame);
 }
 
 /// WFI or WFE of a vCPU that shares its CPU, at EL0 of an AArch32 program too.
 fn wait(vcpu: &'static Vcpu, frame: &mut Frame, esr: Esr) {
-    let (pc, pstate) = step::over(ELR_EL2.get(), SPSR_EL2.get(), esr.is_long());
-    ELR_EL2.set(pc);
-    SPSR_EL2.set(pstate);
+    aarch32::skip(esr);
     if esr.is_wfe() { run::pass(vcpu, frame) } else { run::sleep(vcpu, frame) }
 }
 
 /// Takes an exception to the guest's EL1.
-fn inject(exception: Exception) {
+pub fn inject(exception: Exception) {
     let entry = exception.take(Interrupted {
         pc: ELR_EL2.get(),
         pstate: SPSR_EL2.get(),
@@ -241,7 +250,7 @@ extern "C" fn handle_system_register(frame: &mut Frame, esr: Esr) {
 }
 
 #[inline(never)]
-fn other_register(vcpu: &'static Vcpu, frame: &mut Frame, access: SysregAccess) {
+pub fn other_register(vcpu: &'static Vcpu, frame: &mut Frame, access: SysregAccess) {
     let value = match vmm::sysreg::action(access.register, access.read) {
         Action::Identity(Identity::Revidr) => read_sysreg!("REVIDR_EL1"),
         Action::Identity(Identity::Aidr) => read_sysreg!("AIDR_EL1"),
@@ -394,19 +403,16 @@ fn write_stage_one(vcpu: &'static Vcpu, register: StageOne, value: u64) {
 extern "C" fn handle_data_abort(frame: &mut Frame, esr: Esr) {
     let Some(vcpu) = exits(own(), esr) else { return };
     let abort = Abort(esr);
-    if abort.may_be_emulated()
-        && let Some(access) = abort.access()
-        // What a 32-bit program's access is to be stepped over by isn't said; it has no business with devices.
-        && SPSR_EL2.get() & step::PSTATE_AARCH32 == 0
-        && let Some(Hit { device, offset }) = vcpu.vm.mmio.find(faulting_ipa())
+    if abort.may_be_device()
+        && let Some(hit) = vcpu.vm.mmio.find(faulting_ipa())
     {
         vcpu.trace.count(Reason::Mmio);
-        return match device {
-            Device::Gicd if access.is_write() => distributor_write(vcpu, frame, offset, access),
-            Device::Gicd => distributor_read(vcpu, frame, offset, access),
-            Device::Gicr => redistributor(vcpu, frame, offset, access),
-            Device::Uart => uart(vcpu, frame, offset, access),
-            Device::Rtc => rtc(vcpu, frame, offset, access),
+        return match abort.access() {
+            // A 32-bit program's access is stepped over otherwise.
+            Some(access) if SPSR_EL2.get() & step::PSTATE_AARCH32 == 0 => {
+                mmio::access(vcpu, frame, hit, access);
+            }
+            _ => mmio::other_access(vcpu, frame, abort, hit),
         };
     }
     memory_fault(vcpu, abort);
@@ -418,7 +424,7 @@ fn memory_fault(vcpu: &'static Vcpu, abort: Abort) {
     // WnR is set for cache maintenance too, which needs what a store needs where it may drop what was written.
     let access = if abort.is_write() { stage2::Access::Write } else { stage2::Access::Read };
     if !resolve(vcpu, abort, access) {
-        reject_data(abort);
+        reject_data(vcpu, abort);
     }
 }
 
@@ -434,41 +440,70 @@ fn resolve(vcpu: &'static Vcpu, abort: Abort, access: stage2::Access) -> bool {
 }
 
 /// The IPA of one of the guest's virtual addresses, by its stage 1 as it is now; `None` where that has no translation. For
-/// faults that leave HPFAR_EL2 unknown, and for reports.
+/// faults that leave HPFAR_EL2 unknown, for instructions, and for reports.
 pub fn guest_ipa(address: u64) -> Option<Ipa> {
+    translate(address, false, false).ok()
+}
+
+/// What stage 1 makes of a guest's virtual address for a load or store at EL0 or EL1: its IPA, or the status of the fault (DFSC).
+/// PSTATE.PAN is left out of it: to look by that takes an instruction that not every CPU has.
+pub fn translate(address: u64, at_el0: bool, write: bool) -> Result<Ipa, u8> {
+    macro_rules! at {
+        ($access:literal) => {{
+            // SAFETY: the instruction reads the guest's tables through its own stage 2, and writes PAR_EL1 alone.
+            unsafe { core::arch::asm!(concat!("at ", $access, ", {}"), in(reg) address, options(nostack)) };
+        }};
+    }
     let kept = PAR_EL1.get();
-    // SAFETY: the instruction reads the guest's tables through its own stage 2, and writes PAR_EL1 alone.
-    unsafe { core::arch::asm!("at s1e1r, {}", in(reg) address, options(nostack)) };
+    match (at_el0, write) {
+        (true, false) => at!("s1e0r"),
+        (true, true) => at!("s1e0w"),
+        (false, false) => at!("s1e1r"),
+        (false, true) => at!("s1e1w"),
+    }
     aarch64_cpu::asm::barrier::isb(aarch64_cpu::asm::barrier::SY);
     let par = PAR_EL1.get();
     PAR_EL1.set(kept);
-    let translated = par & PAR_F == 0;
-    translated.then(|| Ipa::new(par & 0xf_ffff_ffff_f000 | address & 0xfff))
+    stage_one::translated(par, address)
 }
-
-/// PAR_EL1.F: the translation failed.
-const PAR_F: u64 = 1;
 
 /// The IPA that HPFAR_EL2 and FAR_EL2 tell, where the former is valid.
 #[inline]
-fn faulting_ipa() -> Ipa {
+pub fn faulting_ipa() -> Ipa {
     // HPFAR_EL2.FIPA, bits 43:4, are bits 51:12 of the address.
     Ipa::new((HPFAR_EL2.get() & 0xfff_ffff_fff0) << 8 | FAR_EL2.get() & 0xfff)
 }
 
 /// Nothing is there for the guest, or the access doesn't describe itself: an external abort.
-fn reject_data(abort: Abort) {
+pub fn reject_data(vcpu: &'static Vcpu, abort: Abort) {
     inject(Exception::DataAbort {
         far: (!abort.far_not_valid()).then(|| FAR_EL2.get()),
         write: abort.is_write(),
         cache_maintenance: abort.is_cache_maintenance(),
-        walk_level: abort.on_table_walk().then_some(WALK_LEVEL),
+        status: external_abort(walk_level(vcpu, abort)),
     });
 }
 
-/// The level that an abort on a stage-1 walk reports. The syndrome that EL2 gets has the level of stage 2 alone; a walk's
-/// last level is the likeliest.
-const WALK_LEVEL: u8 = 3;
+/// The level of stage 1 at which a walk of the guest's came to where nothing is for it. The syndrome has that of stage 2 alone: the
+/// guest's tables tell, unless another vCPU has changed them meanwhile. Then it is the last one, which is the likeliest.
+fn walk_level(vcpu: &'static Vcpu, abort: Abort) -> Option<u8> {
+    if abort.on_table_walk() { Some(level_of_walk(vcpu)) } else { None }
+}
+
+#[inline(never)]
+fn level_of_walk(vcpu: &'static Vcpu) -> u8 {
+    const SCTLR_EE: u64 = 1 << 25;
+    let regime = stage_one::StageOne {
+        tcr: TCR_EL1.get(),
+        ttbr: [TTBR0_EL1.get(), TTBR1_EL1.get()],
+        big_endian: SCTLR_EL1.get() & SCTLR_EE != 0,
+    };
+    let level = regime.level_in_page(FAR_EL2.get(), faulting_ipa(), |ipa| {
+        let mut descriptor = [0; 8];
+        vcpu.vm.read(ipa, &mut descriptor).then(|| u64::from_le_bytes(descriptor))
+    });
+    level.unwrap_or(3)
+}
 
 fn instruction_abort(vcpu: &'static Vcpu, abort: Abort) {
     if resolve(vcpu, abort, stage2::Access::Execute) {
@@ -476,119 +511,6 @@ fn instruction_abort(vcpu: &'static Vcpu, abort: Abort) {
     }
     inject(Exception::InstructionAbort {
         far: (!abort.far_not_valid()).then(|| FAR_EL2.get()),
-        walk_level: abort.on_table_walk().then_some(WALK_LEVEL),
+        status: external_abort(walk_level(vcpu, abort)),
     });
-}
-
-/// The guest's load is done: what it reads.
-#[inline]
-fn give(frame: &mut Frame, access: Access, value: u64) {
-    frame.set(access.register(), access.extend(value));
-    skip();
-}
-
-/// What the guest's store writes.
-#[inline]
-fn stored(frame: &Frame, access: Access) -> u64 {
-    access.truncate(frame.get(access.register()))
-}
-
-// The devices behind a 32-bit bus: a doubleword access reaches the one register.
-
-#[inline(never)]
-fn uart(vcpu: &'static Vcpu, frame: &mut Frame, offset: u32, access: Access) {
-    if access.is_write() {
-        vcpu.vm.uart_write(offset, stored(frame, access) as u32);
-        skip();
-    } else {
-        let value = vcpu.vm.uart_read(offset);
-        give(frame, access, value.into());
-    }
-}
-
-#[inline(never)]
-fn rtc(vcpu: &'static Vcpu, frame: &mut Frame, offset: u32, access: Access) {
-    let now = timer::now();
-    if access.is_write() {
-        vcpu.vm.rtc_write(offset, stored(frame, access) as u32, now);
-        skip();
-    } else {
-        let value = vcpu.vm.rtc_read(offset, now);
-        give(frame, access, value.into());
-    }
-}
-
-fn width(access: Access) -> Width {
-    match access.size() {
-        0 => Width::Byte,
-        1 => Width::Half,
-        2 => Width::Word,
-        _ => Width::Double,
-    }
-}
-
-#[inline(never)]
-fn distributor_read(vcpu: &'static Vcpu, frame: &mut Frame, offset: u32, access: Access) {
-    let value = vcpu.vm.vgic.lock().peek_distributor(offset.into(), width(access));
-    match value {
-        Some(value) => give(frame, access, value),
-        None => whole_distributor_read(vcpu, frame, offset, access),
-    }
-}
-
-#[inline(never)]
-fn whole_distributor_read(vcpu: &'static Vcpu, frame: &mut Frame, offset: u32, access: Access) {
-    let read = with_hardware!(|hardware| {
-        let mut vgic = vcpu.vm.vgic.lock();
-        let Read { value, kicks } =
-            vgic.distributor_read(vcpu.id, offset.into(), width(access), &mut hardware);
-        (value, vgic.settle(vcpu.id, kicks, &mut hardware))
-    });
-    finish(vcpu, frame, access, read);
-}
-
-#[inline(never)]
-fn distributor_write(vcpu: &'static Vcpu, frame: &mut Frame, offset: u32, access: Access) {
-    let value = stored(frame, access);
-    let kicks = with_hardware!(|hardware| {
-        let mut vgic = vcpu.vm.vgic.lock();
-        let kicks = vgic.distributor_write(vcpu.id, offset.into(), width(access), value, &mut hardware);
-        vgic.settle(vcpu.id, kicks, &mut hardware)
-    });
-    skip();
-    vcpu.vm.kick(kicks.unwrap_or(Kicks::NONE));
-}
-
-/// Bytes of a vCPU's redistributor in the guest's map.
-const REDISTRIBUTOR_SHIFT: u32 = 17;
-
-#[inline(never)]
-fn redistributor(vcpu: &'static Vcpu, frame: &mut Frame, offset: u32, access: Access) {
-    let whose = VcpuId((offset >> REDISTRIBUTOR_SHIFT) as u8);
-    let offset = u64::from(offset & ((1 << REDISTRIBUTOR_SHIFT) - 1));
-    let (width, value) = (width(access), stored(frame, access));
-    let done = with_hardware!(|hardware| {
-        let mut vgic = vcpu.vm.vgic.lock();
-        let (value, kicks) = if access.is_write() {
-            (Some(value), vgic.redistributor_write(whose, vcpu.id, offset, width, value, &mut hardware))
-        } else {
-            let Read { value, kicks } = vgic.redistributor_read(whose, vcpu.id, offset, width, &mut hardware);
-            (value, kicks)
-        };
-        (value, vgic.settle(vcpu.id, kicks, &mut hardware))
-    });
-    finish(vcpu, frame, access, done);
-}
-
-/// The access to the interrupt controller is done: with this value, if another CPU doesn't have to look first, and these to kick.
-#[inline]
-fn finish(vcpu: &'static Vcpu, frame: &mut Frame, access: Access, done: Option<(Option<u64>, Kicks)>) {
-    let (value, kicks) = done.unwrap_or((Some(0), Kicks::NONE));
-    vcpu.vm.kick(kicks);
-    match value {
-        Some(_) if access.is_write() => skip(),
-        Some(value) => give(frame, access, value),
-        // The guest's load is executed again.
-        None => {}
-    }
 }

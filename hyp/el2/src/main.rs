@@ -17,6 +17,7 @@
 
 extern crate alloc;
 
+mod aarch32;
 #[allow(clippy::indexing_slicing, clippy::arithmetic_side_effects)] // runs at boot alone
 mod boot;
 mod bundle;
@@ -36,6 +37,7 @@ mod lock;
 mod logging;
 #[allow(clippy::indexing_slicing, clippy::arithmetic_side_effects)] // runs at boot alone
 mod memory;
+mod mmio;
 #[allow(clippy::indexing_slicing, clippy::arithmetic_side_effects)] // runs at boot alone
 mod mmu;
 #[allow(clippy::arithmetic_side_effects)] // on the places of its own stacks alone
@@ -44,6 +46,7 @@ mod pmu;
 mod power;
 mod random;
 mod run;
+mod simd;
 #[allow(clippy::indexing_slicing, clippy::arithmetic_side_effects)] // runs at boot alone
 mod smp;
 #[cfg(feature = "stage2-check")]

@@ -107,6 +107,7 @@ irq:
     b       return_to_guest
 
 serror:
+    mrs     x1, esr_el2
     mov     x0, sp
     mov     x29, xzr
     bl      handle_serror

@@ -22,7 +22,7 @@ pub struct Interrupted {
 pub enum Exception {
     /// The instruction is UNDEFINED.
     Undefined,
-    /// A synchronous external abort on a data access at this virtual address (none: FnV is set).
+    /// An abort on a data access at this virtual address (none: FnV is set).
     DataAbort {
         /// FAR_EL1.
         far: Option<u64>,
@@ -30,16 +30,24 @@ pub enum Exception {
         write: bool,
         /// CM: it was a cache maintenance instruction.
         cache_maintenance: bool,
-        /// The abort was on a stage-1 table walk, at this level.
-        walk_level: Option<u8>,
+        /// DFSC: what kind of abort it is.
+        status: u8,
     },
-    /// A synchronous external abort on an instruction fetch at this virtual address.
+    /// An abort on an instruction fetch at this virtual address.
     InstructionAbort {
         /// FAR_EL1.
         far: Option<u64>,
-        /// The abort was on a stage-1 table walk, at this level.
-        walk_level: Option<u8>,
+        /// IFSC: what kind of abort it is.
+        status: u8,
     },
+}
+
+/// DFSC, IFSC: a synchronous external abort; with a level, one on the access to the table of that level of a stage-1 walk.
+pub const fn external_abort(walk_level: Option<u8>) -> u8 {
+    match walk_level {
+        Some(level) => 0x14 | level & 3,
+        None => 0x10,
+    }
 }
 
 /// What the guest's registers become.
@@ -69,10 +77,6 @@ const PSTATE_DIT: u64 = 1 << 24;
 const SCTLR_SPAN: u64 = 1 << 23;
 const SCTLR_DSSBS: u64 = 1 << 44;
 
-/// Synchronous external abort, not on a table walk (DFSC, IFSC).
-const EXTERNAL: u64 = 0x10;
-/// The same on a table walk; the level is added.
-const EXTERNAL_ON_WALK: u64 = 0x14;
 const IL: u64 = 1 << 25;
 const FNV: u64 = 1 << 10;
 const CM: u64 = 1 << 8;
@@ -112,22 +116,19 @@ impl Exception {
 
     fn syndrome(self, from_el0: bool) -> (u64, Option<u64>) {
         let class = |lower: u8, same: u8| u64::from(if from_el0 { lower } else { same }) << 26;
-        let status = |level: Option<u8>| match level {
-            Some(level) => EXTERNAL_ON_WALK | u64::from(level & 3),
-            None => EXTERNAL,
-        };
+        let code = |status: u8| u64::from(status & 0x3f);
         let no_far = |far: Option<u64>| if far.is_none() { FNV } else { 0 };
         match self {
             Self::Undefined => (u64::from(ec::UNKNOWN) << 26 | IL, None),
-            Self::DataAbort { far, write, cache_maintenance, walk_level } => {
+            Self::DataAbort { far, write, cache_maintenance, status } => {
                 let write = if write { WNR } else { 0 };
                 let cm = if cache_maintenance { CM | WNR } else { 0 };
                 let class = class(ec::DATA_ABORT_LOWER, ec::DATA_ABORT_SAME);
-                (class | IL | no_far(far) | write | cm | status(walk_level), far)
+                (class | IL | no_far(far) | write | cm | code(status), far)
             }
-            Self::InstructionAbort { far, walk_level } => {
+            Self::InstructionAbort { far, status } => {
                 let class = class(ec::INSTRUCTION_ABORT_LOWER, ec::INSTRUCTION_ABORT_SAME);
-                (class | IL | no_far(far) | status(walk_level), far)
+                (class | IL | no_far(far) | code(status), far)
             }
         }
     }
@@ -164,13 +165,13 @@ mod tests {
             far: Some(0xdead),
             write: true,
             cache_maintenance: false,
-            walk_level: None,
+            status: external_abort(None),
         };
         let from_el0 = abort.take(state(0));
         assert_eq!(from_el0.esr, 0x24 << 26 | 1 << 25 | 1 << 6 | 0x10);
         assert_eq!(from_el0.far, Some(0xdead));
         assert_eq!(abort.take(state(0b0101)).esr >> 26, 0x25);
-        let walk = Exception::InstructionAbort { far: None, walk_level: Some(2) };
+        let walk = Exception::InstructionAbort { far: None, status: external_abort(Some(2)) };
         assert_eq!(walk.take(state(0b0101)).esr, 0x21 << 26 | 1 << 25 | 1 << 10 | 0x16);
     }
 

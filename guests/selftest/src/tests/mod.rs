@@ -1,5 +1,6 @@
 //! The cases, by area.
 
+mod access;
 mod cache;
 mod debug;
 mod fault;
@@ -18,3 +19,4 @@ mod smccc;
 mod sysreg;
 mod timer;
 mod uart;
+mod user;

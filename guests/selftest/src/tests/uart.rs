@@ -3,7 +3,7 @@
 use runtime::console::{self, RECEIVE_TIMEOUT, RX, RXFE, TX, register};
 use runtime::gic;
 use runtime::machine;
-use runtime::probe::{self, Indexed, Load, Store, UNTOUCHED};
+use runtime::probe::{self, Load, Store, UNTOUCHED};
 use runtime::timer::{self, wait_until};
 
 use crate::framework::{GRACE_MS, Outcome, Stop, check, check_eq, expect_soon, tests, wait};
@@ -15,7 +15,6 @@ tests! {
     "uart.store-widths" => store_widths,
     "uart.zero-register" => zero_register,
     "uart.sign-extension" => sign_extension,
-    "uart.no-syndrome" => no_syndrome,
     "uart.registers" => registers,
     "uart.flags" => flags,
     "uart.transmit-interrupt" => transmit_interrupt,
@@ -113,53 +112,6 @@ fn sign_extension() -> Outcome {
     check_eq!(probe::load(Load::SignedWordX, word), Ok(0xffff_ffff_aaaa_aaaa), "`ldrsw x` of 0xaaaaaaaa");
     check_eq!(probe::load(Load::Word, word), Ok(0xaaaa_aaaa), "`ldr w` of 0xaaaaaaaa");
     Ok(())
-}
-
-/// Such an access is answered rightly or by an external abort that changes nothing; a wrong answer is the one thing
-/// that must not be.
-fn no_syndrome() -> Outcome {
-    for (kind, register, moved) in [
-        (Indexed::LoadPost, PCELL_ID3, 4),
-        (Indexed::LoadPre, PCELL_ID3 - 4, 4),
-        (Indexed::LoadPair, 0xff8, 0),
-    ] {
-        let result = probe::load_indexed(kind, at(register));
-        if let Some(fault) = result.fault {
-            check!(fault.is_external_abort(), "{kind:?}: an external abort, got {fault}");
-            let address = if kind == Indexed::LoadPre { at(register) + 4 } else { at(register) };
-            check_eq!(fault.far, address, "{kind:?}: FAR");
-            check_eq!(result.base, at(register), "{kind:?}: the base register after an abort");
-            check_eq!(
-                (result.value, result.second),
-                (UNTOUCHED, UNTOUCHED),
-                "{kind:?}: targets after an abort"
-            );
-            continue;
-        }
-        check_eq!(result.base, at(register) + moved, "{kind:?}: the base register");
-        if kind == Indexed::LoadPair {
-            check_eq!((result.value, result.second), (0x05, 0xb1), "{kind:?}: values");
-        } else {
-            check_eq!(result.value, 0xb1, "{kind:?}: value");
-        }
-    }
-    with_divisor(|| {
-        store(Store::Word, register::IBRD, 0x1111)?;
-        let (moved, fault) = probe::store_indexed(at(register::IBRD), 0x2222);
-        let now = load(Load::Word, register::IBRD)?;
-        match fault {
-            Some(fault) => {
-                check!(fault.is_external_abort(), "`str w, [x], #4`: an external abort, got {fault}");
-                check_eq!(
-                    (moved, now),
-                    (at(register::IBRD), 0x1111),
-                    "base register and IBRD after an abort"
-                );
-            }
-            None => check_eq!((moved, now), (at(register::IBRD) + 4, 0x2222), "base register and IBRD"),
-        }
-        Ok(())
-    })
 }
 
 fn registers() -> Outcome {

@@ -194,6 +194,11 @@ impl Holdings {
         self.pieces.iter().filter(|piece| piece.part == Part::Ram).map(|piece| piece.run)
     }
 
+    /// Whether it has devices of the board.
+    pub fn has_devices(&self) -> bool {
+        !self.wants.devices.is_empty()
+    }
+
     /// The physical address of the byte of RAM at this offset, and where the RAM that lies together with it ends. `None`
     /// behind the end.
     pub fn ram_at(&self, offset: u64) -> Option<(u64, u64)> {

@@ -234,6 +234,11 @@ impl Vm {
         }
     }
 
+    /// Whether it has devices of the board, which its stores reach without EL2.
+    pub fn has_devices(&self) -> bool {
+        self.memory.lock().has_devices()
+    }
+
     /// Sees to an access to memory that faulted in stage 2. Returns whether the guest may try again; else it has no right to
     /// it, or nothing is there.
     pub fn resolve(&self, ipa: Ipa, access: Access) -> bool {

@@ -1,0 +1,58 @@
+//! What 32-bit programs at a guest's EL0 do that traps: registers of coprocessors, and instructions with conditions.
+
+use aarch64_cpu::registers::{ELR_EL2, SPSR_EL2};
+use tock_registers::interfaces::{Readable, Writeable};
+use vmm::coprocessor::{View, loaded, view, written};
+use vmm::debug::Register;
+use vmm::esr::{CoprocessorAccess, Esr, SysregAccess};
+use vmm::inject::Exception;
+use vmm::step;
+
+use crate::exit::{Frame, Trapped, inject, other_register};
+use crate::mmio::stepped;
+use crate::vcpu::Vcpu;
+
+/// Whether the instruction that trapped is one of AArch32 whose condition fails: then it does nothing.
+pub fn is_nop(esr: Esr) -> bool {
+    let pstate = SPSR_EL2.get();
+    pstate & step::PSTATE_AARCH32 != 0 && esr.has_condition() && !esr.condition_passes(pstate)
+}
+
+/// Steps over the instruction, of whichever state.
+pub fn skip(esr: Esr) {
+    let (pc, pstate) = step::over(ELR_EL2.get(), SPSR_EL2.get(), esr.is_32bit());
+    ELR_EL2.set(pc);
+    SPSR_EL2.set(pstate);
+}
+
+/// An access to a register of a coprocessor: as one to the AArch64 register that it is a view of.
+pub fn coprocessor(vcpu: &'static Vcpu, frame: &mut Frame, esr: Esr, access: CoprocessorAccess) {
+    let mut one = Frame::default();
+    let done = match view(access.register) {
+        Some(View::Of(register)) => {
+            one.set(0, written(&access, |n| frame.get(n)));
+            let as_aarch64 = SysregAccess { register, rt: 0, read: access.read };
+            stepped(|| other_register(vcpu, &mut one, as_aarch64))
+        }
+        Some(View::Zero) if access.read => true,
+        Some(View::DebugIdentity) if access.read => return debug(vcpu),
+        _ => return inject(Exception::Undefined),
+    };
+    if !done {
+        return;
+    }
+    if access.read {
+        for (register, value) in loaded(&access, one.get(0)).into_iter().flatten() {
+            frame.set(register, value);
+        }
+    }
+    skip(esr);
+}
+
+/// A debug register, which AArch64 has otherwise: it doesn't trap once the guest's own are in the CPU. Behind a closed OS lock they
+/// aren't.
+pub fn debug(vcpu: &'static Vcpu) {
+    if !matches!(vcpu.access_debug(Register::Monitor, None), Trapped::Again) {
+        inject(Exception::Undefined);
+    }
+}
