@@ -27,6 +27,7 @@ pub mod mmio;
 pub mod mmu;
 pub mod power;
 pub mod probe;
+pub mod progress;
 pub mod queue;
 pub mod random;
 pub mod registers;
@@ -36,6 +37,7 @@ pub mod stolen_time;
 pub mod sysreg;
 pub mod timed;
 pub mod timer;
+pub mod trial;
 
 pub use machine::machine;
 pub use ring;
