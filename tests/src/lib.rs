@@ -6,6 +6,7 @@
 
 pub mod bench;
 mod board;
+mod chaos;
 mod code;
 mod console;
 mod el2_map;
@@ -21,6 +22,7 @@ mod shell;
 mod tree;
 
 pub use board::Board;
+pub use chaos::{Chaos, Done};
 pub use code::Code;
 pub use console::Found;
 pub use el2_map::{Mapping, Rights, el2_map};
