@@ -2,8 +2,8 @@
 //!
 //! `keeper` sees that it gets on, and that no memory is lost whenever it is off; `busy` and `pulse` see that nothing of theirs is
 //! touched, and have to come to their ends. With one vCPU, all share one CPU, where time is what instructions take: a run repeats, and
-//! `pulse` must be on time, which bounds every exit. With more, each has a CPU of its own: QEMU runs them in turn, and a run repeats as
-//! well, or at the same time, and the host has its part in what comes first.
+//! `pulse` must be on time, which bounds every exit. With more, they may run at the same time (`at_once`), and the host has its part in what
+//! comes first. In turn, they repeat as well, but a vCPU that takes exceptions without end and executes nothing stops the clock for all.
 
 use std::fmt;
 use std::time::{Duration, Instant};
