@@ -21,12 +21,14 @@ FIRMWARE ?=
 SDCARD_SIZE ?= 128
 FUZZ_SECONDS ?= 60
 FUZZ_TARGETS ?=
+CHAOS_OPERATIONS ?= 1000000
+CHAOS_SEED ?= 1
 FUZZ_SANITIZER ?= none
 MUTANTS ?=
 
 TARGET := aarch64-unknown-none-softfloat
-TARGET_CRATES := el2 runtime hello selftest pulse busy attacker keeper courier driver monitor bench
-GUESTS := hello selftest pulse busy attacker keeper courier driver monitor bench
+TARGET_CRATES := el2 runtime hello selftest pulse busy attacker chaos keeper courier driver monitor bench
+GUESTS := hello selftest pulse busy attacker chaos keeper courier driver monitor bench
 
 OUT := $(or $(CARGO_TARGET_DIR),target)
 TOOLS := $(OUT)/debug/tools
@@ -54,7 +56,7 @@ export QEMU TOOLS KERNEL INITRD GIC CPUS CPU MEM DEBUG ARGS MANIFEST IMAGE LINUX
 .SUFFIXES:
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help image run sdcard-rpi4 run-rpi4 test test-host test-target test-cards loom fuzz miri mutants coverage stage2-costs bundles \
+.PHONY: help image run sdcard-rpi4 run-rpi4 test test-host test-target test-cards loom fuzz chaos miri mutants coverage stage2-costs bundles \
         bench bench-peers bench-linux check-manifest sysregs fmt fmt-check clippy doc emulator payloads payloads-rpi4 clean distclean FORCE
 
 # The toolchain, chosen once for everything but what needs no target: there any cargo will do.
@@ -80,6 +82,7 @@ help:
 	@echo 'make test-host  host tests alone; they need nothing but a stable Rust'
 	@echo 'make loom       stage 2 under running CPUs, and the ring of channels, in every interleaving (part of make test)'
 	@echo 'make fuzz       random inputs for what guests and trees reach, steered by coverage, FUZZ_SECONDS=$(FUZZ_SECONDS) each; needs a nightly Rust'
+	@echo 'make chaos      a guest that does anything at all, CHAOS_OPERATIONS=$(CHAOS_OPERATIONS) times over all machines, seeds from CHAOS_SEED=$(CHAOS_SEED) on'
 	@echo 'make miri       host tests of the pure crates in an interpreter that finds undefined behaviour; needs a nightly Rust'
 	@echo 'make mutants    do the tests of stage 2 notice when it is wrong? Hours; MUTANTS="--file hyp/stage2/src/bbm.rs" minutes'
 	@echo 'make coverage   how many lines of the pure crates the host tests execute, and which they don'"'"'t; minutes'
@@ -154,6 +157,12 @@ test-target: $(IMAGE) $(CHECK_IMAGE) bundles $(TEST_CARDS) emulator
 	    HANOK_GUESTS=$(CURDIR)/target/guests HANOK_BUNDLES=$(CURDIR)/target/bundles \
 	    HANOK_CARDS=$(CURDIR)/target/test-cards \
 	    $(HOST_CARGO) test $(LOCKED) -p tests $(TEST)
+
+# Anything at all, by chance, for longer than in `make test`.
+CHAOS_GUESTS := chaos keeper busy pulse
+chaos: $(IMAGE) $(CHAOS_GUESTS:%=target/guests/%.elf) emulator
+	@HANOK_IMAGE=$(CURDIR)/$(IMAGE) HANOK_GUESTS=$(CURDIR)/target/guests \
+	    $(HOST_CARGO) run -q $(LOCKED) -p tests --bin chaos -- $(CHAOS_OPERATIONS) $(CHAOS_SEED)
 
 # What exits, interrupts and switches cost, in instructions; `make test` sees that it doesn't grow.
 bench: $(IMAGE) target/guests/bench.elf emulator

@@ -21,7 +21,7 @@ pub fn cases() -> Vec<Case> {
 /// them.
 fn no_843419(scenario: &Scenario) -> Outcome {
     let inputs = scenario.inputs();
-    let guests = ["attacker", "busy", "courier", "hello", "keeper", "monitor", "pulse", "selftest"];
+    let guests = ["attacker", "busy", "chaos", "courier", "hello", "keeper", "monitor", "pulse", "selftest"];
     let guests = guests.map(|name| inputs.guests.join(format!("{name}.elf")));
     for image in [inputs.elf.clone()].iter().chain(&guests) {
         let found = find_843419(image)?;

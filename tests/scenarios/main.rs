@@ -8,6 +8,7 @@ mod board_memory;
 mod board_u_boot;
 mod case;
 mod channels;
+mod chaos;
 mod console;
 mod el2_crash;
 mod el2_map;
@@ -56,6 +57,7 @@ fn main() -> ExitCode {
         life::cases(),
         channels::cases(),
         isolation::cases(),
+        chaos::cases(),
         workloads::cases(),
         stage2_hardware::cases(),
         u_boot::cases(),

@@ -7,6 +7,7 @@
 pub mod bench;
 mod board;
 mod call_graph;
+mod chaos;
 mod code;
 mod console;
 mod el2_map;
@@ -24,6 +25,7 @@ mod source;
 mod tree;
 
 pub use board::Board;
+pub use chaos::{Chaos, Done};
 pub use code::Code;
 pub use console::Found;
 pub use el2_map::{Mapping, Rights, el2_map};

@@ -107,6 +107,13 @@ impl Vm {
             .property("bootargs", &format!("\"{arguments}\""))
     }
 
+    /// The guest that does anything at all. `arguments` is its command line, see its `main.rs`. It needs the channel `progress`.
+    pub fn chaos(cpus: u8, arguments: &str) -> Self {
+        Self::sized("chaos", cpus, 4)
+            .payload("elf", "chaos.elf")
+            .property("bootargs", &format!("\"{arguments}\""))
+    }
+
     /// Shares CPUs with others, in proportion to the weights.
     pub fn weight(self, weight: u32) -> Self {
         self.property("weight", &format!("<{weight}>"))

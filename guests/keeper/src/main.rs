@@ -7,11 +7,15 @@
 //! - `what=restart`: restart it.
 //! - `what=pause`: pause it, see that it stands still, and resume it.
 //! - `what=watch`: see that it runs, and never comes to Hanok, in M microseconds.
+//! - `what=guard`: see that it gets on, by what it counts in the memory of the channel `progress`, and help it when it doesn't,
+//!   until it has done as much as it is to: [`guard`].
 //! - `times=N`: how often (100). `most=M`: up to M microseconds lie in between (100000).
 //! - `seed=S`: what chance follows from (1).
 #![no_std]
 #![no_main]
 #![deny(unsafe_code)]
+
+mod guard;
 
 use core::str::FromStr;
 
@@ -19,7 +23,7 @@ use abi::record::{BoardRecord, VmRecord, state};
 use abi::{Control, Error};
 use runtime::random::Random;
 use runtime::timer::{self, Timer};
-use runtime::{cpu, gic, hanok, machine, power, println};
+use runtime::{gic, hanok, interrupts, machine, power, println};
 
 runtime::entry!(main);
 
@@ -29,6 +33,7 @@ const PATIENCE: u64 = 20;
 const BETWEEN_LOOKS: u64 = 200;
 
 fn main() -> ! {
+    interrupts::set_handler(|_| Timer::Virtual.stop());
     gic::enable(Timer::Virtual.intid());
     let name = machine().argument("victim").unwrap_or("");
     let what = machine().argument("what").unwrap_or("");
@@ -36,6 +41,9 @@ fn main() -> ! {
     let most: u64 = argument("most", 100_000);
     let mut random = Random::new(argument("seed", 1));
     let keeper = Keeper::new(name);
+    if what == "guard" {
+        guard::run(&keeper);
+    }
     println!("keeper: {what} {name}, {times} times, with up to {most} us in between");
     for time in 1..=times {
         sleep(random.below(most + 1));
@@ -173,14 +181,10 @@ fn patiently<T>(mut call: impl FnMut() -> Result<T, Error>) -> T {
     }
 }
 
-/// Sleeps for so many microseconds. IRQs are masked: the interrupt that ends WFI is not taken.
+/// Sleeps for so many microseconds, until the timer's interrupt: it is taken, for as long as one waits, WFI doesn't sleep.
 fn sleep(microseconds: u64) {
-    let deadline = timer::now() + microseconds * timer::frequency() / 1_000_000;
-    Timer::Virtual.start(deadline);
-    while timer::now() < deadline {
-        cpu::wait_for_interrupt();
-    }
-    Timer::Virtual.stop();
+    Timer::Virtual.start(timer::now() + microseconds * timer::frequency() / 1_000_000);
+    interrupts::sleep_until(|| Timer::Virtual.control() & timer::ENABLE == 0);
 }
 
 /// The number in the command line, or what it is without one.

@@ -29,6 +29,7 @@ pub mod mmu;
 pub mod pmu;
 pub mod power;
 pub mod probe;
+pub mod progress;
 pub mod queue;
 pub mod random;
 pub mod registers;
@@ -38,6 +39,7 @@ pub mod stolen_time;
 pub mod sysreg;
 pub mod timed;
 pub mod timer;
+pub mod trial;
 pub mod user;
 
 pub use machine::machine;

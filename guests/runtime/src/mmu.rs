@@ -83,12 +83,17 @@ impl Kind {
 pub(crate) struct Table([AtomicU64; ENTRIES]);
 
 impl Table {
-    const fn empty() -> Self {
+    pub(crate) const fn empty() -> Self {
         Self([const { AtomicU64::new(0) }; ENTRIES])
     }
 
-    fn address(&self) -> u64 {
+    pub(crate) fn address(&self) -> u64 {
         core::ptr::from_ref(self) as u64
+    }
+
+    /// Its descriptors.
+    pub(crate) fn entries(&self) -> &[AtomicU64; ENTRIES] {
+        &self.0
     }
 }
 
@@ -143,6 +148,11 @@ pub(crate) fn init(machine: &Machine) {
 /// TTBR0_EL1 for every CPU.
 pub(crate) fn root() -> u64 {
     ROOT.address() | ASID << 48
+}
+
+/// The descriptors of the table in use, for one that is to map the same.
+pub(crate) fn runtimes_table() -> impl Iterator<Item = u64> {
+    ROOT.0.iter().map(|entry| entry.load(Ordering::Relaxed))
 }
 
 #[derive(PartialEq)]

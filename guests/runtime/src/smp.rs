@@ -119,13 +119,14 @@ fn power_on(conduit: Conduit, affinity: u64, slot: usize) -> i64 {
     arguments.index.store(slot as u64, Ordering::Relaxed);
     let address = core::ptr::from_ref(arguments) as usize;
     cache::clean_invalidate(address, size_of::<Arguments>());
-    cpu_on(conduit, affinity, address as u64)
+    let entry = runtime_secondary_entry as unsafe extern "C" fn() as usize as u64;
+    cpu_on(conduit, affinity, entry, address as u64)
 }
 
-fn cpu_on(conduit: Conduit, affinity: u64, context: u64) -> i64 {
+/// CPU_ON; its status.
+pub(crate) fn cpu_on(conduit: Conduit, affinity: u64, entry: u64, context: u64) -> i64 {
     use smccc::{Call, Hvc, Smc};
     let mut arguments = [0; 17];
-    let entry = runtime_secondary_entry as unsafe extern "C" fn() as usize as u64;
     arguments[..3].copy_from_slice(&[affinity, entry, context]);
     let function = psci::CPU_ON_64.as_u32();
     let results = match conduit {

@@ -217,8 +217,13 @@ fn reset_word(bank: Mmio, intid: u32) {
     bank.write32(register::ICENABLER + at, u32::MAX);
     bank.write32(register::ICPENDR + at, u32::MAX);
     bank.write32(register::ICACTIVER + at, u32::MAX);
+    set_default_groups(intid);
+}
+
+/// Puts the 32 interrupts around `intid` into the group in use.
+pub fn set_default_groups(intid: u32) {
     let group = if version() == Version::V3 { u32::MAX } else { 0 };
-    bank.write32(register::IGROUPR + at, group);
+    bank(intid).write32(register::IGROUPR + intid as usize / 32 * 4, group);
 }
 
 /// Turns forwarding of all groups on or off (GICD_CTLR).
@@ -244,6 +249,11 @@ pub fn init_cpu() {
         bank.write32(register::IPRIORITYR + intid, u32::from_ne_bytes([DEFAULT_PRIORITY; 4]));
     }
     bank.write32(register::ISENABLER, 0xffff);
+    init_interface();
+}
+
+/// Sets up this CPU's interface alone: on, with all priorities let through.
+pub fn init_interface() {
     match gic().cpus {
         Cpus::V2 { cpu_interface } => v2::init_interface(cpu_interface),
         Cpus::V3 { .. } => v3::init_interface(),

@@ -46,10 +46,10 @@ fn deciding_is_changing_and_picking() {
                 _ => {}
             }
             let turn = other.pick(now);
-            assert_eq!(decision.turn, turn);
+            assert_eq!(decision.turn(), turn);
             let known = last.map(|last| (other.is_ready(last), other.times(last)));
             assert_eq!(decision.last, known.unwrap_or_default());
-            assert_eq!(decision.next, turn.member.map(|next| other.times(next)).unwrap_or_default());
+            assert_eq!(decision.times, turn.member.map(|next| other.times(next)).unwrap_or_default());
             last = turn.member;
         }
     }
