@@ -162,11 +162,11 @@ const PAGES_PER_VM: usize = 8;
 /// # Errors
 /// No memory for it.
 pub fn grow_heap_for_boot(survey: &mut Survey) -> Result<(), FrameError> {
-    let pages = early_map::BLOCK / PAGE_SIZE;
-    let start = survey.claim(pages as usize)?;
-    early_map::add_memory(start.as_u64()).ok_or(FrameError::Short { wanted: early_map::BLOCK >> 10, free: 0 })?;
-    add_to_heap(start, pages as usize);
-    Ok(())
+    grow_heap_by((early_map::BLOCK / PAGE_SIZE) as usize, |pages| {
+        let start = survey.claim(pages)?;
+        early_map::add_memory(start.as_u64()).ok_or(FrameError::NotMapped { start })?;
+        Ok(start)
+    })
 }
 
 /// Gives the heap space for the board's devices.
@@ -174,8 +174,7 @@ pub fn grow_heap_for_boot(survey: &mut Survey) -> Result<(), FrameError> {
 /// # Errors
 /// No memory for it.
 pub fn grow_heap_for_devices(survey: &mut Survey) -> Result<(), FrameError> {
-    add_to_heap(survey.claim(PAGES_FOR_DEVICES)?, PAGES_FOR_DEVICES);
-    Ok(())
+    grow_heap_by(PAGES_FOR_DEVICES, |pages| survey.claim(pages))
 }
 
 /// Gives the heap space for `cpus` CPUs, when there are frames.
@@ -196,16 +195,15 @@ pub fn grow_heap_for_vm(vcpus: usize) -> Result<(), FrameError> {
 }
 
 fn grow_heap(pages: usize) -> Result<(), FrameError> {
-    let pages = pages.next_power_of_two();
-    add_to_heap(claim(pages)?, pages);
-    Ok(())
+    grow_heap_by(pages.next_power_of_two(), claim)
 }
 
-/// `pages` frames from `start` on have just become EL2's, and are mapped.
-fn add_to_heap(start: Pa, pages: usize) {
-    let start = start.as_u64() as usize;
-    // SAFETY: as above; so nothing else uses them.
+/// `claim` makes frames EL2's, of which there is a map.
+fn grow_heap_by(pages: usize, claim: impl FnOnce(usize) -> Result<Pa, FrameError>) -> Result<(), FrameError> {
+    let start = claim(pages)?.as_u64() as usize;
+    // SAFETY: these frames have just become EL2's, which maps them, and nothing else uses them.
     unsafe { HEAP.lock().add_to_heap(start, start + pages * PAGE_SIZE as usize) };
+    Ok(())
 }
 
 /// Bytes of the heap that are in use.
@@ -263,6 +261,12 @@ pub enum FrameError {
         kib: u64,
         /// Where.
         span: Span,
+    },
+    /// The first map has something there, or no room.
+    #[error("the memory at {:#x} can't be mapped: the device tree may have something else there", .start.as_u64())]
+    NotMapped {
+        /// Where it starts.
+        start: Pa,
     },
     /// The ledger refused.
     #[error(transparent)]
