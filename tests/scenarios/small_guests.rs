@@ -62,7 +62,8 @@ fn selftest(scenario: &Scenario, gic: u8, cpu: &str, vcpus: u8) -> Outcome {
 fn built_in(scenario: &Scenario, gic: u8) -> Outcome {
     let mut board = scenario.boot(&Machine::new(gic, 1))?;
     board.expect_log("no bundle was handed over as initrd: running the built-in guests")?;
-    board.expect_log("hello: 1 vCPU on CPU 0, 16 MiB")?;
+    let built = board.expect_log("hello: 1 vCPU on CPU 0, 16 MiB")?;
+    ensure(!built.before.contains("error:"), || format!("nothing is wrong, and it says\n{}", built.before))?;
     board.expect(r"(?m)^hello: a small guest under Hanok, on ")?;
     board.expect(&format!(r"hello: 1 CPU\(s\), GICv{gic}, counter at \d+ Hz\n"))?;
     for tick in 1..=10 {

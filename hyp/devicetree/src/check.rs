@@ -163,7 +163,8 @@ impl<'a> Names<'a> {
 
     /// Whether it is one of the two that tell how many cells addresses and sizes have.
     fn is_of_cells(&self, name: usize) -> bool {
-        matches!(terminated(self.block, name), Some(b"#address-cells" | b"#size-cells"))
+        let begins = |with: &[u8]| self.block.get(name..).is_some_and(|name| name.starts_with(with));
+        begins(b"#address-cells\0") || begins(b"#size-cells\0")
     }
 }
 

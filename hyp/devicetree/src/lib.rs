@@ -24,4 +24,4 @@ mod read;
 mod token;
 
 pub use check::{MAX_BLOB, MAX_DEPTH, TreeError, blob_size};
-pub use read::{Node, Property, Tree, cell};
+pub use read::{Node, Property, Tree, Walk, cell};

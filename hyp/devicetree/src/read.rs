@@ -24,6 +24,15 @@ pub struct Node<'a> {
     strings: &'a [u8],
 }
 
+/// A way through a tree: from node to node, with those properties that are asked for between them.
+#[derive(Clone, Debug)]
+pub struct Walk<'a> {
+    cursor: Cursor<'a>,
+    /// How many nodes the cursor is in.
+    depth: usize,
+    strings: &'a [u8],
+}
+
 /// A property.
 #[derive(Clone, Copy, Debug)]
 pub struct Property<'a> {
@@ -38,22 +47,13 @@ pub struct Property<'a> {
 impl<'a> Tree<'a> {
     /// All nodes, in the order of the blob: what is in a node follows it.
     pub fn nodes(&self) -> impl Iterator<Item = Node<'a>> + use<'a> {
-        let Self { structure, strings, .. } = *self;
-        let (mut cursor, mut depth) = (structure, 0_usize);
-        core::iter::from_fn(move || {
-            loop {
-                match cursor.take().ok()?.1 {
-                    Token::Begin(name) => {
-                        let node = Node { name, depth, body: cursor, strings };
-                        depth = depth.saturating_add(1);
-                        return Some(node);
-                    }
-                    Token::End => depth = depth.saturating_sub(1),
-                    Token::Property { .. } => {}
-                    Token::Last => return None,
-                }
-            }
-        })
+        let mut walk = self.walk();
+        core::iter::from_fn(move || walk.node())
+    }
+
+    /// All nodes and properties in one pass, in the order of the blob.
+    pub fn walk(&self) -> Walk<'a> {
+        Walk { cursor: self.structure, depth: 0, strings: self.strings }
     }
 
     /// Address and size of each entry of the memory reservation block.
@@ -66,17 +66,38 @@ impl<'a> Tree<'a> {
     }
 }
 
+impl<'a> Walk<'a> {
+    /// The next node.
+    pub fn node(&mut self) -> Option<Node<'a>> {
+        loop {
+            match self.cursor.take().ok()?.1 {
+                Token::Begin(name) => {
+                    let node = Node { name, depth: self.depth, body: self.cursor, strings: self.strings };
+                    self.depth = self.depth.saturating_add(1);
+                    return Some(node);
+                }
+                Token::End => self.depth = self.depth.saturating_sub(1),
+                Token::Property { .. } => {}
+                Token::Last => return None,
+            }
+        }
+    }
+
+    /// The next property of the node that came last. The walk stays before what is none.
+    pub fn property(&mut self) -> Option<Property<'a>> {
+        let mut cursor = self.cursor;
+        let Ok((offset, Token::Property { name, value })) = cursor.take() else { return None };
+        self.cursor = cursor;
+        let offset = offset.saturating_add(PROPERTY_HEADER);
+        Some(Property { name: terminated(self.strings, name)?, value, offset })
+    }
+}
+
 impl<'a> Node<'a> {
     /// Its properties, in the order of the blob.
     pub fn properties(&self) -> impl Iterator<Item = Property<'a>> + use<'a> {
-        let (mut cursor, strings) = (self.body, self.strings);
-        core::iter::from_fn(move || match cursor.take() {
-            Ok((offset, Token::Property { name, value })) => {
-                let offset = offset.saturating_add(PROPERTY_HEADER);
-                Some(Property { name: terminated(strings, name)?, value, offset })
-            }
-            _ => None,
-        })
+        let mut walk = Walk { cursor: self.body, depth: self.depth, strings: self.strings };
+        core::iter::from_fn(move || walk.property())
     }
 
     /// The value of the first property of this name.

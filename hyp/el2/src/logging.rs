@@ -4,6 +4,7 @@
 //! housekeeping CPU drains, so that no exit waits for a UART or for another CPU's lock. A ring that is full drops whole
 //! messages and says how many.
 
+use alloc::vec::Vec;
 use core::fmt::{Arguments, Write};
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
@@ -108,15 +109,17 @@ pub struct Ring {
 }
 
 struct Bytes {
-    ring: [u8; RING],
+    /// With room for [`RING`] bytes, which it gets as they are first written to.
+    ring: Vec<u8>,
     start: usize,
     length: usize,
 }
 
 impl Ring {
     /// An empty one.
-    pub const fn new() -> Self {
-        Self { bytes: Mutex::new(Bytes { ring: [0; RING], start: 0, length: 0 }), lost: AtomicU32::new(0) }
+    pub fn new() -> Self {
+        let ring = Vec::with_capacity(RING);
+        Self { bytes: Mutex::new(Bytes { ring, start: 0, length: 0 }), lost: AtomicU32::new(0) }
     }
 
     /// Adds a message, or counts it as lost.
@@ -128,8 +131,10 @@ impl Ring {
         }
         for byte in message {
             let end = bytes.start.wrapping_add(bytes.length);
-            if let Some(slot) = bytes.ring.get_mut(end & WRAP) {
-                *slot = *byte;
+            match bytes.ring.get_mut(end & WRAP) {
+                Some(slot) => *slot = *byte,
+                // One behind the last, as it wraps only when it is full.
+                None => bytes.ring.push(*byte),
             }
             bytes.length = bytes.length.wrapping_add(1);
         }

@@ -18,12 +18,12 @@ use stage2::{
 };
 use vmm::order;
 
+use crate::boot::early_map;
 use crate::image;
 use crate::lock::Mutex;
 
-/// What EL2 has until it can use the board's memory. The largest tree whose devices are looked for
-/// (`config::passthrough::Devices::find`) takes the most of it.
-const HEAP_BYTES: usize = 3 << 20;
+/// What EL2 has until it can use the board's memory: for the boot CPU and the ledger. Each of its pages is mapped by itself.
+const HEAP_BYTES: usize = 512 << 10;
 
 #[repr(C, align(4096))]
 struct HeapSpace(UnsafeCell<MaybeUninit<[u8; HEAP_BYTES]>>);
@@ -149,10 +149,33 @@ pub fn init_heap() {
     unsafe { HEAP.lock().init(HEAP_SPACE.0.get() as usize, HEAP_BYTES) };
 }
 
+/// What the board's devices take that VMs may be given, in pages: those of the largest tree that they are looked for in
+/// (`config::passthrough::Devices::find`).
+const PAGES_FOR_DEVICES: usize = 1024;
 /// What a CPU takes of the heap, its log above all, in pages.
 const PAGES_PER_CPU: usize = 8;
 /// What a VM takes: its console, the list of its memory, and what the frames that are given back are remembered by.
 const PAGES_PER_VM: usize = 8;
+
+/// Gives the heap space for EL2's own map and for the VMs' manifests, while the first map is in use.
+///
+/// # Errors
+/// No memory for it.
+pub fn grow_heap_for_boot(survey: &mut Survey) -> Result<(), FrameError> {
+    grow_heap_by((early_map::BLOCK / PAGE_SIZE) as usize, |pages| {
+        let start = survey.claim(pages)?;
+        early_map::add_memory(start.as_u64()).ok_or(FrameError::NotMapped { start })?;
+        Ok(start)
+    })
+}
+
+/// Gives the heap space for the board's devices.
+///
+/// # Errors
+/// No memory for it.
+pub fn grow_heap_for_devices(survey: &mut Survey) -> Result<(), FrameError> {
+    grow_heap_by(PAGES_FOR_DEVICES, |pages| survey.claim(pages))
+}
 
 /// Gives the heap space for `cpus` CPUs, when there are frames.
 ///
@@ -172,7 +195,11 @@ pub fn grow_heap_for_vm(vcpus: usize) -> Result<(), FrameError> {
 }
 
 fn grow_heap(pages: usize) -> Result<(), FrameError> {
-    let pages = pages.next_power_of_two();
+    grow_heap_by(pages.next_power_of_two(), claim)
+}
+
+/// `claim` makes frames EL2's, of which there is a map.
+fn grow_heap_by(pages: usize, claim: impl FnOnce(usize) -> Result<Pa, FrameError>) -> Result<(), FrameError> {
     let start = claim(pages)?.as_u64() as usize;
     // SAFETY: these frames have just become EL2's, which maps them, and nothing else uses them.
     unsafe { HEAP.lock().add_to_heap(start, start + pages * PAGE_SIZE as usize) };
@@ -235,16 +262,54 @@ pub enum FrameError {
         /// Where.
         span: Span,
     },
+    /// The first map has something there, or no room.
+    #[error("the memory at {:#x} can't be mapped: the device tree may have something else there", .start.as_u64())]
+    NotMapped {
+        /// Where it starts.
+        start: Pa,
+    },
     /// The ledger refused.
     #[error(transparent)]
     Ledger(#[from] LedgerError),
+}
+
+/// The ledger while pages still get their first state: RAM has, devices haven't. Whoever boots takes memory through it.
+pub struct Survey(Inventory<Vec<Run>>);
+
+impl Survey {
+    /// As [`claim`] does once there is a ledger.
+    ///
+    /// # Errors
+    /// None are left.
+    pub fn claim(&mut self, pages: usize) -> Result<Pa, FrameError> {
+        claim_by(pages, |range| self.0.claim(range))
+    }
+
+    /// Writes down the devices that VMs may be given, if any, and closes the ledger: no other pages become known.
+    ///
+    /// # Errors
+    /// When the ledger can't hold them.
+    pub fn finish(mut self, board: &Board<'_>, devices: Option<&Devices<'_>>) -> Result<(), MemoryError> {
+        let pages = devices.map(Devices::pages).unwrap_or_default();
+        if let Some(first) = pages.get(DEVICE_RUNS) {
+            log::warn!(
+                "the board has devices at more than {DEVICE_RUNS} places: no VM is given one from {:#x} on",
+                first.start
+            );
+        }
+        for pages in pages.into_iter().take(DEVICE_RUNS) {
+            declare_devices(&mut self.0, board, pages)?;
+        }
+        LEDGER.call_once(|| Mutex::new(self.0.finish()));
+        Ok(())
+    }
 }
 
 /// Takes what is in use out of the board's RAM and puts the rest at the frame allocator's disposal.
 ///
 /// # Errors
 /// When the tree and what was loaded contradict each other.
-pub fn init(board: &Board<'_>, tree: &[u8], devices: Option<&Devices<'_>>) -> Result<(), MemoryError> {
+pub fn init(board: &Board<'_>, tree: &[u8]) -> Result<Survey, MemoryError> {
     let image = image::layout();
     let image_range = Range { start: Pa::new(image.start), size: image.end - image.start };
     if !is_ram(board, image_range) {
@@ -260,7 +325,8 @@ pub fn init(board: &Board<'_>, tree: &[u8], devices: Option<&Devices<'_>>) -> Re
     order::sort(&mut taken);
 
     let mut frames = FRAMES.lock();
-    let mut inventory = Inventory::new(alloc::vec![Run::default(); LEDGER_RUNS])?;
+    // Written 16 at a time, which takes half as long as one by one.
+    let mut inventory = Inventory::new(alloc::vec![[Run::default(); 16]; LEDGER_RUNS / 16].into_flattened())?;
     let mut total = 0;
     for bank in &board.memory {
         // A bank's broken first and last page are of no use.
@@ -276,21 +342,10 @@ pub fn init(board: &Board<'_>, tree: &[u8], devices: Option<&Devices<'_>>) -> Re
         // The guest's CPU interface: 8 KiB, whatever the tree says of what lies behind.
         inventory.declare(PaRange::new(gicv.start, GICV_BYTES)?, Kind::Banked)?;
     }
-    let pages = devices.map(Devices::pages).unwrap_or_default();
-    if let Some(first) = pages.get(DEVICE_RUNS) {
-        log::warn!(
-            "the board has devices at more than {DEVICE_RUNS} places: no VM is given one from {:#x} on",
-            first.start
-        );
-    }
-    for pages in pages.into_iter().take(DEVICE_RUNS) {
-        declare_devices(&mut inventory, board, pages)?;
-    }
     let image_pages = PaRange::new(Pa::new(image.start), image.end - image.start)?;
     inventory.declare(image_pages, Kind::Hypervisor)?;
-    LEDGER.call_once(|| Mutex::new(inventory.finish()));
     log::info!("{} MiB of RAM free", total >> 20);
-    Ok(())
+    Ok(Survey(inventory))
 }
 
 /// Writes pages down as a device's that a VM may be given, but for those that EL2 uses or that are memory.
@@ -363,12 +418,18 @@ pub fn with_ledger<T>(work: impl FnOnce(&mut Ledger) -> T) -> Option<T> {
 /// # Errors
 /// None are left.
 pub fn claim(pages: usize) -> Result<Pa, FrameError> {
+    claim_by(pages, |range| with_ledger(|ledger| ledger.transfer(range, Transfer::Claim)).unwrap_or(Ok(())))
+}
+
+fn claim_by(
+    pages: usize,
+    write_down: impl FnOnce(PaRange) -> Result<(), LedgerError>,
+) -> Result<Pa, FrameError> {
     let mut frames = FRAMES.lock();
     let pa = frames.take(pages as u64).ok_or(frames.short(pages as u64))?;
     frames.own += pages as u64;
     drop(frames);
-    let range = PaRange::new(pa, pages as u64 * PAGE_SIZE)?;
-    with_ledger(|ledger| ledger.transfer(range, Transfer::Claim)).unwrap_or(Ok(()))?;
+    write_down(PaRange::new(pa, pages as u64 * PAGE_SIZE)?)?;
     Ok(pa)
 }
 

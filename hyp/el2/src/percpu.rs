@@ -16,6 +16,7 @@ use tock_registers::interfaces::{Readable, Writeable};
 
 use crate::gic::{CpuGic, EndedHere};
 use crate::logging::Ring;
+use crate::memory::{FrameError, Survey};
 use crate::timer::Deadlines;
 use crate::vcpu::Vcpu;
 use vgic::VcpuId;
@@ -316,10 +317,10 @@ fn others<'a>(board: &'a Board<'_>) -> impl Iterator<Item = u64> + 'a {
 ///
 /// # Errors
 /// No memory for a stack.
-pub fn plan_stacks(board: &Board<'_>) -> Result<(), crate::memory::FrameError> {
+pub fn plan_stacks(board: &Board<'_>, survey: &mut Survey) -> Result<(), FrameError> {
     let mut stacks = Vec::new();
     for _ in others(board) {
-        stacks.push(Stack { base: crate::memory::claim(STACK_PAGES as usize)?.as_u64() });
+        stacks.push(Stack { base: survey.claim(STACK_PAGES as usize)?.as_u64() });
     }
     STACKS.call_once(|| stacks);
     Ok(())

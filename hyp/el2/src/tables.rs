@@ -37,9 +37,14 @@ impl Tables {
             #[cfg(feature = "stage2-check")]
             invalidations: 0,
         };
-        for _ in 0..single {
-            match claim(1) {
-                Ok(frame) => tables.reserve.push(frame),
+        // In as few pieces as there can be: each is written down by itself.
+        for bit in 0..usize::BITS {
+            let frames = single & 1 << bit;
+            if frames == 0 {
+                continue;
+            }
+            match claim(frames) {
+                Ok(start) => tables.reserve.extend(pages(start, frames)),
                 Err(error) => {
                     tables.give_back();
                     return Err(error);
@@ -71,6 +76,11 @@ impl Tables {
     pub fn left(&self) -> usize {
         self.reserve.len()
     }
+}
+
+/// Each of `count` pages from `start` on.
+fn pages(start: Pa, count: usize) -> impl Iterator<Item = Pa> {
+    (0..count as u64).map(move |page| Pa::new(start.as_u64().wrapping_add(page.wrapping_mul(PAGE_SIZE))))
 }
 
 /// A descriptor, as the walkers see it: naturally aligned and written at once.

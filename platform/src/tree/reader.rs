@@ -4,7 +4,7 @@
 //! have them; everything else is left alone. Addresses are translated through the `ranges` of every bus above.
 
 use arrayvec::{ArrayString, ArrayVec};
-use devicetree::{MAX_DEPTH, Node, Tree, cell};
+use devicetree::{MAX_DEPTH, Node, Tree, Walk, cell};
 use stage2::{PAGE_SIZE, Pa};
 
 use super::board::{
@@ -125,9 +125,10 @@ struct Properties<'a> {
 }
 
 impl<'a> Properties<'a> {
-    fn of(node: &Node<'a>) -> Self {
+    /// Those of the node to which the walk has come.
+    fn read(walk: &mut Walk<'a>) -> Self {
         let mut found = Self::default();
-        for property in node.properties() {
+        while let Some(property) = walk.property() {
             let value = property.value;
             let count = || cell(value, 0).map(|count| count as usize);
             match property.name {
@@ -189,8 +190,9 @@ impl<'a> Reader<'a> {
         for (address, size) in tree.reservations() {
             outcome = outcome.and(reserve(&mut board, Range::physical(address, size), false));
         }
-        for node in tree.nodes() {
-            outcome = outcome.and(reader.node(&mut board, &node));
+        let mut walk = tree.walk();
+        while let Some(node) = walk.node() {
+            outcome = outcome.and(reader.node(&mut board, &node, &Properties::read(&mut walk)));
         }
         // The GIC is known by now, where there is one.
         outcome = outcome.and(reader.timer(&mut board));
@@ -199,11 +201,15 @@ impl<'a> Reader<'a> {
         (board, outcome)
     }
 
-    fn node(&mut self, board: &mut Board<'a>, node: &Node<'a>) -> Result<(), BoardError> {
+    fn node(
+        &mut self,
+        board: &mut Board<'a>,
+        node: &Node<'a>,
+        properties: &Properties<'a>,
+    ) -> Result<(), BoardError> {
         let depth = node.depth;
         self.path.truncate(depth);
-        let properties = Properties::of(node);
-        let outcome = self.take(board, node, &properties);
+        let outcome = self.take(board, node, properties);
         // The kernel's binding wants an empty `ranges` there; without it the addresses are still physical ones, and a
         // region that is not left alone is worse than one too many.
         let reserved_memory = depth == 1 && node.name == b"reserved-memory";
@@ -212,7 +218,7 @@ impl<'a> Reader<'a> {
             address_cells: properties.address_cells.unwrap_or(2),
             size_cells: properties.size_cells.unwrap_or(1),
             ranges: if reserved_memory { Some(&[]) } else { properties.ranges },
-            enabled: self.is_reachable(&properties),
+            enabled: self.is_reachable(properties),
         });
         outcome
     }

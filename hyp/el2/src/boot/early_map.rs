@@ -45,6 +45,10 @@ const SCTLR: u64 = 0x30c5_0830 | 1 << 19 | 1 << 12 | 1 << 3 | 1 << 2 | 1;
 
 const ENTRIES: usize = 512;
 const TABLES: usize = 16;
+/// The level whose entries are pages.
+const LAST_LEVEL: u32 = 3;
+/// Bytes that an entry of the level above it maps.
+pub const BLOCK: u64 = 2 << 20;
 
 #[repr(C, align(4096))]
 struct Pool([[u64; ENTRIES]; TABLES]);
@@ -75,36 +79,52 @@ impl EarlyMap<'_> {
     fn map(&mut self, start: u64, end: u64, attributes: u64) -> Option<()> {
         let mut page = start & !0xfff;
         while page < end {
-            self.map_page(page, attributes)?;
-            page += 4096;
+            let table = self.table(page, LAST_LEVEL)?;
+            let entries = self.tables.get_mut(table)?.get_mut(index(page, LAST_LEVEL)..)?;
+            let pages = (page..end).step_by(4096);
+            for (entry, page) in entries.iter_mut().zip(pages) {
+                // A page of the image stays what it is, even if the tree claims to lie there.
+                if *entry == 0 {
+                    *entry = page | attributes;
+                }
+            }
+            page = (page | (BLOCK - 1)) + 1;
         }
         Some(())
     }
 
-    fn map_page(&mut self, page: u64, attributes: u64) -> Option<()> {
+    /// Maps a block to itself. `None` when the tables don't suffice, or something of it is mapped.
+    fn map_block(&mut self, start: u64, attributes: u64) -> Option<()> {
+        let table = self.table(start, LAST_LEVEL - 1)?;
+        let entry = self.tables.get_mut(table)?.get_mut(index(start, LAST_LEVEL - 1))?;
+        (*entry == 0).then_some(())?;
+        *entry = start | attributes & !TABLE_OR_PAGE;
+        Some(())
+    }
+
+    /// Which of the tables has the entry for `address` at this level. Those that aren't there yet are made.
+    fn table(&mut self, address: u64, level: u32) -> Option<usize> {
+        let pool = self.tables.as_ptr() as u64;
         let mut table = 0;
-        for level in 0..3 {
-            let index = (page >> (39 - 9 * level)) as usize & (ENTRIES - 1);
-            let entry = self.tables.get(table)?.get(index).copied()?;
-            let pool = self.tables.as_ptr() as u64;
-            table = if entry & VALID != 0 {
-                ((entry & !0xfff).checked_sub(pool)? >> 12) as usize
+        for level in 0..level {
+            let entry = self.tables.get_mut(table)?.get_mut(index(address, level))?;
+            table = if *entry & VALID != 0 {
+                ((*entry & !0xfff).checked_sub(pool)? >> 12) as usize
             } else {
                 let new = self.used;
-                self.used += 1;
-                let address = pool + (new as u64) * 4096;
                 (new < TABLES).then_some(())?;
-                *self.tables.get_mut(table)?.get_mut(index)? = address | VALID | TABLE_OR_PAGE;
+                self.used += 1;
+                *entry = (pool + (new as u64) * 4096) | VALID | TABLE_OR_PAGE;
                 new
             };
         }
-        let entry = self.tables.get_mut(table)?.get_mut((page >> 12) as usize & (ENTRIES - 1))?;
-        // A page of the image stays what it is, even if the tree claims to lie there.
-        if *entry == 0 {
-            *entry = page | attributes;
-        }
-        Some(())
+        Some(table)
     }
+}
+
+/// Which entry of its table at this level is the one for `address`.
+fn index(address: u64, level: u32) -> usize {
+    (address >> (39 - 9 * level)) as usize & (ENTRIES - 1)
 }
 
 /// Makes the first map and sets [`EL2_TRANSLATION`]. Returns the root table's address, or 0 where `tree` isn't the
@@ -129,11 +149,21 @@ extern "C" fn make_early_map(tree: u64) -> u64 {
 /// Adds the page that a device register is in to the map that is in use: the console's. `None` when the tables don't
 /// suffice.
 pub fn add_device_page(address: u64) -> Option<()> {
+    let page = address & !0xfff;
+    add(|map| map.map(page, page + 1, DEVICE))
+}
+
+/// Adds [`BLOCK`] bytes of RAM to the map that is in use: for the heap. `None` when the tables don't suffice, or something of it is mapped.
+pub fn add_memory(start: u64) -> Option<()> {
+    add(|map| map.map_block(start, PAGE | EXECUTE_NEVER))
+}
+
+fn add(work: impl FnOnce(&mut EarlyMap<'_>) -> Option<()>) -> Option<()> {
     // SAFETY: still only the boot CPU runs. The walkers read the tables too: an entry that wasn't valid becomes so by one
     // write, a table before the entry that names it.
     let (pool, used) = unsafe { (&mut *POOL.0.get(), &mut *USED.0.get()) };
     let mut map = EarlyMap { tables: &mut pool.0, used: *used };
-    let mapped = map.map_page(address & !0xfff, DEVICE);
+    let mapped = work(&mut map);
     *used = map.used;
     barrier::dsb(barrier::ISHST);
     barrier::isb(barrier::SY);

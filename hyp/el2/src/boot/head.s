@@ -46,7 +46,10 @@ boot_cpu_start:
     add     x2, x2, :lo12:__bss_end
 0:  cmp     x1, x2
     b.hs    1f
-    stp     xzr, xzr, [x1], #16
+    stp     xzr, xzr, [x1, #16]         // 64 bytes, of which it is a multiple
+    stp     xzr, xzr, [x1, #32]
+    stp     xzr, xzr, [x1, #48]
+    stp     xzr, xzr, [x1], #64
     b       0b
 
     // Relocate, which is to add the base to words (ELF gABI, SHT_RELR; the image's maker checks that there is nothing else). An

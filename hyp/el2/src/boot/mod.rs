@@ -14,9 +14,10 @@ use devicetree::{Tree, blob_size};
 use platform::tree::{self, Board, Psci};
 use platform::uart::Uart;
 
+use crate::memory::Survey;
 use crate::{bundle, console, crash, gic, image, logging, memory, mmu, percpu, power, random, smp, vm};
 
-mod early_map;
+pub mod early_map;
 
 global_asm!(include_str!("head.s"));
 
@@ -142,14 +143,22 @@ fn start(mut board: Board<'static>, tree: &Tree<'static>, blob: &[u8]) -> ! {
     if let Some(uart) = board.console() {
         log::debug!("the console is {}", uart.path);
     }
-    let devices = vm::devices_of(&board, tree);
-    if let Err(error) = memory::init(&board, blob, devices.as_ref()) {
-        fatal(format_args!("{error}"));
-    }
-    if let Err(error) = percpu::plan_stacks(&board) {
+    let mut survey = match memory::init(&board, blob) {
+        Ok(survey) => survey,
+        Err(error) => fatal(format_args!("{error}")),
+    };
+    if let Err(error) = percpu::plan_stacks(&board, &mut survey) {
         fatal(format_args!("stacks: {error}"));
     }
+    if let Err(error) = memory::grow_heap_for_boot(&mut survey) {
+        fatal(format_args!("heap: {error}"));
+    }
     if let Err(error) = mmu::init(&board) {
+        fatal(format_args!("{error}"));
+    }
+    let bundle = bundle::find(&board);
+    let devices = bundle.as_ref().and_then(|bundle| devices_for(bundle, &board, tree, &mut survey));
+    if let Err(error) = survey.finish(&board, devices.as_ref()) {
         fatal(format_args!("{error}"));
     }
     if let Err(error) = memory::grow_heap_for_cpus(board.cpus.len()) {
@@ -167,7 +176,6 @@ fn start(mut board: Board<'static>, tree: &Tree<'static>, blob: &[u8]) -> ! {
     random::init(&board);
     #[cfg(feature = "stage2-check")]
     crate::stage2_check::run(&board);
-    let bundle = bundle::find(&board);
     if let (Some(devices), Some(bundle)) = (&devices, &bundle) {
         settle_console(&mut board, devices, bundle);
     }
@@ -175,6 +183,23 @@ fn start(mut board: Board<'static>, tree: &Tree<'static>, blob: &[u8]) -> ! {
     console::start(&board);
     vm::start_all();
     crate::run::enter()
+}
+
+/// The board's devices, where one of the VMs names any: to read all of them takes as long as the rest of the tree does.
+fn devices_for(
+    bundle: &Bundle<'_>,
+    board: &Board<'_>,
+    tree: &Tree<'static>,
+    survey: &mut Survey,
+) -> Option<Devices<'static>> {
+    if bundle.vms.iter().flatten().all(|config| config.devices.nodes.is_empty()) {
+        return None;
+    }
+    if let Err(error) = memory::grow_heap_for_devices(survey) {
+        log::warn!("no VM is given a device, for there is no memory for a list of them: {error}");
+        return None;
+    }
+    vm::devices_of(board, tree)
 }
 
 /// Leaves UARTs to the VMs whose manifests name them: the console is the first one that is left.

@@ -111,7 +111,9 @@ pub fn build_all(board: &Board<'_>, devices: Option<Devices<'static>>, bundle: O
         let slot = names.position(|(config, cpus)| config.name == name && may_run(cpus))?;
         VmId::new(u8::try_from(slot).ok()?)
     };
-    if let Some(console) = board.console()
+    // Without a list of devices, no page of theirs is anybody's to be given.
+    if devices.is_some()
+        && let Some(console) = board.console()
         && let Err(error) = memory::keep(&console.registers)
     {
         log::error!("the console: {error}");

@@ -63,6 +63,14 @@ impl<S: AsRef<[Run]> + AsMut<[Run]>> Inventory<S> {
         })
     }
 
+    /// Makes memory the hypervisor's: [`Transfer::Claim`], for what is needed before the inventory is finished.
+    ///
+    /// # Errors
+    /// [`LedgerError::NotAllowed`], [`LedgerError::Full`].
+    pub fn claim(&mut self, range: PaRange) -> Result<(), LedgerError> {
+        hand_over(&mut self.runs, range, Transfer::Claim)
+    }
+
     /// All stretches that are not reserved, lowest first.
     pub fn runs(&self) -> impl Iterator<Item = (PaRange, State, u32)> {
         self.runs.declared()
@@ -72,6 +80,21 @@ impl<S: AsRef<[Run]> + AsMut<[Run]>> Inventory<S> {
     pub fn finish(self) -> Ledger<S> {
         Ledger { runs: self.runs, mapped_pages: [0; VmId::COUNT] }
     }
+}
+
+/// Lets pages change hands, as [`Transfer`] says.
+fn hand_over<S: AsRef<[Run]> + AsMut<[Run]>>(
+    runs: &mut Runs<S>,
+    range: PaRange,
+    transfer: Transfer,
+) -> Result<(), LedgerError> {
+    runs.update(range, |pa, Holding { state, mappings }| {
+        if mappings != 0 && !transfer.is_allowed_while_mapped() {
+            return Err(LedgerError::StillMapped { pa, mappings });
+        }
+        let refused = LedgerError::NotAllowed { pa, state, transfer };
+        Ok(Holding { state: transfer.apply(state).ok_or(refused)?, mappings })
+    })
 }
 
 /// Who has which page.
@@ -104,13 +127,7 @@ impl<S: AsRef<[Run]> + AsMut<[Run]>> Ledger<S> {
     /// # Errors
     /// [`LedgerError::NotAllowed`], [`LedgerError::StillMapped`], [`LedgerError::Full`].
     pub fn transfer(&mut self, range: PaRange, transfer: Transfer) -> Result<(), LedgerError> {
-        self.runs.update(range, |pa, Holding { state, mappings }| {
-            if mappings != 0 && !transfer.is_allowed_while_mapped() {
-                return Err(LedgerError::StillMapped { pa, mappings });
-            }
-            let refused = LedgerError::NotAllowed { pa, state, transfer };
-            Ok(Holding { state: transfer.apply(state).ok_or(refused)?, mappings })
-        })
+        hand_over(&mut self.runs, range, transfer)
     }
 
     /// Whether `vm` may map all of `range` as `usage`, and if so, whether it may have stores to it.

@@ -98,6 +98,33 @@ fn a_scrub_that_cannot_be_told_apart_can_be_ended_later() {
     assert_eq!(ledger.runs().collect::<Vec<_>>(), [(pages(0, 8), State::Free, 0)]);
 }
 
+/// What boot takes before all devices are known is the hypervisor's, as if the ledger had been asked, and no device is found there.
+#[test]
+fn memory_that_is_claimed_early_is_no_device() {
+    let mut inventory = inventory(16);
+    inventory.declare(pages(0, 8), Kind::Unscrubbed).unwrap();
+    inventory.declare(pages(8, 2), Kind::Device).unwrap();
+    inventory.claim(pages(2, 2)).unwrap();
+    for (claimed, at, state) in [
+        (pages(3, 2), 3, State::Hypervisor),
+        (pages(7, 2), 8, State::Device),
+        (pages(10, 1), 10, State::Reserved),
+    ] {
+        let refused = LedgerError::NotAllowed { pa: Pa::new(at * PAGE), state, transfer: Transfer::Claim };
+        assert_eq!(inventory.claim(claimed), Err(refused));
+    }
+    let known = LedgerError::AlreadyDeclared { pa: Pa::new(2 * PAGE), state: State::Hypervisor };
+    assert_eq!(inventory.declare(pages(2, 1), Kind::Device), Err(known));
+    let ledger = inventory.finish();
+    let expected = [
+        (pages(0, 2), State::Unscrubbed, 0),
+        (pages(2, 2), State::Hypervisor, 0),
+        (pages(4, 4), State::Unscrubbed, 0),
+        (pages(8, 2), State::Device, 0),
+    ];
+    assert_eq!(ledger.runs().collect::<Vec<_>>(), expected);
+}
+
 /// Written by hand, as the crate's table is: who may hand what to whom.
 #[test]
 fn every_transfer_from_every_state() {

@@ -2,7 +2,7 @@
 //! from the descriptions of ESR_EL2, SPSR_EL2 and exception entry in the Arm ARM.
 
 use vmm::esr::{Abort, Esr, Fault, ec};
-use vmm::inject::{Exception, Interrupted};
+use vmm::inject::{Exception, Interrupted, external_abort};
 use vmm::step;
 
 use crate::words::Words;
@@ -19,17 +19,17 @@ pub fn check(bytes: &[u8]) {
     let (esr, pstate, pc) = (Esr(words.word()), words.word(), words.word());
     let (vbar, sctlr, far) = (words.word(), words.word(), words.word());
     check_syndrome(esr, far);
-    check_step(pc, pstate, esr.is_long());
+    check_step(pc, pstate, esr.is_32bit());
     let abort = Abort(esr);
     let state = Interrupted { pc, pstate, vbar, sctlr };
     let far = Some(far).filter(|_| !abort.far_not_valid());
-    let walk_level = abort.on_table_walk().then_some(abort.status() & 3);
+    let status = external_abort(abort.on_table_walk().then_some(abort.status() & 3));
     let cache_maintenance = abort.is_cache_maintenance();
     let write = abort.is_write();
     for exception in [
         Exception::Undefined,
-        Exception::DataAbort { far, write, cache_maintenance, walk_level },
-        Exception::InstructionAbort { far, walk_level },
+        Exception::DataAbort { far, write, cache_maintenance, status },
+        Exception::InstructionAbort { far, status },
     ] {
         check_entry(exception, state);
     }
@@ -41,8 +41,8 @@ fn check_syndrome(esr: Esr, value: u64) {
     let abort = Abort(esr);
     // HPFAR_EL2 is looked at for nothing but stage 2's faults.
     assert!(!abort.hpfar_is_valid() || !matches!(abort.fault(), Fault::External | Fault::Other));
-    if abort.may_be_emulated() {
-        assert!(abort.access().is_some() && abort.hpfar_is_valid());
+    if abort.may_be_device() {
+        assert!(abort.hpfar_is_valid());
         assert_eq!(abort.fault(), Fault::Translation);
         assert!(!abort.on_table_walk() && !abort.is_cache_maintenance());
     }
