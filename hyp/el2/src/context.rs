@@ -113,19 +113,19 @@ const NOT_BY_NAME: usize = 2;
 // What `vmm::sysreg` says is switched, is, and nothing else.
 const _: () = {
     let lists = [El1::NAMES, Keys::NAMES, Deferred::NAMES, &BESIDE];
-    let (mut rows, mut switched) = (REGISTERS, 0);
+    let (mut rows, mut switched) = (REGISTERS, 0usize);
     while let [row, rest @ ..] = rows {
         rows = rest;
-        let mut times = 0;
+        let mut times = 0usize;
         let mut lists: &[&[&str]] = &lists;
         while let [list, rest @ ..] = lists {
             lists = rest;
-            times += how_often(row, list);
+            times = how_often(row, list).wrapping_add(times);
         }
         match row.given {
             Given::Switched => {
                 assert!(times == 1, "a register that is to be switched isn't, or is twice");
-                switched += 1;
+                switched = switched.wrapping_add(1);
             }
             _ => assert!(times == 0, "a register is switched that the table gives otherwise"),
         }
@@ -136,10 +136,10 @@ const _: () = {
 
 /// How often a register is in a list.
 const fn how_often(row: &Register, mut list: &[&str]) -> usize {
-    let mut times = 0;
+    let mut times = 0usize;
     while let [name, rest @ ..] = list {
         list = rest;
-        times += row.is_called(name) as usize;
+        times = times.wrapping_add(row.is_called(name) as usize);
     }
     times
 }

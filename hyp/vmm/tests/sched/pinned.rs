@@ -47,8 +47,9 @@ fn deciding_is_changing_and_picking() {
             }
             let turn = other.pick(now);
             assert_eq!(decision.turn(), turn);
-            let known = last.map(|last| (other.is_ready(last), other.times(last)));
-            assert_eq!(decision.last, known.unwrap_or_default());
+            if let Some(last) = last {
+                assert_eq!(decision.last, (other.is_ready(last), other.times(last)));
+            }
             assert_eq!(decision.times, turn.member.map(|next| other.times(next)).unwrap_or_default());
             last = turn.member;
         }
