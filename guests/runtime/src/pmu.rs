@@ -9,11 +9,11 @@ use crate::cpu;
 
 /// The bit of the cycle counter in masks of counters.
 pub const CYCLES: u64 = 1 << 31;
-/// PMEVTYPER<n>_EL0.evtCount of what PMSWINC_EL0 counts.
+/// `PMEVTYPER<n>_EL0`.evtCount of what PMSWINC_EL0 counts.
 pub const SW_INCR: u64 = 0;
-/// PMEVTYPER<n>_EL0.P: EL1 isn't counted.
+/// `PMEVTYPER<n>_EL0`.P: EL1 isn't counted.
 pub const NOT_EL1: u64 = 1 << 31;
-/// PMEVTYPER<n>_EL0.NSH: EL2 is counted.
+/// `PMEVTYPER<n>_EL0`.NSH: EL2 is counted.
 pub const EL2_TOO: u64 = 1 << 27;
 /// PMCR_EL0: E, counters count; P and C, they are reset; LC, the cycle counter has 64 bits.
 const ENABLE: u64 = 1;

@@ -10,13 +10,13 @@ pub const MOST: usize = 16;
 /// The registers of self-hosted debug.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Register {
-    /// DBGBVR<n>_EL1.
+    /// `DBGBVR<n>_EL1`.
     BreakpointValue(u8),
-    /// DBGBCR<n>_EL1.
+    /// `DBGBCR<n>_EL1`.
     BreakpointControl(u8),
-    /// DBGWVR<n>_EL1.
+    /// `DBGWVR<n>_EL1`.
     WatchpointValue(u8),
-    /// DBGWCR<n>_EL1.
+    /// `DBGWCR<n>_EL1`.
     WatchpointControl(u8),
     /// MDSCR_EL1.
     Monitor,
@@ -34,7 +34,7 @@ pub enum Register {
     LockStatus,
 }
 
-/// A value and its control: DBGBVR<n>_EL1 and DBGBCR<n>_EL1, DBGWVR<n>_EL1 and DBGWCR<n>_EL1.
+/// A value and its control: `DBGBVR<n>_EL1` and `DBGBCR<n>_EL1`, `DBGWVR<n>_EL1` and `DBGWCR<n>_EL1`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Pair {
     /// What is looked for.

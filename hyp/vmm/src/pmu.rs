@@ -45,9 +45,9 @@ pub enum Register {
     InterruptsOff,
     /// PMMIR_EL1.
     Machine,
-    /// PMEVCNTR<n>_EL0.
+    /// `PMEVCNTR<n>_EL0`.
     Counter(u8),
-    /// PMEVTYPER<n>_EL0.
+    /// `PMEVTYPER<n>_EL0`.
     EventType(u8),
     /// PMCCFILTR_EL0.
     CycleFilter,
@@ -67,10 +67,10 @@ pub const fn exists(version: u8) -> bool {
     version != 0 && version != 0xf
 }
 
-/// PMEVTYPER<n>_EL0 and PMCCFILTR_EL0: P and U, EL1 and EL0 aren't counted. The other filters are for EL2, EL3 and the Secure state, of
+/// `PMEVTYPER<n>_EL0` and PMCCFILTR_EL0: P and U, EL1 and EL0 aren't counted. The other filters are for EL2, EL3 and the Secure state, of
 /// which guests have none, and for other threads of the core.
 const FILTERS: u64 = 0b11 << 30;
-/// PMEVTYPER<n>_EL0.evtCount.
+/// `PMEVTYPER<n>_EL0`.evtCount.
 const EVENT: u64 = 0xffff;
 
 /// What of an event's type goes to the hardware.
