@@ -82,6 +82,7 @@ fn tree<'a>(vm: &VmConfig<'a>, gic: GicVersion, affinities: &'a [u64]) -> GuestT
         channels: &[],
         has_seeds: false,
         watchdog: None,
+        has_flash: false,
         devices: &[],
     }
 }
