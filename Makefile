@@ -35,15 +35,15 @@ TOOLS := $(OUT)/debug/tools
 IMAGE := target/image/hanok.img
 CHECK_IMAGE := target/image/hanok-stage2-check.img
 GUEST_ELFS := $(GUESTS:%=target/guests/%.elf)
-LINUX_FILES := target/guests/linux/Image target/guests/linux/initrd.cpio target/guests/u-boot.bin
+LINUX_FILES := target/guests/linux/Image target/guests/linux/initrd.cpio target/guests/u-boot.bin target/guests/edk2.fd
 LINUX_RPI4_FILES := target/guests/linux-rpi4/Image target/guests/linux-rpi4/initrd.cpio
 
-# Manifests that are bundled ahead of the tests; without Linux, those that need neither it nor U-Boot.
+# Manifests that are bundled ahead of the tests; without Linux, those that need neither it nor U-Boot nor EDK2.
 MANIFESTS := $(wildcard guests/*.dts tests/manifests/*.dts)
 TEST_CARDS := test-cards
 ifeq ($(LINUX),no)
 TEST_CARDS :=
-MANIFESTS := $(shell grep -LE 'incbin/..(linux|u-boot)' $(MANIFESTS))
+MANIFESTS := $(shell grep -LE 'incbin/..(linux|u-boot|edk2)' $(MANIFESTS))
 LINUX_FILES :=
 LINUX_RPI4_FILES :=
 endif
@@ -268,7 +268,7 @@ $(CHECK_IMAGE): target/image/hanok-stage2-check.elf $(TOOLS)
 payloads: $(TOOLS)
 	@scripts/payloads
 
-target/guests/linux/Image target/guests/linux/initrd.cpio target/guests/u-boot.bin: payloads
+target/guests/linux/Image target/guests/linux/initrd.cpio target/guests/u-boot.bin target/guests/edk2.fd: payloads
 	@:
 
 # After the others, which use the same downloads.

@@ -143,7 +143,7 @@ fn absent_cpu(_: &Scenario) -> Outcome<(Vm, String)> {
 fn unknown_property(_: &Scenario) -> Outcome<(Vm, String)> {
     let message = "/typo: cpu: unknown property; known here: compatible, cpus, cpu-affinity, weight, budget, \
                    period, memory, bootargs, kernel, initrd, elf, binary, load-address, entry-address, firmware, \
-                   start, on-crash, restart-limit, restart-delay, watchdog, rights, layout, passthrough, \
+                   firmware-variables, start, on-crash, restart-limit, restart-delay, watchdog, rights, layout, passthrough, \
                    allow-unprotected-dma, allow-pin-control, clock-rates, memory-address";
     Ok((Vm::hello("typo").without("cpus").property("cpu", "<1>"), message.to_owned()))
 }

@@ -10,6 +10,7 @@ mod case;
 mod channels;
 mod chaos;
 mod console;
+mod edk2;
 mod el2_crash;
 mod el2_map;
 mod errata;
@@ -61,6 +62,7 @@ fn main() -> ExitCode {
         workloads::cases(),
         stage2_hardware::cases(),
         u_boot::cases(),
+        edk2::cases(),
         board_u_boot::cases(),
         firmware::cases(),
         sdcard::cases(),

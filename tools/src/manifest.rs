@@ -154,6 +154,7 @@ fn describe(config: &VmConfig<'_>, channels: &[ChannelEnd<'_>], given: &Given) -
             has_seeds: true,
             watchdog: config.watchdog,
             counters: Some(true),
+            has_flash: config.payload.has_variables(),
             devices: &given.nodes,
         };
         let plan = payload::plan(config, &layout, guest_tree::build(&tree).len() as u64);
@@ -182,6 +183,9 @@ fn describe(config: &VmConfig<'_>, channels: &[ChannelEnd<'_>], given: &Given) -
         let _ = write!(line, ", initrd at {}", initrd.start);
     }
     let _ = write!(line, ", tree at {}", plan.dtb);
+    if let Some(bank) = plan.flash.iter().flat_map(|flash| flash.banks).find(|bank| bank.kept) {
+        let _ = write!(line, ", {} KiB for variables at {}", bank.backed >> 10, bank.base);
+    }
     Ok(line)
 }
 
@@ -190,7 +194,7 @@ fn payload_of(config: &VmConfig<'_>) -> String {
         Payload::Linux { image, .. } => ("Linux Image", image),
         Payload::Elf(bytes) => ("ELF", bytes),
         Payload::Binary { bytes, .. } => ("binary", bytes),
-        Payload::Firmware(bytes) => ("firmware", bytes),
+        Payload::Firmware { image, .. } => ("firmware", image),
     };
     format!("{kind} of {} KiB", bytes.len().div_ceil(1024))
 }

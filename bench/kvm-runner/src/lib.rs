@@ -83,6 +83,7 @@ fn tree<'a>(vm: &VmConfig<'a>, gic: GicVersion, affinities: &'a [u64]) -> GuestT
         has_seeds: false,
         watchdog: None,
         counters: None,
+        has_flash: false,
         devices: &[],
     }
 }

@@ -24,6 +24,8 @@ pub(crate) struct Stacks(UnsafeCell<[[u8; STACK_SIZE]; SLOTS]>);
 // SAFETY: only ever used through each CPU's own stack pointer.
 unsafe impl Sync for Stacks {}
 
+// SAFETY: a section of .bss like any other; the linker script only puts it last.
+#[unsafe(link_section = ".bss.stacks")]
 pub(crate) static STACKS: Stacks = Stacks(UnsafeCell::new([[0; STACK_SIZE]; SLOTS]));
 
 /// What a starting CPU finds behind the context id in x0. It reads `table` with caches off.

@@ -321,6 +321,12 @@ impl Access {
         (self.0.0 >> 22) as u8 & 3
     }
 
+    /// The bytes: 1, 2, 4 or 8.
+    #[inline]
+    pub const fn bytes(self) -> u32 {
+        1 << self.size()
+    }
+
     /// A store.
     #[inline]
     pub const fn is_write(self) -> bool {
@@ -617,6 +623,7 @@ mod tests {
         for (size, expected) in [(0, 0x11), (1, 0x2211), (2, 0x4433_2211), (3, value)] {
             let access = access(size << 22 | 1 << 15 | 1 << 6);
             assert!(access.is_write());
+            assert_eq!(access.bytes(), 1 << size);
             assert_eq!(access.truncate(value), expected);
             assert_eq!(access.extend(value), expected);
         }

@@ -37,6 +37,8 @@ pub struct GuestTree<'a> {
     pub watchdog: Option<u32>,
     /// It has performance monitors, and whether their interrupt with them.
     pub counters: Option<bool>,
+    /// It has flash that it can write to, the second bank. The first one has no say in the tree: no store to it has an effect.
+    pub has_flash: bool,
     /// What it has of the board's devices ([`Given::nodes`](crate::passthrough::Given::nodes)).
     pub devices: &'a [Node],
 }
@@ -112,6 +114,10 @@ pub fn build(tree: &GuestTree<'_>) -> Vec<u8> {
     root.set_text("compatible", "linux,dummy-virt");
     root.add(psci());
     root.add(memory(tree));
+    let [_, flash] = &tree.layout.flash;
+    if tree.has_flash {
+        root.add(self::flash(flash));
+    }
     root.add(rtc(&tree.layout.rtc));
     root.add(uart(&tree.layout.uart));
     root.add(gic(tree));
@@ -178,6 +184,15 @@ fn memory(tree: &GuestTree<'_>) -> Node {
     set_reg(&mut memory, &[Region { base, size: tree.memory }]);
     memory.set_text("device_type", "memory");
     memory
+}
+
+/// Linux, `Documentation/devicetree/bindings/mtd/mtd-physmap.yaml`.
+fn flash(bank: &Region) -> Node {
+    let mut flash = Node::new(&format!("flash@{:x}", bank.base.as_u64()));
+    flash.set_cells("bank-width", &[4]);
+    set_reg(&mut flash, &[*bank]);
+    flash.set_text("compatible", "cfi-flash");
+    flash
 }
 
 fn rtc(rtc: &DeviceSlot) -> Node {

@@ -193,7 +193,7 @@ pub enum Sharing {
     },
 }
 
-/// What is loaded into a VM. Never empty.
+/// What is loaded into a VM. Never empty, but for the contents of writable flash.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Payload<'a> {
     /// An arm64 Linux `Image`, or anything with its header.
@@ -214,11 +214,21 @@ pub enum Payload<'a> {
         /// Where it starts; `load_address` if the manifest doesn't say.
         entry: Ipa,
     },
-    /// The contents of the first flash bank, which starts at 0.
-    Firmware(&'a [u8]),
+    /// What lies in flash.
+    Firmware {
+        /// The contents of the first bank, which starts at 0.
+        image: &'a [u8],
+        /// The second bank is one that the VM can write to, with these contents at first, which may be none; otherwise it is empty.
+        variables: Option<&'a [u8]>,
+    },
 }
 
 impl Payload<'_> {
+    /// Whether there is flash that the VM can write to.
+    pub const fn has_variables(&self) -> bool {
+        matches!(self, Self::Firmware { variables: Some(_), .. })
+    }
+
     /// Whether there is an initial RAM disk.
     pub const fn has_initrd(&self) -> bool {
         matches!(self, Self::Linux { initrd: Some(_), .. })

@@ -19,6 +19,7 @@ fn tree(gic: GicVersion) -> GuestTree<'static> {
         has_seeds: false,
         watchdog: None,
         counters: None,
+        has_flash: false,
         devices: &[],
     }
 }
@@ -280,4 +281,14 @@ fn a_watchdog_is_shown_to_those_that_have_one() {
         ["timeout-sec=[1e]", "arm,smc-id=[86000020]", "compatible=arm,smc-wdt|"]
     );
     assert!(properties_of(&build(&tree(GicVersion::V3)), "/watchdog").is_empty());
+}
+
+#[test]
+fn flash_is_shown_to_those_that_can_write_to_it() {
+    let blob = build(&GuestTree { has_flash: true, ..tree(GicVersion::V3) });
+    assert_eq!(
+        properties_of(&blob, "/flash@4000000"),
+        ["bank-width=[4]", "reg=[0, 4000000, 0, 4000000]", "compatible=cfi-flash|"]
+    );
+    assert!(properties_of(&build(&tree(GicVersion::V3)), "/flash@4000000").is_empty());
 }

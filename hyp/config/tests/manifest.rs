@@ -84,7 +84,7 @@ fn every_property_is_read() {
             .with("load-address", 0x4000_1000_u64)
             .with("entry-address", 0x4000_1004_u32),
         Node::vm("raw2").with("binary", [4_u8; 8]).with("load-address", 0x1_0000_0000_u64),
-        Node::vm("u-boot").with("firmware", [5_u8; 9]),
+        Node::vm("u-boot").with("firmware", [5_u8; 9]).with("firmware-variables", [6_u8; 3]),
     ]);
     let vms: Result<Vec<_>, _> = Bundle::parse(&blob).unwrap().vms.into_iter().collect();
     let vms = vms.unwrap();
@@ -118,7 +118,8 @@ fn every_property_is_read() {
     };
     assert_eq!(vms[1].payload, raw(&[3; 8], 0x4000_1000, 0x4000_1004));
     assert_eq!(vms[2].payload, raw(&[4; 8], 0x1_0000_0000, 0x1_0000_0000));
-    assert_eq!(vms[3].payload, Payload::Firmware(&[5; 9]));
+    assert!(vms[3].payload.has_variables());
+    assert_eq!(vms[3].payload, Payload::Firmware { image: &[5; 9], variables: Some(&[6; 3]) });
 }
 
 #[test]
@@ -387,6 +388,10 @@ fn companions_without_their_payload() {
     assert_eq!(message_with("initrd", [1_u8]), "/linux: initrd: only goes with kernel");
     assert_eq!(message_with("load-address", 1_u64), "/linux: load-address: only goes with binary");
     assert_eq!(message_with("entry-address", 1_u64), "/linux: entry-address: only goes with binary");
+    assert_eq!(
+        message_with("firmware-variables", [0_u8; 0]),
+        "/linux: firmware-variables: only goes with firmware"
+    );
     let raw = || Node::vm("linux").with("binary", [1_u8]);
     assert_eq!(message(raw()), "/linux: load-address: missing: binary needs it");
     let length = "has 1 bytes, must be one or two cells (4 or 8 bytes)";
@@ -398,8 +403,8 @@ fn companions_without_their_payload() {
 #[test]
 fn typos_do_not_pass() {
     let known = "compatible, cpus, cpu-affinity, weight, budget, period, memory, bootargs, kernel, initrd, elf, \
-                 binary, load-address, entry-address, firmware, start, on-crash, restart-limit, restart-delay, \
-                 watchdog, rights, layout, passthrough, allow-unprotected-dma, allow-pin-control, clock-rates, \
+                 binary, load-address, entry-address, firmware, firmware-variables, start, on-crash, restart-limit, \
+                 restart-delay, watchdog, rights, layout, passthrough, allow-unprotected-dma, allow-pin-control, clock-rates, \
                  memory-address";
     let text = format!("/linux: cpu: unknown property; known here: {known}");
     assert_eq!(message_with("cpu", 2_u32), text);

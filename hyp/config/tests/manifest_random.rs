@@ -48,7 +48,10 @@ fn valid() -> Vec<u8> {
     tree.root.add_child(vm("elf", weighted));
     let reserved = [property("elf", [6_u8; 30]), property("budget", 200_u32), property("period", 1000_u32)];
     tree.root.add_child(vm("rt", reserved));
-    tree.root.add_child(vm("u-boot", [property("firmware", [5_u8; 30])]));
+    tree.root.add_child(vm(
+        "u-boot",
+        [property("firmware", [5_u8; 30]), property("firmware-variables", [8_u8; 10])],
+    ));
     let driver = [
         property("elf", [7_u8; 30]),
         property("layout", "board"),

@@ -495,13 +495,18 @@ mod binary {
     }
 }
 
+/// Firmware without variables.
+fn firmware(image: &[u8]) -> Payload<'_> {
+    Payload::Firmware { image, variables: None }
+}
+
 mod firmware {
-    use super::*;
+    use super::{firmware, *};
 
     #[test]
     fn fills_the_first_bank_and_leaves_the_second_erased() {
         let bytes = vec![3; 2 * MIB as usize + 1];
-        let plan = plan_for(Payload::Firmware(&bytes)).unwrap();
+        let plan = plan_for(firmware(&bytes)).unwrap();
         assert_eq!((plan.entry, plan.dtb), (Ipa::new(0), Ipa::new(RAM)));
         assert_eq!((plan.segments.as_slice(), plan.initrd), (&[][..], None));
         let [code, variables] = plan.flash.unwrap().banks;
@@ -510,29 +515,46 @@ mod firmware {
         assert_eq!((variables.base, variables.bytes, variables.backed), (Ipa::new(0x400_0000), &[][..], 0));
         assert_eq!(variables.erased, 64 * MIB);
         for bank in [code, variables] {
+            assert!(!bank.kept);
             assert!(bank.backed.is_multiple_of(FLASH_UNIT) && bank.erased.is_multiple_of(FLASH_UNIT));
         }
     }
 
     #[test]
-    fn may_fill_the_bank_but_no_more() {
+    fn may_have_a_second_bank_to_write_to() {
+        let bytes = vec![3; 2 * MIB as usize + 1];
+        for (variables, backed) in [(&bytes[..0], 2 * MIB), (&bytes[..1], 2 * MIB), (&bytes[..], 4 * MIB)] {
+            let plan = plan_for(Payload::Firmware { image: &[1; 8], variables: Some(variables) }).unwrap();
+            let [code, bank] = plan.flash.unwrap().banks;
+            assert!(!code.kept && bank.kept);
+            assert_eq!((bank.bytes, bank.backed, bank.erased), (variables, backed, 64 * MIB - backed));
+        }
         let bytes = vec![3; 64 * MIB as usize + 1];
-        let [code, _] = plan_for(Payload::Firmware(&bytes[1..])).unwrap().flash.unwrap().banks;
-        assert_eq!((code.backed, code.erased), (64 * MIB, 0));
+        let full = plan_for(Payload::Firmware { image: &[1; 8], variables: Some(&bytes[1..]) }).unwrap();
+        let [_, bank] = full.flash.unwrap().banks;
+        assert_eq!((bank.backed, bank.erased), (64 * MIB, 0));
         assert_eq!(
-            message(Payload::Firmware(&bytes)),
-            "firmware: has 0x4000001 bytes, the flash bank 0x4000000"
+            message(Payload::Firmware { image: &[1; 8], variables: Some(&bytes) }),
+            "firmware-variables: has 0x4000001 bytes, the flash bank 0x4000000"
         );
     }
 
     #[test]
+    fn may_fill_the_bank_but_no_more() {
+        let bytes = vec![3; 64 * MIB as usize + 1];
+        let [code, _] = plan_for(firmware(&bytes[1..])).unwrap().flash.unwrap().banks;
+        assert_eq!((code.backed, code.erased), (64 * MIB, 0));
+        assert_eq!(message(firmware(&bytes)), "firmware: has 0x4000001 bytes, the flash bank 0x4000000");
+    }
+
+    #[test]
     fn is_no_elf_file() {
-        assert_eq!(message(Payload::Firmware(b"\x7fELF")), "firmware: is an ELF file: give it as elf");
+        assert_eq!(message(firmware(b"\x7fELF")), "firmware: is an ELF file: give it as elf");
     }
 
     #[test]
     fn leaves_room_for_the_tree() {
-        let config = config(Payload::Firmware(&[1]), 2 * MIB);
+        let config = config(firmware(&[1]), 2 * MIB);
         assert!(plan(&config, &VIRT, 2 * MIB).is_ok());
         let text =
             "firmware: leaves no room in RAM for the device tree of 0x200001 bytes: give the VM more memory";
@@ -543,8 +565,8 @@ mod firmware {
 #[test]
 fn no_more_memory_than_the_layout_has() {
     let text = "memory: 0x3fc0000001 bytes are more than the layout's 0x3fc0000000";
-    assert_eq!(message_in(Payload::Firmware(&[1]), (255 << 30) + 1), text);
-    assert!(plan(&config(Payload::Firmware(&[1]), 255 << 30), &VIRT, TREE).is_ok());
+    assert_eq!(message_in(firmware(&[1]), (255 << 30) + 1), text);
+    assert!(plan(&config(firmware(&[1]), 255 << 30), &VIRT, TREE).is_ok());
 }
 
 #[test]

@@ -119,13 +119,14 @@ proptest! {
         let bytes = vec![1; length];
         let raw = Payload::Binary { bytes: &bytes, load_address: Ipa::new(load), entry: Ipa::new(entry) };
         check(raw, memory, dtb_size);
-        check(Payload::Firmware(&bytes), memory, dtb_size);
+        check(Payload::Firmware { image: &bytes, variables: None }, memory, dtb_size);
+        check(Payload::Firmware { image: &bytes, variables: Some(&bytes) }, memory, dtb_size);
     }
 
     #[test]
     fn noise(file in prop::collection::vec(any::<u8>(), 1..600)) {
         check(Payload::Linux { image: &file, initrd: Some(&file) }, 16 << 20, 0x1000);
         check(Payload::Elf(&file), 16 << 20, 0x1000);
-        check(Payload::Firmware(&file), 16 << 20, 0x1000);
+        check(Payload::Firmware { image: &file, variables: Some(&file) }, 16 << 20, 0x1000);
     }
 }

@@ -24,6 +24,7 @@ use crate::percpu::{Own, own};
 use crate::sysreg::{read_sysreg, write_sysreg};
 use crate::trace::Reason;
 use crate::vcpu::Vcpu;
+use crate::vm::{Attempt, Outcome};
 use crate::{aarch32, calls, cpu, crash, gic, interrupts, mmio, run, timer};
 
 /// A guest's general-purpose registers, as `vectors.s` saves them on EL2's stack.
@@ -415,28 +416,69 @@ extern "C" fn handle_data_abort(frame: &mut Frame, esr: Esr) {
             _ => mmio::other_access(vcpu, frame, abort, hit),
         };
     }
-    memory_fault(vcpu, abort);
+    memory_fault(vcpu, frame, abort);
 }
 
 #[inline(never)]
-fn memory_fault(vcpu: &'static Vcpu, abort: Abort) {
+fn memory_fault(vcpu: &'static Vcpu, frame: &mut Frame, abort: Abort) {
     vcpu.trace.count(Reason::Abort);
     // WnR is set for cache maintenance too, which needs what a store needs where it may drop what was written.
     let access = if abort.is_write() { stage2::Access::Write } else { stage2::Access::Read };
-    if !resolve(vcpu, abort, access) {
-        reject_data(vcpu, abort);
+    match resolve(vcpu, abort, access) {
+        Resolved::Again => {}
+        Resolved::Refused(ipa) => flash(vcpu, frame, abort, ipa),
+        Resolved::NoFault => reject_data(vcpu, abort),
     }
 }
 
-/// Whether the guest may try again: stage 2 allows the access, now or again.
-fn resolve(vcpu: &'static Vcpu, abort: Abort, access: stage2::Access) -> bool {
+/// What stage 2 says of an access that came here.
+enum Resolved {
+    /// The guest may try again: stage 2 allows the access, now or again.
+    Again,
+    /// It doesn't, at this address.
+    Refused(Ipa),
+    /// It wasn't stage 2 that stopped it.
+    NoFault,
+}
+
+fn resolve(vcpu: &'static Vcpu, abort: Abort, access: stage2::Access) -> Resolved {
     match abort.fault() {
         Fault::Translation | Fault::AccessFlag | Fault::Permission => {}
-        Fault::AddressSize | Fault::External | Fault::Other => return false,
+        Fault::AddressSize | Fault::External | Fault::Other => return Resolved::NoFault,
     }
     let ipa = if abort.hpfar_is_valid() { Some(faulting_ipa()) } else { guest_ipa(FAR_EL2.get()) };
-    // Where stage 1 doesn't lead there any more, another vCPU has changed it: the access will tell.
-    ipa.is_none_or(|ipa| vcpu.vm.resolve(ipa, access))
+    match ipa {
+        Some(ipa) if !vcpu.vm.resolve(ipa, access) => Resolved::Refused(ipa),
+        // Where stage 1 doesn't lead there any more, another vCPU has changed it: the access will tell.
+        _ => Resolved::Again,
+    }
+}
+
+/// Where stage 2 refuses an access, there may be flash whose chips see to it.
+fn flash(vcpu: &'static Vcpu, frame: &mut Frame, abort: Abort, ipa: Ipa) {
+    let access = abort.access().filter(|_| {
+        // As in `handle_data_abort`.
+        !abort.on_table_walk() && SPSR_EL2.get() & step::PSTATE_AARCH32 == 0
+    });
+    let attempt = match access {
+        _ if abort.is_cache_maintenance() => Attempt::Maintenance,
+        Some(access) if access.is_write() => {
+            Attempt::Store { size: access.bytes(), value: mmio::stored(frame, access) }
+        }
+        Some(access) => Attempt::Load { size: access.bytes() },
+        None if abort.is_write() => return reject_data(vcpu, abort),
+        None => Attempt::Other,
+    };
+    match vcpu.vm.access_flash(ipa, attempt) {
+        Outcome::Again => {}
+        Outcome::Done => skip(),
+        Outcome::Value(value) => {
+            if let Some(access) = access {
+                mmio::give(frame, access, value);
+            }
+        }
+        Outcome::Refused => reject_data(vcpu, abort),
+    }
 }
 
 /// The IPA of one of the guest's virtual addresses, by its stage 1 as it is now; `None` where that has no translation. For
@@ -506,8 +548,10 @@ fn level_of_walk(vcpu: &'static Vcpu) -> u8 {
 }
 
 fn instruction_abort(vcpu: &'static Vcpu, abort: Abort) {
-    if resolve(vcpu, abort, stage2::Access::Execute) {
-        return;
+    match resolve(vcpu, abort, stage2::Access::Execute) {
+        Resolved::Again => return,
+        Resolved::Refused(ipa) if vcpu.vm.access_flash(ipa, Attempt::Other) == Outcome::Again => return,
+        Resolved::Refused(_) | Resolved::NoFault => {}
     }
     inject(Exception::InstructionAbort {
         far: (!abort.far_not_valid()).then(|| FAR_EL2.get()),

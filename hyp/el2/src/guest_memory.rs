@@ -153,6 +153,33 @@ pub fn write(
     Ok(length)
 }
 
+/// Changes memory that no vCPU can write to, word by word of 32 bits: `change` is given each word's number from `ipa` on and what it
+/// holds. Cleans it to the point of coherency, since the guest may read it uncached. `ipa` is a multiple of 4, or nothing is done.
+/// Returns how many bytes were changed: fewer than `size` where these don't lie together, or are no whole number of words.
+///
+/// # Errors
+/// The address isn't the VM's memory.
+pub fn change_words(
+    space: &mut Space,
+    ipa: Ipa,
+    size: u64,
+    change: impl Fn(usize, u32) -> u32,
+) -> Result<u64, NoMemory> {
+    let (pa, length) = piece(space, ipa, size, Access::Write)?;
+    let words = if pa.is_multiple_of(4) { length / 4 } else { 0 };
+    let target = pa as *mut u32;
+    for number in 0..words as usize {
+        let word = target.wrapping_add(number);
+        // SAFETY: stage 2 says that these addresses are the VM's memory, which is no object of EL2's, and which EL2 maps as Normal
+        // memory. They are aligned.
+        unsafe { ptr::write_volatile(word, change(number, ptr::read_volatile(word))) };
+    }
+    let done = words.wrapping_mul(4);
+    cache::clean(pa, pa.wrapping_add(done));
+    aarch64_cpu::asm::barrier::dsb(aarch64_cpu::asm::barrier::SY);
+    Ok(done)
+}
+
 /// Writes one word of 64 bits, whole, at an address that is a multiple of 8, while vCPUs may read it. They see it through their
 /// caches: it isn't cleaned. Where it goes is looked up once for each page, as long as nobody touches stage 2.
 ///

@@ -201,14 +201,14 @@ fn set_stack_pointer(value: u64) {
 
 /// The guest's load is done: what it reads.
 #[inline]
-fn give(frame: &mut Frame, access: Access, value: u64) {
+pub fn give(frame: &mut Frame, access: Access, value: u64) {
     frame.set(access.register(), access.extend(value));
     skip();
 }
 
 /// What the guest's store writes.
 #[inline]
-fn stored(frame: &Frame, access: Access) -> u64 {
+pub fn stored(frame: &Frame, access: Access) -> u64 {
     access.truncate(frame.get(access.register()))
 }
 

@@ -94,7 +94,7 @@ fn filter() -> Outcome {
     })
 }
 
-/// Where there is no EL2, the bit that has it counted is RES0 (Arm ARM, PMEVTYPER<n>_EL0.NSH). A CPU that leaves EL2 out by itself
+/// Where there is no EL2, the bit that has it counted is RES0 (Arm ARM, `PMEVTYPER<n>_EL0`.NSH). A CPU that leaves EL2 out by itself
 /// may hold it.
 fn no_filter_for_el2() -> Outcome {
     if !is_hanok() {

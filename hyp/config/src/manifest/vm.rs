@@ -20,7 +20,7 @@ use vmm::layout::{Ipa, VIRT};
 use vmm::life::{LONGEST_DELAY_MS, LONGEST_TIMEOUT, OnCrash};
 
 /// The properties that a VM's node may have, for the message about one that it may not.
-pub(super) const KNOWN: &str = "compatible, cpus, cpu-affinity, weight, budget, period, memory, bootargs, kernel, initrd, elf, binary, load-address, entry-address, firmware, start, on-crash, restart-limit, restart-delay, watchdog, rights, layout, passthrough, allow-unprotected-dma, allow-pin-control, clock-rates, memory-address";
+pub(super) const KNOWN: &str = "compatible, cpus, cpu-affinity, weight, budget, period, memory, bootargs, kernel, initrd, elf, binary, load-address, entry-address, firmware, firmware-variables, start, on-crash, restart-limit, restart-delay, watchdog, rights, layout, passthrough, allow-unprotected-dma, allow-pin-control, clock-rates, memory-address";
 
 /// What a node is called in messages.
 const WHAT: &str = "a VM";
@@ -46,6 +46,7 @@ pub(super) struct Properties<'a> {
     load_address: Option<&'a [u8]>,
     entry_address: Option<&'a [u8]>,
     pub(super) firmware: Option<&'a [u8]>,
+    firmware_variables: Option<&'a [u8]>,
     start: Option<&'a [u8]>,
     on_crash: Option<&'a [u8]>,
     restart_limit: Option<&'a [u8]>,
@@ -79,6 +80,7 @@ impl<'a> Properties<'a> {
             "load-address" => &mut self.load_address,
             "entry-address" => &mut self.entry_address,
             "firmware" => &mut self.firmware,
+            "firmware-variables" => &mut self.firmware_variables,
             "start" => &mut self.start,
             "on-crash" => &mut self.on_crash,
             "restart-limit" => &mut self.restart_limit,
@@ -400,6 +402,7 @@ fn payload<'a>(properties: &Properties<'a>) -> Result<Payload<'a>, Wrong> {
         ("initrd", properties.initrd, "kernel"),
         ("load-address", properties.load_address, "binary"),
         ("entry-address", properties.entry_address, "binary"),
+        ("firmware-variables", properties.firmware_variables, "firmware"),
     ];
     for (name, value, other) in companions {
         if value.is_some() && kind != other {
@@ -413,7 +416,7 @@ fn payload<'a>(properties: &Properties<'a>) -> Result<Payload<'a>, Wrong> {
             Ok(Payload::Linux { image: bytes, initrd })
         }
         "elf" => Ok(Payload::Elf(bytes)),
-        "firmware" => Ok(Payload::Firmware(bytes)),
+        "firmware" => Ok(Payload::Firmware { image: bytes, variables: properties.firmware_variables }),
         _ => binary(properties, bytes),
     }
 }

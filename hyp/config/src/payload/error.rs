@@ -170,7 +170,7 @@ pub enum PayloadReason {
         /// The entry point.
         entry: u64,
     },
-    /// Firmware larger than its bank.
+    /// Firmware, or what its variables start with, larger than its bank.
     #[error("has {bytes:#x} bytes, the flash bank {bank:#x}")]
     FlashSize {
         /// Its length.

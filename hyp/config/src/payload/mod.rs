@@ -61,20 +61,22 @@ pub struct Segment<'a> {
 /// The two flash banks of a VM that starts from firmware.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Flash<'a> {
-    /// The code bank (entry at its start) and the one for variables.
+    /// The code bank (entry at its start) and the one for variables, which alone may be one that the VM can write to.
     pub banks: [FlashBank<'a>; 2],
 }
 
-/// One flash bank: mapped read-only and executable, Normal memory.
+/// One flash bank: mapped read-only and executable, Normal memory, as long as it shows what it holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FlashBank<'a> {
     /// Its first address.
     pub base: Ipa,
     /// What it holds at its start.
     pub bytes: &'a [u8],
-    /// How many bytes from `base` need frames of their own: `bytes` rounded up to [`FLASH_UNIT`]; what `bytes`
-    /// doesn't fill of them is set to 0xff.
+    /// How many bytes from `base` need frames of their own: `bytes` rounded up to [`FLASH_UNIT`], of which a bank that is `kept`
+    /// has one at least; what `bytes` doesn't fill of them is set to 0xff.
     pub backed: u64,
+    /// The VM can write to what has frames of its own, by the commands of flash; so it is loaded once, and never again.
+    pub kept: bool,
     /// How many bytes behind those read as 0xff. One frame of [`FLASH_UNIT`] bytes, all 0xff, is mapped here as often as it takes;
     /// as nobody can write it, all banks of all VMs may have the same.
     pub erased: u64,
@@ -146,7 +148,7 @@ pub fn plan<'a>(config: &VmConfig<'a>, layout: &Layout, dtb_size: u64) -> Result
         Payload::Binary { bytes, load_address, entry } => {
             plan_binary(bytes, load_address, entry, &ram, dtb_size)
         }
-        Payload::Firmware(bytes) => plan_firmware(bytes, layout, &ram, dtb_size).map_err(of("firmware")),
+        Payload::Firmware { image, variables } => plan_firmware(image, variables, layout, &ram, dtb_size),
     }
 }
 
@@ -259,18 +261,21 @@ fn in_ram<'a>(
 }
 
 fn plan_firmware<'a>(
-    bytes: &'a [u8],
+    image: &'a [u8],
+    variables: Option<&'a [u8]>,
     layout: &Layout,
     ram: &Ram,
     dtb_size: u64,
-) -> Result<LoadPlan<'a>, PayloadReason> {
-    not_elf(bytes)?;
-    let [code, variables] = layout.flash;
-    if length(bytes) > code.size {
-        return Err(PayloadReason::FlashSize { bytes: length(bytes), bank: code.size });
+) -> Result<LoadPlan<'a>, PayloadError> {
+    not_elf(image).map_err(of("firmware"))?;
+    let [code, second] = layout.flash;
+    let code = flash_bank(code, image).map_err(of("firmware"))?;
+    let mut second = flash_bank(second, variables.unwrap_or(&[])).map_err(of("firmware-variables"))?;
+    if variables.is_some() {
+        second = second.kept();
     }
-    let banks = [flash_bank(code, bytes), flash_bank(variables, &[])];
-    let dtb = Ipa::new(place::tree(ram, dtb_size, &[])?);
+    let banks = [code, second];
+    let dtb = Ipa::new(place::tree(ram, dtb_size, &[]).map_err(of("firmware"))?);
     Ok(LoadPlan {
         segments: Vec::new(),
         entry: code.base,
@@ -281,9 +286,21 @@ fn plan_firmware<'a>(
     })
 }
 
-fn flash_bank<'a>(bank: Region, bytes: &'a [u8]) -> FlashBank<'a> {
-    let backed = place::align_up(length(bytes), FLASH_UNIT).min(bank.size);
-    FlashBank { base: bank.base, bytes, backed, erased: bank.size.saturating_sub(backed) }
+fn flash_bank<'a>(bank: Region, bytes: &'a [u8]) -> Result<FlashBank<'a>, PayloadReason> {
+    if length(bytes) > bank.size {
+        return Err(PayloadReason::FlashSize { bytes: length(bytes), bank: bank.size });
+    }
+    let backed = place::align_up(length(bytes), FLASH_UNIT);
+    Ok(FlashBank { base: bank.base, bytes, backed, kept: false, erased: bank.size.saturating_sub(backed) })
+}
+
+impl FlashBank<'_> {
+    /// The same, but that the VM can write to it.
+    fn kept(self) -> Self {
+        let backed = self.backed.max(FLASH_UNIT);
+        let more = backed.saturating_sub(self.backed);
+        Self { backed, kept: true, erased: self.erased.saturating_sub(more), ..self }
+    }
 }
 
 /// An ELF file runs nowhere as a raw binary, but is easily given as one.

@@ -29,6 +29,7 @@ pub fn check(blob: &[u8]) {
                 has_seeds: true,
                 watchdog: config.watchdog,
                 counters: Some(true),
+                has_flash: config.payload.has_variables(),
                 devices: &[],
             };
             check_tree(config, &guest_tree::build(&tree));

@@ -49,7 +49,11 @@ fn check_config(config: &VmConfig<'_>, blob: &[u8]) {
     assert!(bootargs.len() <= MAX_BOOTARGS && !bootargs.contains('\0'));
     let parts = match config.payload {
         Payload::Linux { image, initrd } => [Some(image), initrd],
-        Payload::Elf(bytes) | Payload::Firmware(bytes) | Payload::Binary { bytes, .. } => [Some(bytes), None],
+        Payload::Elf(bytes) | Payload::Binary { bytes, .. } => [Some(bytes), None],
+        Payload::Firmware { image, variables } => {
+            assert!(variables.is_none_or(|bytes| bytes.is_empty() || is_inside(bytes, blob)));
+            [Some(image), None]
+        }
     };
     assert!(parts.into_iter().flatten().all(|part| !part.is_empty() && is_inside(part, blob)));
 }
@@ -67,7 +71,7 @@ fn check_channels(bundle: &Bundle<'_>, vms: &BTreeSet<&str>) {
 
 fn check_devices(config: &VmConfig<'_>) {
     let on_board = config.layout == LayoutKind::Board;
-    assert!(!on_board || !matches!(config.payload, Payload::Firmware(_)));
+    assert!(!on_board || !matches!(config.payload, Payload::Firmware { .. }));
     assert!(config.memory_address.is_none_or(|address| on_board && address.is_multiple_of(MEMORY_UNIT)));
     let devices = &config.devices;
     assert!(devices.nodes.iter().all(|name| !name.is_empty() && !name.contains('\0')));

@@ -23,6 +23,7 @@ pub fn check(blob: &[u8]) {
             has_seeds: false,
             watchdog: None,
             counters: None,
+            has_flash: false,
             devices: &given.nodes,
         });
         Tree::check(&tree).expect("a tree that is made is good");

@@ -28,6 +28,7 @@ use vmm::psci::PowerStates;
 use vmm::sched::Share;
 
 use super::channel;
+use super::flash::Flash;
 use super::holdings::{Holdings, TakeError, Wants};
 use super::load::Reload;
 use super::{Crashed, Policy, VMS, Vm, WHEN_ALL_OFF, all};
@@ -280,6 +281,7 @@ fn share(sharing: Sharing) -> Option<Share> {
 /// Gives back everything of a VM that can't be built.
 fn give_back(space: Space, mut memory: Holdings, name: &str) {
     let mut space = space;
+    memory.keep_nothing();
     while memory.give_back_some(&mut space, name) == Progress::More {}
     let (stage2, mut tables) = space.into_parts();
     let done = memory::with_ledger(|ledger| ledger.teardown(stage2, &mut tables));
@@ -415,11 +417,16 @@ impl<'a> Builder<'a> {
             has_seeds: crate::random::is_seeded(),
             watchdog: config.watchdog,
             counters: cpu::has_counters().then_some(self.counters_line().is_some()),
+            has_flash: config.payload.has_variables(),
             devices: &given.nodes,
         };
         let blob = guest_tree::build(&tree);
         let plan = payload::plan(config, layout, blob.len() as u64)?;
         plan.check_granule(self.ids.get(vmm::idregs::MMFR0))?;
+        let flash = plan.flash.map(|flash| {
+            let [_, second] = flash.banks;
+            Mutex::new(Flash::new(layout.flash, second.kept.then_some(second.backed)))
+        });
         let machine = self.machine(config, layout, &given.lines)?;
         let memory_of = |end: &ChannelEnd<'_>| Some((end.region(layout).base, *shared.get(end.channel)?));
         let channels = ends.iter().filter_map(memory_of).collect();
@@ -460,6 +467,7 @@ impl<'a> Builder<'a> {
             power: Mutex::new(machine.power),
             uart: Mutex::new(Pl011::new()),
             rtc: Mutex::new(Pl031::new(self.wall_clock, timer::now(), frequency())),
+            flash,
             input_waits: AtomicBool::new(false),
             loaded: AtomicU64::new(0),
             links: Once::new(),
@@ -563,7 +571,7 @@ impl<'a> Builder<'a> {
         let ram = Region { base: layout.ram.base, size: config.memory };
         // Firmware may start its CPUs from flash as well.
         let executable = [ram, layout.flash[0]];
-        let has_flash = matches!(config.payload, config::manifest::Payload::Firmware(_));
+        let has_flash = matches!(config.payload, config::manifest::Payload::Firmware { .. });
         let executable = &executable[..if has_flash { 2 } else { 1 }];
         Ok(Machine { mmio: MmioMap::new(&regions)?, vgic, power: PowerStates::new(vcpus as u8, executable)? })
     }

@@ -2,7 +2,8 @@
 //!
 //! At boot the pieces follow each other at once; while others run they are steps of a job (`life`), of which none allocates,
 //! waits for another VM, or takes long. What a step can't have at once, the ledger or the free frames, it leaves for
-//! the next one. A VM that stops keeps the frames of its tables, with which it can be started again, and nothing else.
+//! the next one. A VM that stops keeps the frames of its tables, with which it can be started again, what flash that it can write
+//! to holds, and nothing else.
 
 use alloc::vec::Vec;
 use config::manifest::MEMORY_UNIT;
@@ -26,7 +27,8 @@ const RAM_PIECES: usize = 64;
 
 /// Read, write, execute: a VM's RAM.
 const RAM: Permissions = Permissions { read: true, write: true, execute: true };
-const FLASH: Permissions = Permissions { read: true, write: false, execute: true };
+/// A flash bank that shows what it holds.
+pub const FLASH: Permissions = Permissions { read: true, write: false, execute: true };
 const RECORDS: Permissions = Permissions { read: true, write: false, execute: false };
 const SHARED: Permissions = Permissions { read: true, write: true, execute: false };
 const DEVICE: Permissions = Permissions { read: true, write: true, execute: false };
@@ -59,8 +61,8 @@ pub struct Wants {
     pub set_aside: Option<PaRange>,
     /// A page for records of stolen time.
     pub stolen_time: bool,
-    /// For each flash bank its base, bytes with frames of their own, and bytes behind those that read as ones.
-    pub flash: Vec<(Ipa, u64, u64)>,
+    /// Its flash banks.
+    pub flash: Vec<WantedBank>,
     /// GICv2's virtual CPU interface.
     pub gicv: Option<PaRange>,
     /// Memory that it shares with others, and where that goes. It isn't taken or given back, but mapped and unmapped.
@@ -69,16 +71,33 @@ pub struct Wants {
     pub devices: Vec<(Ipa, PaRange)>,
 }
 
+/// A flash bank.
+#[derive(Clone, Copy, Debug)]
+pub struct WantedBank {
+    base: Ipa,
+    /// Bytes with frames of their own.
+    held: u64,
+    /// Bytes behind those that read as ones.
+    erased: u64,
+    /// What it holds stays when the VM stops.
+    kept: bool,
+}
+
 impl Wants {
     /// The banks as the payload's plan has them.
-    pub fn flash_of(banks: &[FlashBank<'_>]) -> Vec<(Ipa, u64, u64)> {
-        banks.iter().map(|bank| (bank.base, bank.backed, bank.erased)).collect()
+    pub fn flash_of(banks: &[FlashBank<'_>]) -> Vec<WantedBank> {
+        let wanted = |bank: &FlashBank<'_>| WantedBank {
+            base: bank.base,
+            held: bank.backed,
+            erased: bank.erased,
+            kept: bank.kept,
+        };
+        banks.iter().map(wanted).collect()
     }
 
     /// How often flash is mapped, at the most.
     fn flash_mappings(&self) -> usize {
-        let units =
-            |(_, held, erased): &(Ipa, u64, u64)| (held.saturating_add(*erased) / FLASH_UNIT) as usize;
+        let units = |bank: &WantedBank| (bank.held.saturating_add(bank.erased) / FLASH_UNIT) as usize;
         self.flash.iter().map(units).fold(0, usize::saturating_add)
     }
 
@@ -151,6 +170,8 @@ pub struct Holdings {
     vm: VmId,
     wants: Wants,
     pieces: Vec<Piece>,
+    /// While it has stopped, those that it keeps, the last first.
+    kept: Vec<Piece>,
     places: Vec<Place>,
     stage: Stage,
     /// What is being scrubbed, which must come to its end.
@@ -166,6 +187,7 @@ impl Holdings {
     pub fn new(vm: VmId, wants: Wants) -> Self {
         let pieces =
             RAM_PIECES.saturating_add(1).saturating_add(wants.flash.len().saturating_mul(2 * RAM_PIECES));
+        let kept = if wants.flash.iter().any(|bank| bank.kept) { RAM_PIECES } else { 0 };
         let held = wants.set_aside.map_or(0, |run| run.size());
         let places = RAM_PIECES
             .saturating_add(2)
@@ -176,6 +198,7 @@ impl Holdings {
             vm,
             wants,
             pieces: Vec::with_capacity(pieces),
+            kept: Vec::with_capacity(kept),
             places: Vec::with_capacity(places),
             stage: Stage::Nothing,
             scrub: None,
@@ -214,7 +237,7 @@ impl Holdings {
 
     /// What it wants, one thing after another: what for, how many bytes, in pieces of at least how many.
     fn want(&self, number: usize) -> Option<(Part, u64, u64)> {
-        let bank = |n: usize| self.wants.flash.get(n / 2).map(|(_, held, erased)| (n / 2, *held, *erased));
+        let bank = |n: usize| self.wants.flash.get(n / 2).map(|bank| (n / 2, bank.held, bank.erased));
         let page = if self.wants.stolen_time { self.wants.layout.stolen_time.size } else { 0 };
         match number {
             0 => Some((Part::Ram, self.wants.ram, MEMORY_UNIT)),
@@ -253,6 +276,15 @@ impl Holdings {
             self.stage = Stage::Taking(number.saturating_add(1), 0);
             return Ok(());
         }
+        let mut kept = 0u64;
+        while let Some(piece) = self.kept.pop_if(|piece| piece.part == part) {
+            kept = kept.saturating_add(piece.run.size());
+            self.pieces.push(piece);
+        }
+        if kept > 0 {
+            self.stage = Stage::Taking(number, kept);
+            return Ok(());
+        }
         if let (Part::Ram, Some(run)) = (part, self.wants.set_aside) {
             self.add(part, run);
             self.stage = Stage::Taking(number, bytes);
@@ -287,6 +319,10 @@ impl Holdings {
             self.stage = Stage::Placing(0);
             return Ok(());
         };
+        if piece.owned {
+            self.stage = Stage::Owning(number.saturating_add(1));
+            return Ok(());
+        }
         let Some(mut ledger) = memory::try_ledger() else { return Ok(()) };
         match ledger.transfer(piece.run, Transfer::Donate(self.vm)) {
             Ok(()) => {
@@ -349,9 +385,9 @@ impl Holdings {
         for (at, run) in wants.devices.iter().copied() {
             add(Place { at, run, usage: Use::Device, permissions: DEVICE });
         }
-        for (bank, (base, held, erased)) in wants.flash.iter().enumerate() {
-            let end = base.as_u64().saturating_add(*held).saturating_add(*erased);
-            let mut at = *base;
+        for (bank, WantedBank { base, held, erased, .. }) in wants.flash.iter().copied().enumerate() {
+            let end = base.as_u64().saturating_add(held).saturating_add(erased);
+            let mut at = base;
             for run in of(Part::Held(bank)) {
                 add(Place { at, run, usage: Use::Ram, permissions: FLASH });
                 at = behind(at, run);
@@ -409,7 +445,7 @@ impl Holdings {
     }
 
     fn erase_some(&mut self, space: &mut Space, bank: usize, done: u64) -> Result<(), NoMemory> {
-        let Some((base, held, erased)) = self.wants.flash.get(bank).copied() else {
+        let Some(WantedBank { base, held, erased, .. }) = self.wants.flash.get(bank).copied() else {
             self.stage = Stage::Everything;
             return Ok(());
         };
@@ -424,8 +460,13 @@ impl Holdings {
         Ok(())
     }
 
-    /// The next step of giving back all that the VM has, wherever taking it has come to. None of its vCPUs runs. What
-    /// can't be given back is lost, with a message.
+    /// It is never started again, so that nothing is kept for that.
+    pub fn keep_nothing(&mut self) {
+        self.wants.flash.iter_mut().for_each(|bank| bank.kept = false);
+    }
+
+    /// The next step of giving back all that the VM has, wherever taking it has come to, but for what is kept. None of its vCPUs
+    /// runs. What can't be given back is lost, with a message.
     pub fn give_back_some(&mut self, space: &mut Space, name: &str) -> Progress {
         // What has been begun comes to its end first.
         if self.scrub.is_some() {
@@ -481,7 +522,13 @@ impl Holdings {
             return Progress::Done;
         };
         let run = piece.run;
-        if piece.owned {
+        if piece.owned
+            && let Part::Held(bank) = piece.part
+            && self.wants.flash.get(bank).is_some_and(|bank| bank.kept)
+        {
+            // It has been in `kept` before, or that has room for all that a bank consists of.
+            self.kept.extend(self.pieces.pop());
+        } else if piece.owned {
             let Some(mut ledger) = memory::try_ledger() else { return Progress::More };
             let reclaimed = ledger.transfer(run, Transfer::Reclaim(self.vm));
             match reclaimed.and_then(|()| ledger.begin_scrub(run)) {

@@ -239,7 +239,10 @@ impl Vm {
     /// It is loaded afresh into the memory that it has: a step of that.
     fn restart_some(&self) {
         // What the guest has in its caches must not come down on what is loaded now.
-        if !self.reload.lock().is_begun() && !self.clean_some(&self.cleaned) {
+        if !self.reload.lock().is_begun()
+            && (self.reset_flash_some(&mut self.space.lock()) == Progress::More
+                || !self.clean_some(&self.cleaned))
+        {
             return;
         }
         self.load_some(&mut self.space.lock());
@@ -312,6 +315,9 @@ impl Vm {
     /// Its memory is scrubbed and given back: a step of that.
     fn release_some(&self) {
         let mut space = self.space.lock();
+        if self.reset_flash_some(&mut space) == Progress::More {
+            return;
+        }
         let released = self.memory.lock().give_back_some(&mut space, &self.name);
         drop(space);
         if released == Progress::More {

@@ -25,6 +25,8 @@ pub struct Reload {
     places: Places,
     /// The first piece has been done, and this start has its seeds.
     begun: bool,
+    /// It has been loaded before: what flash holds since then stays.
+    loaded: bool,
     /// Which [`Self::item`] is being copied, and how much of it has been.
     item: usize,
     offset: u64,
@@ -37,7 +39,7 @@ impl Reload {
         if let Some(initrd) = &plan.initrd {
             places.set_initrd(&mut blob, initrd);
         }
-        Self { plan, blob, places, begun: false, item: 0, offset: 0 }
+        Self { plan, blob, places, begun: false, loaded: false, item: 0, offset: 0 }
     }
 
     /// How vCPU 0 starts.
@@ -58,6 +60,9 @@ impl Reload {
         let index = index.saturating_sub(segments);
         let banks = self.plan.flash.as_ref().map_or(&[][..], |flash| &flash.banks);
         if let Some(bank) = banks.get(index / 2) {
+            if bank.kept && self.loaded {
+                return Some((bank.base, Source::Fill(0xff, 0)));
+            }
             let size = bank.bytes.len() as u64;
             return Some(match index % 2 {
                 0 => (bank.base, Source::Bytes(bank.bytes)),
@@ -97,6 +102,7 @@ impl Reload {
         let Some((ipa, source)) = self.item(self.item) else {
             cache::sync();
             self.abandon();
+            self.loaded = true;
             return Ok(Progress::Done);
         };
         if self.offset >= source.size() {

@@ -14,6 +14,7 @@
 mod build;
 mod channel;
 mod crash;
+mod flash;
 mod holdings;
 mod life;
 mod load;
@@ -48,6 +49,8 @@ use crate::{cache, console, gic, interrupts, run, timer};
 
 pub use build::{build_all, devices_of};
 use crash::Crashed;
+use flash::Flash;
+pub use flash::{Attempt, Outcome};
 use holdings::Holdings;
 pub use life::{advance, is_to_advance};
 use load::Reload;
@@ -81,6 +84,8 @@ pub struct Vm {
     pub power: Mutex<PowerStates>,
     uart: Mutex<Pl011>,
     rtc: Mutex<Pl031>,
+    /// Its flash, where it starts from firmware.
+    flash: Option<Mutex<Flash>>,
     /// A byte for its console waits because its UART had no room.
     input_waits: AtomicBool,
     /// Which of its vCPUs are loaded on their CPUs, one bit each.

@@ -3,6 +3,7 @@
 //! A device is plain state: a register access or a byte from outside goes in, a value and what became of the interrupt
 //! line come out. Locks, the physical UART and the timer are the caller's.
 
+pub mod flash;
 pub mod mmio_map;
 pub mod pl011;
 pub mod pl031;
