@@ -137,7 +137,10 @@ impl CallGraph {
                 continue;
             }
             if let Some(at) = self.pages.get(&function) {
-                return Err(Failure::Wrong(format!("image + {at:#x} takes a page, which isn't followed")));
+                let way = Reached { from, kept_back: Functions::new() }.way(function);
+                return Err(Failure::Wrong(format!(
+                    "image + {at:#x} takes a page, which isn't followed; it is reached by the functions at {way:#x?}"
+                )));
             }
             let called = self.calls(function).iter().map(|(_, callee)| *callee);
             let taken = self.takes.get(&function).into_iter().flatten().copied();

@@ -4,7 +4,7 @@
 //! housekeeping CPU drains, so that no exit waits for a UART or for another CPU's lock. A ring that is full drops whole
 //! messages and says how many.
 
-use alloc::vec::Vec;
+use alloc::boxed::Box;
 use core::fmt::{Arguments, Write};
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
@@ -109,8 +109,8 @@ pub struct Ring {
 }
 
 struct Bytes {
-    /// With room for [`RING`] bytes, which it gets as they are first written to.
-    ring: Vec<u8>,
+    /// [`RING`] bytes.
+    ring: Box<[u8]>,
     start: usize,
     length: usize,
 }
@@ -118,7 +118,7 @@ struct Bytes {
 impl Ring {
     /// An empty one.
     pub fn new() -> Self {
-        let ring = Vec::with_capacity(RING);
+        let ring = alloc::vec![0; RING].into_boxed_slice();
         Self { bytes: Mutex::new(Bytes { ring, start: 0, length: 0 }), lost: AtomicU32::new(0) }
     }
 
@@ -131,10 +131,8 @@ impl Ring {
         }
         for byte in message {
             let end = bytes.start.wrapping_add(bytes.length);
-            match bytes.ring.get_mut(end & WRAP) {
-                Some(slot) => *slot = *byte,
-                // One behind the last, as it wraps only when it is full.
-                None => bytes.ring.push(*byte),
+            if let Some(slot) = bytes.ring.get_mut(end & WRAP) {
+                *slot = *byte;
             }
             bytes.length = bytes.length.wrapping_add(1);
         }

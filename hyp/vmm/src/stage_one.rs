@@ -96,9 +96,11 @@ impl StageOne {
             return None;
         }
         let translated = input.checked_sub(granule).filter(|bits| *bits > 0)?;
-        let below_first = translated.div_ceil(stride(granule)).wrapping_sub(1);
-        let start = LAST_LEVEL.checked_sub(below_first)?;
-        let index_bits = translated.wrapping_sub(below_first.wrapping_mul(stride(granule)));
+        // As many levels as it takes; a division would have to be told that it isn't by zero.
+        let stride = stride(granule);
+        let below_first = (0..=LAST_LEVEL).find(|n| translated <= n.wrapping_add(1).wrapping_mul(stride))?;
+        let start = LAST_LEVEL.wrapping_sub(below_first);
+        let index_bits = translated.wrapping_sub(below_first.wrapping_mul(stride));
         // The base is aligned to the size of the first table; what is below is CnP and reserved.
         let table = ttbr & ones(48) & !ones(index_bits.wrapping_add(DESCRIPTOR));
         Some(Half { granule, start, index_bits, table })

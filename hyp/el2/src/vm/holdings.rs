@@ -182,6 +182,13 @@ pub struct Holdings {
     held: u64,
 }
 
+/// Adds a piece to a list, where there is room: this never allocates.
+fn write_down(list: &mut Vec<Piece>, piece: Piece) {
+    if list.len() < list.capacity() {
+        list.push(piece);
+    }
+}
+
 impl Holdings {
     /// Nothing yet.
     pub fn new(vm: VmId, wants: Wants) -> Self {
@@ -279,7 +286,7 @@ impl Holdings {
         let mut kept = 0u64;
         while let Some(piece) = self.kept.pop_if(|piece| piece.part == part) {
             kept = kept.saturating_add(piece.run.size());
-            self.pieces.push(piece);
+            write_down(&mut self.pieces, piece);
         }
         if kept > 0 {
             self.stage = Stage::Taking(number, kept);
@@ -302,11 +309,8 @@ impl Holdings {
         Ok(())
     }
 
-    /// Writes a piece down, where there is room: this never allocates.
     fn add(&mut self, part: Part, run: PaRange) {
-        if self.pieces.len() < self.pieces.capacity() {
-            self.pieces.push(Piece { part, run, owned: false });
-        }
+        write_down(&mut self.pieces, Piece { part, run, owned: false });
     }
 
     /// Makes a piece the VM's, which has to be scrubbed before, if that has not been done.
@@ -527,7 +531,9 @@ impl Holdings {
             && self.wants.flash.get(bank).is_some_and(|bank| bank.kept)
         {
             // It has been in `kept` before, or that has room for all that a bank consists of.
-            self.kept.extend(self.pieces.pop());
+            if let Some(piece) = self.pieces.pop() {
+                write_down(&mut self.kept, piece);
+            }
         } else if piece.owned {
             let Some(mut ledger) = memory::try_ledger() else { return Progress::More };
             let reclaimed = ledger.transfer(run, Transfer::Reclaim(self.vm));

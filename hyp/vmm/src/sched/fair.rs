@@ -218,7 +218,7 @@ impl Fair {
 
 /// The least virtual time of those that are ready, but for this one.
 fn least_beside(members: &[Member], index: usize) -> Option<u64> {
-    let others =
-        members.iter().enumerate().filter(|(other, _)| *other != index).map(|(_, member)| &member.entry);
+    let (before, others) = members.split_at_checked(index).unwrap_or((members, &[]));
+    let others = before.iter().chain(others.iter().skip(1)).map(|member| &member.entry);
     others.filter(|entry| entry.is_ready()).map(|entry| entry.time).min()
 }

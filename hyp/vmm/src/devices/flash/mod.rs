@@ -101,7 +101,7 @@ impl Bank {
         let join = |low: u32, high: u32| u64::from(high) << 32 | u64::from(low);
         let shift = (offset & (WORD - 1)) << 3;
         let bits = 64_u32.saturating_sub(size << 3);
-        let cut = |value: u64| value >> shift << bits >> bits;
+        let cut = |value: u64| value.wrapping_shr(shift).wrapping_shl(bits).wrapping_shr(bits);
         Some(Answer { said: cut(join(low.0, high.0)), held: cut(join(low.1, high.1)) })
     }
 
@@ -111,8 +111,8 @@ impl Bank {
         let mut word = (0, 0);
         for (shift, chip) in LANES.into_iter().zip(&self.chips) {
             match chip.read(at, locked) {
-                Some(said) => word.0 |= u32::from(said) << shift,
-                None => word.1 |= 0xffff << shift,
+                Some(said) => word.0 |= u32::from(said).wrapping_shl(shift),
+                None => word.1 |= 0xffff_u32.wrapping_shl(shift),
             }
         }
         word
@@ -128,8 +128,8 @@ impl Bank {
         // Lines that nobody drives are high.
         let shift = (offset & (WORD - 1)) << 3;
         let unused = 32_u32.saturating_sub(size.min(WORD) << 3);
-        let driven = u32::MAX << unused >> unused << shift;
-        self.write_word(word_number(offset), (value as u32) << shift | !driven, driven, cells);
+        let driven = u32::MAX.wrapping_shl(unused).wrapping_shr(unused).wrapping_shl(shift);
+        self.write_word(word_number(offset), (value as u32).wrapping_shl(shift) | !driven, driven, cells);
         if size > WORD {
             let high = (value >> 32) as u32;
             self.write_word(word_number(offset).wrapping_add(1), high, u32::MAX, cells);
@@ -141,18 +141,18 @@ impl Bank {
     fn write_word(&mut self, at: u32, word: u32, driven: u32, cells: &mut impl Cells) {
         let locked = !self.is_writable(at);
         for (shift, chip) in LANES.into_iter().zip(&mut self.chips) {
-            let lane = 0xffff << shift;
+            let lane = 0xffff_u32.wrapping_shl(shift);
             if driven & lane == 0 {
                 continue;
             }
             let program = |at: u32, words: &[u16]| {
                 let mut kept = [u32::MAX; BUFFER];
                 for (kept, word) in kept.iter_mut().zip(words) {
-                    *kept = u32::from(*word) << shift | !lane;
+                    *kept = u32::from(*word).wrapping_shl(shift) | !lane;
                 }
                 kept.get(..words.len()).is_some_and(|kept| cells.program(at.saturating_mul(WORD), kept))
             };
-            if chip.write(at, (word >> shift) as u16, locked, program) == chip::Next::Erase {
+            if chip.write(at, word.wrapping_shr(shift) as u16, locked, program) == chip::Next::Erase {
                 // Two chips that erase at once do so in one sector: it is one store's.
                 let lanes = self.erase.map_or(0, |erase| erase.lanes) | lane;
                 let offset = at.saturating_mul(WORD) & !SECTOR.wrapping_sub(1);
