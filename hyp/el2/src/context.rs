@@ -168,6 +168,8 @@ pub struct Context {
     pstate: u64,
     sctlr: u64,
     tcr: u64,
+    /// It has used debug registers or counters.
+    uses_more: bool,
     timers: Timers,
     deferred: Deferred,
     /// The virtual CPU interface.
@@ -248,19 +250,28 @@ impl Context {
         }
         self.simd.save();
         Simd::copy(frame, &mut self.frame);
+        if self.uses_more {
+            self.save_more();
+        }
+    }
+
+    /// Takes debug registers and counters out of this CPU, where both trap while no vCPU is loaded.
+    #[inline(never)]
+    fn save_more(&mut self) {
         if let Some(debug) = &mut self.debug {
             debug.save();
         }
         if let Some(counters) = &mut self.counters {
             counters.save();
         }
+        cpu::trap_debug_registers_and_counters();
     }
 
     /// Forgets them: the vCPU begins anew when it is loaded next. Its timers and counters are off.
     pub fn discard(&mut self) {
         stop_timers();
-        if let Some(counters) = &mut self.counters {
-            counters.save();
+        if self.uses_more {
+            self.save_more();
         }
     }
 
@@ -289,9 +300,10 @@ impl Context {
             self.deferred.load();
         }
         self.simd.load();
-        match &mut self.debug {
-            Some(debug) => debug.load(),
-            None => cpu::trap_debug_registers(true),
+        if self.uses_more
+            && let Some(debug) = &mut self.debug
+        {
+            debug.load();
         }
         let Self { pc, pstate, .. } = *self;
         ELR_EL2.set(pc);
@@ -304,9 +316,10 @@ impl Context {
         let [virtual_control, physical_control] = self.timers.controls;
         CNTV_CTL_EL0.set(virtual_control);
         CNTP_CTL_EL0.set(physical_control);
-        match &mut self.counters {
-            Some(counters) => counters.load(),
-            None => cpu::trap_counters(true),
+        if self.uses_more
+            && let Some(counters) = &mut self.counters
+        {
+            counters.load();
         }
     }
 
@@ -339,11 +352,13 @@ impl Context {
 
     /// Its debug registers, which it uses.
     pub fn debug(&mut self) -> &mut DebugRegisters {
+        self.uses_more = true;
         self.debug.get_or_insert_with(DebugRegisters::new)
     }
 
     /// Its performance monitors, which it uses.
     pub fn counters(&mut self) -> &mut Counters {
+        self.uses_more = true;
         self.counters.get_or_insert_default()
     }
 }

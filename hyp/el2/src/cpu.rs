@@ -310,7 +310,7 @@ fn trap_debug() {
     // TDCC (27): the debug channel belongs to the board's debugger. TDA (9): set until a guest uses breakpoints
     // ([`trap_debug_registers`]). Zero: TDE (breakpoints, watchpoints and single-step are the guest's own and never stop
     // EL2), HPME.
-    let mut value = 1 << 5 | 1 << 6 | 1 << 10 | 1 << 11 | 1 << 14 | 1 << 17 | 1 << 19 | 1 << 23 | 1 << 27;
+    let mut value = TDA | TPM | 1 << 10 | 1 << 11 | 1 << 14 | 1 << 17 | 1 << 19 | 1 << 23 | 1 << 27;
     if has_counters() {
         pmu::stop();
         // HPMN: all counters on the guest's side, the value that changes nothing; below the number there are, EL2
@@ -343,6 +343,13 @@ pub fn trap_counters(trap: bool) {
     trap_by(TPM, trap);
 }
 
+/// Makes both trap.
+#[inline]
+pub fn trap_debug_registers_and_counters() {
+    trap_by(TDA | TPM, true);
+}
+
+#[inline]
 fn trap_by(bits: u64, trap: bool) {
     let before = MDCR_EL2.get();
     let after = if trap { before | bits } else { before & !bits };

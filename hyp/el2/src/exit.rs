@@ -16,7 +16,7 @@ use vmm::inject::{Exception, Interrupted, external_abort};
 use vmm::layout::Ipa;
 use vmm::serror::{self, Verdict};
 use vmm::smccc::{self, Answer, Call, StolenTime};
-use vmm::sysreg::{Action, Identity, PhysicalTimer, StageOne};
+use vmm::sysreg::{Action, Common, Identity, PhysicalTimer, StageOne};
 use vmm::{stage_one, step};
 
 use crate::gic::with_hardware;
@@ -237,16 +237,16 @@ extern "C" fn handle_system_register(frame: &mut Frame, esr: Esr) {
     let Some(vcpu) = exits(own(), esr) else { return };
     vcpu.trace.count(Reason::Sysreg);
     let access = SysregAccess::decode(esr);
-    match vmm::sysreg::common_action(access.register, access.read) {
-        Some(Action::IdRegister(index)) => {
+    match vmm::sysreg::common(access.register, access.read) {
+        Some(Common::IdRegister(index)) => {
             frame.set(access.rt, vcpu.vm.ids.get(index));
             skip();
         }
-        Some(Action::Sgi(register)) => {
+        Some(Common::Sgi(register)) => {
             let value = frame.get(access.rt);
             send_sgi(vcpu, value, register);
         }
-        _ => other_register(vcpu, frame, access),
+        None => other_register(vcpu, frame, access),
     }
 }
 
@@ -426,8 +426,8 @@ fn memory_fault(vcpu: &'static Vcpu, frame: &mut Frame, abort: Abort) {
     let access = if abort.is_write() { stage2::Access::Write } else { stage2::Access::Read };
     match resolve(vcpu, abort, access) {
         Resolved::Again => {}
-        Resolved::Refused(ipa) => flash(vcpu, frame, abort, ipa),
-        Resolved::NoFault => reject_data(vcpu, abort),
+        Resolved::Refused(ipa) if vcpu.vm.has_flash() => flash(vcpu, frame, abort, ipa),
+        Resolved::Refused(_) | Resolved::NoFault => reject_data(vcpu, abort),
     }
 }
 
@@ -455,6 +455,7 @@ fn resolve(vcpu: &'static Vcpu, abort: Abort, access: stage2::Access) -> Resolve
 }
 
 /// Where stage 2 refuses an access, there may be flash whose chips see to it.
+#[inline(never)]
 fn flash(vcpu: &'static Vcpu, frame: &mut Frame, abort: Abort, ipa: Ipa) {
     let access = abort.access().filter(|_| {
         // As in `handle_data_abort`.

@@ -130,6 +130,12 @@ impl Flash {
 }
 
 impl Vm {
+    /// Whether it has flash.
+    #[inline]
+    pub const fn has_flash(&self) -> bool {
+        self.flash.is_some()
+    }
+
     /// An access to flash, or to what isn't, that stage 2 stopped.
     pub fn access_flash(&self, ipa: Ipa, attempt: Attempt) -> Outcome {
         match &self.flash {
