@@ -235,7 +235,8 @@ fn a_qemu_by_another_name_is_looked_at() {
 #[test]
 fn without_apt_the_linux_guest_is_the_users() {
     let machine = Machine::bare("no-guest");
-    let missing = "apt-get is missing: Debian's packages for the Linux and U-Boot guests can't be had here";
+    let missing =
+        "apt-get is missing: Debian's packages for the Linux, U-Boot and EDK2 guests can't be had here";
     machine.fails("payloads", &[], &[
         missing,
         "no Linux guest: give an arm64 kernel and an initramfs by KERNEL=path INITRD=path, or do without by LINUX=no",
