@@ -4,6 +4,7 @@
 use runtime::exceptions::{class, status};
 use runtime::mmu::Kind;
 use runtime::probe::UNTOUCHED;
+use runtime::sysreg::{self, SysReg};
 use runtime::user::{self, Ended, State};
 use runtime::{console, machine};
 
@@ -305,6 +306,13 @@ fn aarch32_debug_identity() -> Outcome {
     static CODE: Halves = halves([0xee10, 0x1e10, 0xdf00]); // mrc p14, 0, r1, c0, c0, 0
     needs_aarch32()?;
     let (pc, ended) = run_t32(&CODE, [0; 6]);
+    // A CPU whose EL1 is never AArch32 may be without it (Arm ARM G8.3, DBGDIDR): Neoverse N1 is. Cortex-A53 and A72 have it.
+    let midr = sysreg::read(SysReg::new(3, 0, 0, 0, 0)).unwrap_or(0);
+    if !matches!(midr >> 4 & 0xfff, 0xd03 | 0xd08) && ended.fault.class() == class::UNKNOWN {
+        check_end(&ended, pc, (class::UNKNOWN, FROM_AARCH32, 0), "DBGDIDR where there is none")?;
+        user::unmap();
+        return Ok(());
+    }
     check_end(&ended, pc, (class::SVC_AARCH32, FROM_AARCH32, 6), "DBGDIDR")?;
     let version = ended.x[1] >> 16 & 0xf;
     check!(version >= 6, "DBGDIDR.Version: ARMv8 or later, got {version}");
