@@ -33,7 +33,8 @@ impl Tables {
     pub fn new(start: usize, single: usize) -> Result<Self, FrameError> {
         let mut tables = Self {
             start: Some((claim(start)?, start)),
-            reserve: Vec::with_capacity(single),
+            // The first table comes back as one of these where it is one frame.
+            reserve: Vec::with_capacity(single.saturating_add(1)),
             #[cfg(feature = "stage2-check")]
             invalidations: 0,
         };
