@@ -308,7 +308,9 @@ fn is(code: &Code, address: u64, (mask, value): (u32, u32)) -> bool {
 
 /// Two virtual machines, so that both CPUs run guests. Nothing runs yet.
 fn boot(scenario: &Scenario, gic: u8) -> Outcome<Board> {
-    let bundle = scenario.bundle(&[Vm::hello("first"), Vm::hello("second")])?;
+    // They access their interrupt controllers for ever, however late the debugger comes, and say so now and then.
+    let guest = |name| Vm::attacker(1, "attack=gic rounds=0 size=10").named(name);
+    let bundle = scenario.bundle(&["first", "second"].map(guest))?;
     scenario.boot(&Machine::new(gic, 2).bundle(bundle).with_gdb())
 }
 
