@@ -94,8 +94,6 @@ impl DebugRegisters {
     pub fn load(&mut self) {
         if debug::needs_breakpoints(MDSCR_EL1.get()) {
             self.go_live();
-        } else {
-            cpu::trap_debug_registers(true);
         }
     }
 

@@ -96,8 +96,6 @@ impl Counters {
     pub fn load(&mut self) {
         if self.control & ENABLE != 0 || self.for_users != 0 {
             self.go_live();
-        } else {
-            cpu::trap_counters(true);
         }
     }
 
