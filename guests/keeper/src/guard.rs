@@ -6,7 +6,7 @@
 //! is free as there was at the first time, but for what others have given back or taken since. In the end, it is told what was done.
 //!
 //! - `operations=N`: how much is enough (10000).
-//! - `patience=M`: how long it may stand still, in microseconds (50000).
+//! - `patience=M`: how long it may stand still, in microseconds (50000); twice as long whenever it did nothing since it was helped.
 //! - `most=M`: it is restarted after this time at the latest, however well it gets on (0: it is not).
 //! - `every=N`: a line about where it is, each time it has done so much more (100000).
 
@@ -33,7 +33,7 @@ struct Help {
 
 pub fn run(keeper: &Keeper) -> ! {
     let operations: u64 = argument("operations", 10_000);
-    let patience = timer::microseconds(argument("patience", 50_000));
+    let shortest = timer::microseconds(argument("patience", 50_000));
     let most = timer::microseconds(argument("most", 0));
     let every: u64 = argument("every", 100_000).max(1);
     let Some(channel) = channel::find(CHANNEL) else { fail(format_args!("there is no channel {CHANNEL:?}")) };
@@ -41,6 +41,8 @@ pub fn run(keeper: &Keeper) -> ! {
     let all = everything(keeper);
     let mut help = Help::default();
     let (mut seen, mut changed, mut begun) = (progress.total(), timer::now(), timer::now());
+    // What it had done when it was helped last: whoever has little time is to come to something all the same.
+    let (mut patience, mut helped_at) = (shortest, 0);
     let mut told = 0;
     println!("keeper: guards a VM of {} vCPU(s) for {operations} operations", keeper.info().vcpus);
     loop {
@@ -73,6 +75,8 @@ pub fn run(keeper: &Keeper) -> ! {
         if stands_still && !off {
             println!("keeper: it stands still");
             tell(&progress, total);
+            patience = if total == helped_at { 2 * patience } else { shortest };
+            helped_at = total;
         }
         if off {
             is_gone(keeper, all);
