@@ -61,13 +61,11 @@ struct Controller {
 static CONTROLLER: Once<Controller> = Once::new();
 
 /// The interrupt controller as the CPU that runs sees it.
-#[derive(Clone, Copy)]
 pub struct CpuGic {
     interface: Interface,
     controller: &'static Controller,
 }
 
-#[derive(Clone, Copy)]
 enum Interface {
     V2(v2::Interface),
     V3(v3::Interface),
@@ -203,7 +201,7 @@ pub fn kick(target: &PerCpu) {
     let Some(controller) = CONTROLLER.get() else { return };
     // What the kick is about must be seen by the CPU that takes it.
     aarch64_cpu::asm::barrier::dsb(aarch64_cpu::asm::barrier::ISHST);
-    match (&controller.distributor, own().gic.get().map(|gic| gic.interface)) {
+    match (&controller.distributor, own().gic.get().map(|gic| &gic.interface)) {
         (Distributor::V2(distributor), _) if core::ptr::eq(target, this_cpu()) => {
             distributor.send_sgi_to_self(KICK);
         }
@@ -301,8 +299,8 @@ impl CpuGic {
 
     /// The same for the vGIC.
     #[inline]
-    pub fn hardware(&self) -> Hardware {
-        match self.interface {
+    pub fn hardware(&self) -> Hardware<'_> {
+        match &self.interface {
             Interface::V2(interface) => Hardware::V2(HardwareV2(interface, self.controller)),
             Interface::V3(interface) => Hardware::V3(HardwareV3(interface, self.controller)),
         }
@@ -369,7 +367,7 @@ const EOI_COUNT: u32 = 0x1f << 27;
 const GICH_REASONS: u32 = 0xfe;
 
 /// The GICv2 of the CPU that runs, for the vGIC.
-pub struct HardwareV2<'a>(v2::Interface, &'a Controller);
+pub struct HardwareV2<'a>(&'a v2::Interface, &'a Controller);
 
 /// List registers that a GICv2 can name: more than any has.
 const MOST_LIST_REGISTERS: usize = 16;
@@ -418,7 +416,7 @@ impl HardwareV2<'_> {
     }
 }
 /// The GICv3 of the CPU that runs, for the vGIC.
-pub struct HardwareV3<'a>(v3::Interface, &'a Controller);
+pub struct HardwareV3<'a>(&'a v3::Interface, &'a Controller);
 
 impl HardwareV2<'_> {
     /// Gives the guest the virtual CPU interface that it had, or one as after reset. It is on always: where no list register is in use,
@@ -603,15 +601,15 @@ macro_rules! with_hardware {
 pub(crate) use with_hardware;
 
 /// Either kind.
-pub enum Hardware {
+pub enum Hardware<'a> {
     /// GICv2.
-    V2(HardwareV2<'static>),
+    V2(HardwareV2<'a>),
     /// GICv3.
-    V3(HardwareV3<'static>),
+    V3(HardwareV3<'a>),
 }
 
 /// The vGIC's view of the CPU that runs.
 #[inline]
-pub fn hardware() -> Option<Hardware> {
+pub fn hardware() -> Option<Hardware<'static>> {
     own().gic.get().map(CpuGic::hardware)
 }

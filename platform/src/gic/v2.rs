@@ -219,7 +219,6 @@ impl Distributor {
 }
 
 /// The CPU interface and the virtual interface; both are banked, so this is of the CPU that it runs on.
-#[derive(Clone, Copy)]
 pub struct Interface {
     physical: &'static InterfaceRegisters,
     virtual_: &'static VirtualRegisters,
@@ -279,7 +278,7 @@ impl Interface {
 
     /// Writes GICH_LR\<n\>; nothing for an index that there isn't.
     #[inline]
-    pub fn write_lr(&mut self, index: usize, value: u32) {
+    pub fn write_lr(&self, index: usize, value: u32) {
         if let Some(lr) = self.virtual_.lr.get(index) {
             lr.set(value);
         }
@@ -305,7 +304,7 @@ impl Interface {
 
     /// Writes GICH_HCR.
     #[inline]
-    pub fn set_control(&mut self, value: u32) {
+    pub fn set_control(&self, value: u32) {
         self.virtual_.hcr.set(value);
     }
 
@@ -317,7 +316,7 @@ impl Interface {
 
     /// Writes GICH_VMCR.
     #[inline]
-    pub fn set_vmcr(&mut self, value: u32) {
+    pub fn set_vmcr(&self, value: u32) {
         self.virtual_.vmcr.set(value);
     }
 
@@ -329,7 +328,7 @@ impl Interface {
 
     /// Sets the guest's active priorities: to what was read here, or 0.
     #[inline]
-    pub fn set_active_priorities(&mut self, value: u32) {
+    pub fn set_active_priorities(&self, value: u32) {
         self.virtual_.apr.set(value);
     }
 }

@@ -329,7 +329,7 @@ fn isb() {
 }
 
 /// The CPU interface and the virtual interface of the CPU that this runs on.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub struct Interface {
     list_registers: u8,
     preemption_bits: u8,
@@ -358,7 +358,7 @@ impl Interface {
         let vtr = ICH_VTR_EL2.get();
         // ListRegs and PREbits, which are numbers less one.
         let (list_registers, preemption_bits) = ((vtr & 0x1f) as u8 + 1, (vtr >> 26 & 7) as u8 + 1);
-        let mut interface = Self { list_registers, preemption_bits };
+        let interface = Self { list_registers, preemption_bits };
         interface.set_control(0);
         for index in 0..interface.count() {
             interface.write_lr(index, 0);
@@ -434,7 +434,7 @@ impl Interface {
 
     /// Writes ICH_LR\<n\>_EL2; nothing for an index that there isn't.
     #[inline(always)]
-    pub fn write_lr(&mut self, index: usize, value: u64) {
+    pub fn write_lr(&self, index: usize, value: u64) {
         match index {
             0 => ICH_LR0_EL2.set(value),
             1 => ICH_LR1_EL2.set(value),
@@ -476,7 +476,7 @@ impl Interface {
 
     /// Writes ICH_HCR_EL2.
     #[inline]
-    pub fn set_control(&mut self, value: u32) {
+    pub fn set_control(&self, value: u32) {
         ICH_HCR_EL2.set(u64::from(value));
     }
 
@@ -488,7 +488,7 @@ impl Interface {
 
     /// Writes ICH_VMCR_EL2.
     #[inline]
-    pub fn set_vmcr(&mut self, value: u64) {
+    pub fn set_vmcr(&self, value: u64) {
         ICH_VMCR_EL2.set(value);
     }
 
@@ -509,7 +509,7 @@ impl Interface {
 
     /// Sets the guest's active priorities: to what was read here, or 0.
     #[inline]
-    pub fn set_active_priorities(&mut self, values: &[[u64; 2]; 4]) {
+    pub fn set_active_priorities(&self, values: &[[u64; 2]; 4]) {
         let bits = self.preemption_bits();
         let [group0, group1] = values[0];
         ICH_AP0R0_EL2.set(group0);

@@ -86,6 +86,7 @@ impl Figures {
             "memory": self.memory,
             "image": BTreeMap::from(self.sizes.image()),
             "crates": self.sizes.crates,
+            "modules": self.sizes.modules,
         });
         format!("{all:#}\n")
     }
@@ -209,16 +210,25 @@ fn verdict(median: u64, must: Option<u64>, stretch: Option<u64>) -> String {
     }
 }
 
+/// Bytes as KiB, with one digit behind the point.
+fn kib(bytes: u64) -> String {
+    format!("{}.{}", bytes >> 10, (bytes & 1023) * 10 / 1024)
+}
+
 /// Sizes, in Markdown.
 impl std::fmt::Display for Sizes {
     fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
         writeln!(f, "| image | KiB |\n|---|--:|")?;
         for (part, bytes) in self.image() {
-            writeln!(f, "| {part} | {}.{} |", bytes >> 10, (bytes & 1023) * 10 / 1024)?;
+            writeln!(f, "| {part} | {} |", kib(bytes))?;
         }
-        writeln!(f, "\n| crate | lines of code | `unsafe` blocks |\n|---|--:|--:|")?;
-        for CrateSize { name, lines, unsafe_blocks } in &self.crates {
-            writeln!(f, "| {name} | {lines} | {unsafe_blocks} |")?;
+        writeln!(f, "\n| crate | text, KiB | lines of code | `unsafe` blocks |\n|---|--:|--:|--:|")?;
+        for CrateSize { name, text, lines, unsafe_blocks } in &self.crates {
+            writeln!(f, "| {name} | {} | {lines} | {unsafe_blocks} |", kib(*text))?;
+        }
+        writeln!(f, "\n| module of hyp/el2 | text, KiB |\n|---|--:|")?;
+        for (module, text) in self.modules.iter().filter(|(_, text)| *text >= 1 << 10) {
+            writeln!(f, "| {module} | {} |", kib(*text))?;
         }
         Ok(())
     }

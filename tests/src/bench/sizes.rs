@@ -7,6 +7,8 @@ use std::path::Path;
 use serde::Serialize;
 
 use super::Memory;
+use crate::code::Code;
+use crate::source::plain_name;
 use crate::{Failure, Outcome};
 
 /// Folders of crates that come into the image, and of the one with all `unsafe` of guests.
@@ -22,13 +24,21 @@ const CRATES: [&str; 9] = [
     "guests/runtime",
 ];
 
+/// The crate of the EL2 binary, and what it is called in names of functions.
+const EL2: &str = "hyp/el2";
+const EL2_NAME: &str = "hanok";
+/// Code of `core` and `alloc`, of other crates, and what is compiled for generic types of any.
+const LIBRARIES: &str = "libraries";
+
 /// The image, and the crates that it is made of.
 pub struct Sizes {
     image: tools::image::Sizes,
     /// Bytes of its built-in bundle, which are part of its read-only data.
     bundle: u64,
-    /// Of each crate, the lowest first.
+    /// Of each crate, the lowest first; at the end, of libraries.
     pub crates: Vec<CrateSize>,
+    /// Bytes of text of each module of the EL2 binary, the largest first.
+    pub modules: Vec<(String, u64)>,
 }
 
 /// A crate.
@@ -36,6 +46,8 @@ pub struct Sizes {
 pub struct CrateSize {
     /// Its folder.
     pub name: String,
+    /// Bytes of text that its functions take in the image.
+    pub text: u64,
     /// Lines of Rust in `src` that are neither blank nor all comment, unit tests included.
     pub lines: usize,
     /// Its `unsafe` blocks and implementations.
@@ -55,12 +67,17 @@ impl Sizes {
         let bundle =
             fs::metadata(&bundle).map_err(Failure::io(format!("look at {}", bundle.display())))?.len();
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        let (mut texts, modules) = text(&Code::read(elf)?);
         let crates = CRATES.iter().map(|name| {
-            let mut size = CrateSize { name: (*name).to_owned(), ..CrateSize::default() };
+            let text = texts.remove(*name).unwrap_or(0);
+            let mut size = CrateSize { name: (*name).to_owned(), text, ..CrateSize::default() };
             size.add_folder(&root.join(name).join("src"))?;
             Ok(size)
         });
-        Ok(Self { image: image.sizes, bundle, crates: crates.collect::<Outcome<_>>()? })
+        let mut crates = crates.collect::<Outcome<Vec<_>>>()?;
+        let text = texts.remove(LIBRARIES).unwrap_or(0);
+        crates.push(CrateSize { name: LIBRARIES.to_owned(), text, ..CrateSize::default() });
+        Ok(Self { image: image.sizes, bundle, crates, modules })
     }
 
     /// What has a ceiling, in bytes: the image's parts, and what it takes when it runs.
@@ -84,6 +101,38 @@ impl Sizes {
         let rodata = rodata.saturating_sub(self.bundle);
         [("text", text), ("rodata", rodata), ("built-in bundle", self.bundle), ("data", data), ("bss", bss)]
     }
+}
+
+/// Bytes of text by crate, and by module of the EL2 binary, the largest first.
+fn text(code: &Code) -> (BTreeMap<String, u64>, Vec<(String, u64)>) {
+    let (mut crates, mut modules) = (BTreeMap::new(), BTreeMap::new());
+    let end = code.instructions().map(|(address, _)| address + 4).last().unwrap_or(0);
+    // Marks of the linker script may lie behind all code.
+    let starts = code.functions().iter().map(|(start, _)| *start);
+    for ((start, name), next) in code.functions().iter().zip(starts.skip(1).chain([end])) {
+        let (folder, module) = whose(&plain_name(name));
+        *crates.entry(folder).or_default() += next.saturating_sub(*start);
+        if let Some(module) = module {
+            *modules.entry(module).or_default() += next.saturating_sub(*start);
+        }
+    }
+    let mut modules: Vec<_> = modules.into_iter().collect();
+    modules.sort_by_key(|(_, bytes)| std::cmp::Reverse(*bytes));
+    (crates, modules)
+}
+
+/// The folder of the crate that a function is of, and its module if that is the EL2 binary's.
+fn whose(name: &str) -> (String, Option<String>) {
+    let path = name.trim_start_matches(['<', '&', '*']).trim_start_matches("mut ");
+    let mut steps = path.split([':', ' ', '>']).filter(|step| !step.is_empty());
+    let first = steps.next().unwrap_or("");
+    // What is written in assembly, or called from there, has no path.
+    if first == EL2_NAME || !path.contains("::") {
+        let module = if path.contains("::") { steps.next() } else { None };
+        return (EL2.to_owned(), Some(module.unwrap_or("handlers, assembly").to_owned()));
+    }
+    let folder = CRATES.iter().find(|folder| **folder != EL2 && folder.rsplit('/').next() == Some(first));
+    ((*folder.unwrap_or(&LIBRARIES)).to_owned(), None)
 }
 
 impl CrateSize {
@@ -111,12 +160,25 @@ impl CrateSize {
 
 #[cfg(test)]
 mod tests {
-    use super::CrateSize;
+    use super::{CrateSize, whose};
 
     #[test]
     fn comments_and_blank_lines_are_no_code() {
         let mut size = CrateSize::default();
         size.add("//! unsafe {\n\nfn f() {\n    // SAFETY: none.\n    unsafe { g() } // so\n}\n");
         assert_eq!((size.lines, size.unsafe_blocks), (3, 1));
+    }
+
+    #[test]
+    fn functions_are_their_crates() {
+        let whose = |name| {
+            let (folder, module) = whose(name);
+            format!("{folder} {}", module.unwrap_or_default())
+        };
+        assert_eq!(whose("hanok::run::schedule"), "hyp/el2 run");
+        assert_eq!(whose("<&hanok::vm::Vm as core::fmt::Debug>::fmt"), "hyp/el2 vm");
+        assert_eq!(whose("handle_hvc"), "hyp/el2 handlers, assembly");
+        assert_eq!(whose("<vgic::Cpu as core::fmt::Debug>::fmt"), "hyp/vgic ");
+        assert_eq!(whose("core::fmt::write"), "libraries ");
     }
 }
