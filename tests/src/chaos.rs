@@ -1,9 +1,9 @@
 //! The guest `chaos` beside good neighbours, for so many operations: what is looked at, and what was done.
 //!
 //! `keeper` sees that it gets on, and that no memory is lost whenever it is off; `busy` and `pulse` see that nothing of theirs is
-//! touched, and have to come to their ends. With one vCPU, all share one CPU, where time is what instructions take: a run repeats, and
-//! `pulse` must be on time, which bounds every exit. With more, they may run at the same time (`at_once`), and the host has its part in what
-//! comes first. In turn, they repeat as well, but a vCPU that takes exceptions without end and executes nothing stops the clock for all.
+//! touched, and have to come to their ends. CPUs may run at the same time (`at_once`), and the host has its part in what comes first. If not, time is
+//! what instructions take: a run repeats, and `pulse` must be on time, which bounds every exit. But a vCPU that takes exceptions
+//! without end and executes nothing then stops the clock for all.
 
 use std::fmt;
 use std::time::{Duration, Instant};
@@ -102,7 +102,7 @@ impl Chaos {
         done.took = start.elapsed();
         ensure(done.operations >= self.operations, || format!("{} operations only", done.operations))?;
         has_no_errors(&text)?;
-        if self.vcpus == 1 {
+        if !self.at_once {
             is_punctual(&text)?;
         }
         Ok(done)
