@@ -1,7 +1,6 @@
 //! `make bench-linux`: measures what a whole Linux costs on the bare board and as Hanok's guest, prints it, writes it for programs, and writes
 //! the tables into the document about costs. It judges nothing.
 
-use std::env;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -17,10 +16,9 @@ fn main() -> ExitCode {
 
 fn measure([output, document]: [String; 2]) -> Outcome {
     let inputs = Inputs::from_environment();
-    let scenario =
-        Scenario::new(&inputs, &env::temp_dir(), &format!("hanok-bench-linux-{}", std::process::id()))?;
+    // It stays there, for the commands name files in it.
+    let scenario = Scenario::new(&inputs, &program::folder(&output)?, "runs")?;
     let figures = linux::measure(&scenario).map_err(|failure| Failure::Wrong(scenario.report(&failure)))?;
-    scenario.clean();
     println!("{}", figures.text());
     program::write(Path::new(&output), &figures.json())?;
     program::rewrite(Path::new(&document), PART, &figures.text())?;

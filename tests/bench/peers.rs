@@ -1,7 +1,6 @@
 //! `make bench-peers`: measures Hanok, Xen, KVM and the bare board by the same guest on both GICs, writes the figures for programs,
 //! and a table of the medians into the document about them, with pictures beside it. It judges nothing: `make bench` does.
 
-use std::env;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -27,11 +26,15 @@ fn measure([output, document]: [String; 2]) -> Outcome {
     let names = peers::names(&inputs)?;
     let rows = &mut figures.rows;
     let mut commands = Vec::new();
+    let folder = program::folder(&output)?;
     for gic in [3, 2] {
-        rows.extend(step(&inputs, System::Hanok, gic, |scenario| bench::measure(scenario, gic, ROUNDS))?);
+        rows.extend(step(&inputs, &folder, System::Hanok, gic, |scenario| {
+            bench::measure(scenario, gic, ROUNDS)
+        })?);
         for system in PEERS {
-            let measured =
-                step(&inputs, system, gic, |scenario| peers::measure(scenario, system, gic, ROUNDS))?;
+            let measured = step(&inputs, &folder, system, gic, |scenario| {
+                peers::measure(scenario, system, gic, ROUNDS)
+            })?;
             let Measured { rows: of_peer, command } = measured;
             rows.extend(of_peer);
             if gic == 3 {
@@ -56,11 +59,16 @@ fn measure([output, document]: [String; 2]) -> Outcome {
     Ok(())
 }
 
-/// Measures one system in a folder of its own.
-fn step<T>(inputs: &Inputs, system: System, gic: u8, of: impl FnOnce(&Scenario) -> Outcome<T>) -> Outcome<T> {
+/// Measures one system in a folder of its own in that one. It stays there, for the commands name files in it.
+fn step<T>(
+    inputs: &Inputs,
+    folder: &Path,
+    system: System,
+    gic: u8,
+    of: impl FnOnce(&Scenario) -> Outcome<T>,
+) -> Outcome<T> {
     eprintln!("bench-peers: {system:?}, GICv{gic}");
-    let scenario = Scenario::new(inputs, &env::temp_dir(), &format!("hanok-bench-{system:?}-{gic}"))?;
-    let measured = of(&scenario).map_err(|failure| Failure::Wrong(scenario.report(&failure)))?;
-    scenario.clean();
-    Ok(measured)
+    let name = format!("{system:?}-gicv{gic}").to_lowercase();
+    let scenario = Scenario::new(inputs, folder, &name)?;
+    of(&scenario).map_err(|failure| Failure::Wrong(scenario.report(&failure)))
 }

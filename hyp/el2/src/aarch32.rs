@@ -4,7 +4,7 @@ use aarch64_cpu::registers::{ELR_EL2, SPSR_EL2};
 use tock_registers::interfaces::{Readable, Writeable};
 use vmm::coprocessor::{View, loaded, view, written};
 use vmm::debug::Register;
-use vmm::esr::{CoprocessorAccess, Esr, SysregAccess};
+use vmm::esr::{CoprocessorAccess, Esr, Sysreg, SysregAccess};
 use vmm::inject::Exception;
 use vmm::step;
 
@@ -30,9 +30,14 @@ pub fn coprocessor(vcpu: &'static Vcpu, frame: &mut Frame, esr: Esr, access: Cop
     let mut one = Frame::default();
     let done = match view(access.register) {
         Some(View::Of(register)) => {
-            one.set(0, written(&access, |n| frame.get(n)));
-            let as_aarch64 = SysregAccess { register, rt: 0, read: access.read };
-            stepped(|| other_register(vcpu, &mut one, as_aarch64))
+            one.set(0, written(&access, 0, |n| frame.get(n)));
+            carried_out(vcpu, &mut one, register, access.read)
+        }
+        // What a write leaves as it was is read first.
+        Some(View::LowerHalf(register)) => {
+            let has_before = access.read || carried_out(vcpu, &mut one, register, true);
+            one.set(0, written(&access, one.get(0), |n| frame.get(n)));
+            has_before && carried_out(vcpu, &mut one, register, access.read)
         }
         Some(View::Zero) if access.read => true,
         Some(View::DebugIdentity) if access.read => return debug(vcpu),
@@ -47,6 +52,11 @@ pub fn coprocessor(vcpu: &'static Vcpu, frame: &mut Frame, esr: Esr, access: Cop
         }
     }
     skip(esr);
+}
+
+/// An access of AArch64 to this register, from or to X0 of `one`. Whether it was done; if not, the guest is at an exception's vector.
+fn carried_out(vcpu: &'static Vcpu, one: &mut Frame, register: Sysreg, read: bool) -> bool {
+    stepped(|| other_register(vcpu, one, SysregAccess { register, rt: 0, read }))
 }
 
 /// A debug register, which AArch64 has otherwise: it doesn't trap once the guest's own are in the CPU. Behind a closed OS lock they

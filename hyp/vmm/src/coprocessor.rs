@@ -8,8 +8,10 @@ use crate::esr::{Coprocessor, CoprocessorAccess, Sysreg};
 /// What an AArch32 register is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum View {
-    /// This AArch64 register, or its lower half.
+    /// This AArch64 register, or its lower half where the upper one is zero.
     Of(Sysreg),
+    /// This AArch64 register's lower half: a write leaves the upper half as it was.
+    LowerHalf(Sysreg),
     /// DBGDIDR, of which AArch64 has no view: it tells what the debug unit has, and traps as its registers do (MDCR_EL2.TDA).
     DebugIdentity,
     /// DBGDSAR, which ARMv8 has done away with: zero.
@@ -22,6 +24,8 @@ pub fn view(register: Coprocessor) -> Option<View> {
     let el0 =
         |crn: u8, crm: u8, op2: u8| Some(View::Of(Sysreg::new(3, 3, crn.into(), crm.into(), op2.into())));
     match (coprocessor, opc1, crn, crm, opc2) {
+        // PMCCNTR, by MRC and MCR.
+        (15, 0, Some(9), 13, 0) => Some(View::LowerHalf(Sysreg::new(3, 3, 9, 13, 0))),
         // The performance monitor: PMCR to PMUSERENR, PMEVCNTR<n>, PMEVTYPER<n>, PMCCFILTR.
         (15, 0, Some(9), 12..=14, _) => el0(9, crm, opc2),
         (15, 0, Some(14), 8..=15, _) => el0(14, crm, opc2),
@@ -40,10 +44,11 @@ pub fn view(register: Coprocessor) -> Option<View> {
     }
 }
 
-/// What a write gives its register: `value(n)` is a general-purpose register's.
-pub fn written(access: &CoprocessorAccess, value: impl Fn(u8) -> u64) -> u64 {
-    let low = value(access.rt) & 0xffff_ffff;
-    access.rt2.map_or(low, |rt2| value(rt2) << 32 | low)
+/// What a write gives its register: `value(n)` is a general-purpose register's; `before`, what a register has of which one of 32
+/// bits writes the [lower half](View::LowerHalf) alone, and else 0.
+pub fn written(access: &CoprocessorAccess, before: u64, value: impl Fn(u8) -> u64) -> u64 {
+    let high = access.rt2.map_or(before >> 32, &value);
+    high << 32 | value(access.rt) & 0xffff_ffff
 }
 
 /// What a read puts into general-purpose registers: numbers and values.
@@ -58,7 +63,7 @@ mod tests {
 
     fn of(register: Coprocessor) -> Option<(u8, u8, u8, u8, u8)> {
         match view(register)? {
-            View::Of(register) => Some(register.fields()),
+            View::Of(register) | View::LowerHalf(register) => Some(register.fields()),
             View::DebugIdentity | View::Zero => None,
         }
     }
@@ -71,7 +76,8 @@ mod tests {
         assert_eq!(of(Coprocessor::word(15, 0, 9, 14, 0)), Some((3, 3, 9, 14, 0)));
         assert_eq!(of(Coprocessor::word(15, 0, 14, 11, 6)), Some((3, 3, 14, 11, 6)));
         assert_eq!(of(Coprocessor::word(15, 0, 14, 15, 7)), Some((3, 3, 14, 15, 7)));
-        // PMCCNTR by halves and whole.
+        // PMCCNTR's lower half and the whole of it.
+        assert!(matches!(view(Coprocessor::word(15, 0, 9, 13, 0)), Some(View::LowerHalf(_))));
         assert_eq!(of(Coprocessor::word(15, 0, 9, 13, 0)), of(Coprocessor::double(15, 0, 9)));
         assert_eq!(of(Coprocessor::word(14, 0, 1, 0, 0)), of(Coprocessor::double(14, 0, 1)));
     }
@@ -107,10 +113,11 @@ mod tests {
     fn registers_of_64_bits_are_in_two_halves() {
         let access =
             CoprocessorAccess { register: Coprocessor::double(15, 2, 14), rt: 4, rt2: Some(5), read: false };
-        assert_eq!(written(&access, |n| (0x1_0000_0001 * u64::from(n)) | 0x1000), 0x1005_0000_1004);
+        assert_eq!(written(&access, 7 << 32, |n| (0x1_0000_0001 * u64::from(n)) | 0x1000), 0x1005_0000_1004);
         assert_eq!(loaded(&access, 0x1_0000_0002), [Some((4, 2)), Some((5, 1))]);
         let word = CoprocessorAccess { rt2: None, ..access };
-        assert_eq!(written(&word, |_| 0xffff_ffff_8000_0000), 0x8000_0000);
+        assert_eq!(written(&word, 0, |_| 0xffff_ffff_8000_0000), 0x8000_0000);
+        assert_eq!(written(&word, 0x7_0000_0001, |_| 0x8000_0000), 0x7_8000_0000);
         assert_eq!(loaded(&word, 0x1_0000_0002), [Some((4, 2)), None]);
     }
 }

@@ -401,8 +401,8 @@ pub const FIELDS: &[(u8, &str, &[Field])] = &[
     (MMFR0, "ID_AA64MMFR0_EL1", &[
         ("PARange", 0, AtMost(5), "up to 48 bits, as the 4 KiB granule without LPA2 has"),
         ("ASIDBits", 4, Keep, ""),
-        ("BigEnd", 8, Keep, ""),
-        ("BigEndEL0", 16, Keep, ""),
+        ("BigEnd", 8, Is(0), "emulated devices are little-endian"),
+        ("BigEndEL0", 16, Is(0), ""),
         ("TGran16", 20, AtMost(1), "without 52-bit addresses"),
         ("TGran64", 24, SignedAtMost(0), ""),
         ("TGran4", 28, SignedAtMost(0), "without 52-bit addresses"),

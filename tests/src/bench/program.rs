@@ -2,7 +2,7 @@
 
 use std::env;
 use std::fs;
-use std::path::Path;
+use std::path::{self, Path, PathBuf};
 use std::process::ExitCode;
 
 use crate::{Failure, Outcome};
@@ -26,6 +26,14 @@ pub fn run<const N: usize>(name: &str, usage: &str, body: impl FnOnce([String; N
 /// When it can't be written.
 pub fn write(path: &Path, text: &str) -> Outcome {
     fs::write(path, text).map_err(Failure::io(format!("write {}", path.display())))
+}
+
+/// The folder for what is behind the figures in the file `output`: beside it, of the same name.
+///
+/// # Errors
+/// When there is no current folder.
+pub fn folder(output: &str) -> Outcome<PathBuf> {
+    path::absolute(Path::new(output).with_extension("")).map_err(Failure::io(format!("find {output}")))
 }
 
 /// Puts `text` into the part of this name of a document ([`replace`](super::peers::replace)).

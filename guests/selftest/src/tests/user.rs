@@ -3,6 +3,7 @@
 
 use runtime::exceptions::{class, status};
 use runtime::mmu::Kind;
+use runtime::pmu;
 use runtime::probe::UNTOUCHED;
 use runtime::sysreg::{self, SysReg};
 use runtime::user::{self, Ended, State};
@@ -17,6 +18,7 @@ tests! {
     "user.aarch32-device-without-syndrome" => aarch32_device_without_syndrome,
     "user.aarch32-aborts" => aarch32_aborts,
     "user.aarch32-coprocessor" => aarch32_coprocessor,
+    "user.aarch32-cycle-counter" => aarch32_cycle_counter,
     "user.aarch32-debug-identity" => aarch32_debug_identity,
     "user.aarch32-undefined" => aarch32_undefined,
 }
@@ -298,6 +300,31 @@ fn aarch32_coprocessor() -> Outcome {
     let (pc, ended) = run_a32(&A32, ones);
     check_end(&ended, pc, (class::SVC_AARCH32, FROM_AARCH32, 24), "DBGDRAR, DBGDSAR")?;
     check_eq!(results(&ended), [0, 0, 0, 0xffff_ffff, 0], "r1 to r5");
+    user::unmap();
+    Ok(())
+}
+
+/// Writing PMCCNTR's lower half leaves the upper one.
+fn aarch32_cycle_counter() -> Outcome {
+    static CODE: Words = words([
+        0xee19_1f1d, // mrc p15, 0, r1, c9, c13, 0
+        0xee09_0f1d, // mcr p15, 0, r0, c9, c13, 0
+        0xef00_0000, // svc #0
+    ]);
+    const FOR_USERS: u64 = 1;
+    needs_aarch32()?;
+    if !pmu::is_there() {
+        return Err(Stop::Skipped("no counters are shown by this CPU"));
+    }
+    pmu::reset();
+    pmu::set_cycles(0x1234_5678_9abc_def0);
+    pmu::set_for_users(FOR_USERS);
+    let (pc, ended) = run_a32(&CODE, [0x8765_4321, 0, 0, 0, 0, 0]);
+    let cycles = pmu::cycles();
+    pmu::stop();
+    check_end(&ended, pc, (class::SVC_AARCH32, FROM_AARCH32, 12), "PMCCNTR's lower half")?;
+    check_eq!(results(&ended), [0x9abc_def0], "r1");
+    check_eq!(cycles, 0x1234_5678_8765_4321, "PMCCNTR_EL0");
     user::unmap();
     Ok(())
 }

@@ -6,16 +6,22 @@ use std::path::Path;
 
 use tools::cpio::{Archive, CpioError, EXECUTABLE, READABLE};
 
+use super::Setup;
 use crate::{Failure, Machine, Outcome, Scenario, Vm};
 
 /// A board that starts Linux.
-pub(super) fn machine(scenario: &Scenario, machine: Machine, vcpus: u8, arguments: &str) -> Outcome<Machine> {
+pub(super) fn machine(
+    scenario: &Scenario,
+    machine: Machine,
+    setup: &Setup,
+    arguments: &str,
+) -> Outcome<Machine> {
     let inputs = scenario.inputs();
     let read = |path: &Path| fs::read(path).map_err(Failure::io(format!("read {}", path.display())));
-    let bundle = scenario.bundle(&[Vm::bench(vcpus, arguments)])?;
+    let bundle = scenario.bundle(&[Vm::bench(setup.vcpus, arguments)])?;
     let archive = initramfs(&read(&inputs.kvm_runner)?, &read(&bundle)?);
     let archive = archive.map_err(|error| Failure::Wrong(format!("the initramfs can't be made: {error}")))?;
-    let initramfs = scenario.write("initramfs.cpio", archive)?;
+    let initramfs = scenario.write(&format!("{}.cpio", setup.what), archive)?;
     Ok(machine
         .image(inputs.peers.join("Image"))
         // Without `nokaslr`, the kernel would lie elsewhere each time, and take other paths.

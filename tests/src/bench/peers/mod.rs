@@ -61,14 +61,14 @@ pub fn measure(scenario: &Scenario, system: System, gic: u8, rounds: u32) -> Out
             // Nobody makes more CPUs of one.
             System::Native if setup.vcpus > setup.cpus => continue,
             System::Native => native(scenario, machine, &arguments),
-            System::Xen => xen::machine(scenario, machine, setup.vcpus, &arguments)?,
-            System::Kvm => kvm::machine(scenario, machine, setup.vcpus, &arguments)?,
+            System::Xen => xen::machine(scenario, machine, setup, &arguments)?,
+            System::Kvm => kvm::machine(scenario, machine, setup, &arguments)?,
         };
         let mut board = scenario.boot(&machine)?;
         board.expect_within(r"(?m)^(?:\(XEN\) )?bench: done$", PATIENCE)?;
         measured.rows.extend(read(&board.text(), system, gic)?);
         if measured.command.is_empty() {
-            measured.command = shortened(&scenario.command().unwrap_or_default(), &scenario.file(""));
+            measured.command = shortened(&scenario.command().unwrap_or_default());
         }
     }
     // QEMU itself answers calls of firmware where there is none: that takes no instructions, and says nothing of anybody.
@@ -127,12 +127,10 @@ pub fn circumstances(inputs: &Inputs, commands: &[String]) -> Outcome<String> {
     ))
 }
 
-/// A command with its files named from the checkout's root, and those in the scenario's folder by their names alone.
-pub(super) fn shortened(command: &str, folder: &Path) -> String {
+/// A command with its files named from the checkout's root.
+pub(super) fn shortened(command: &str) -> String {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent();
-    [Some(folder), root].into_iter().flatten().fold(command.to_owned(), |command, folder| {
-        command.replace(&format!("{}/", folder.display().to_string().trim_end_matches('/')), "")
-    })
+    root.map_or(command.to_owned(), |root| command.replace(&format!("{}/", root.display()), ""))
 }
 
 #[cfg(test)]
@@ -150,7 +148,7 @@ mod tests {
     #[test]
     fn commands_name_files_from_the_root() {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("it has one");
-        let command = format!("qemu -kernel {}/target/x -dtb /tmp/s/xen.dtb", root.display());
-        assert_eq!(shortened(&command, Path::new("/tmp/s")), "qemu -kernel target/x -dtb xen.dtb");
+        let command = format!("qemu -kernel {}/target/x -dtb target/s/xen.dtb", root.display());
+        assert_eq!(shortened(&command), "qemu -kernel target/x -dtb target/s/xen.dtb");
     }
 }

@@ -6,6 +6,7 @@ use std::fs;
 use dtoolkit::ToPropertyValue;
 use dtoolkit::model::{DeviceTreeNode, DeviceTreeProperty};
 
+use super::Setup;
 use crate::{Failure, Machine, Outcome, Scenario, Tree};
 
 /// Where the guest's `Image` is put for Xen to take, clear of what QEMU and Xen put into RAM.
@@ -14,7 +15,12 @@ const MODULE: u64 = 0x6000_0000;
 const MEMORY: u64 = 64 << 10;
 
 /// A board that starts Xen.
-pub(super) fn machine(scenario: &Scenario, machine: Machine, vcpus: u8, arguments: &str) -> Outcome<Machine> {
+pub(super) fn machine(
+    scenario: &Scenario,
+    machine: Machine,
+    setup: &Setup,
+    arguments: &str,
+) -> Outcome<Machine> {
     let inputs = scenario.inputs();
     let elf = inputs.guests.join("bench.elf");
     let elf = fs::read(&elf).map_err(Failure::io(format!("read {}", elf.display())))?;
@@ -22,8 +28,8 @@ pub(super) fn machine(scenario: &Scenario, machine: Machine, vcpus: u8, argument
         .map_err(|error| Failure::Wrong(format!("the guest makes no Image: {error}")))?;
     let module = scenario.write("bench.img", &image)?;
     let mut tree = Tree::read(&scenario.board_tree(&machine)?)?;
-    tree.choose(domain(vcpus, image.len() as u64, arguments))?;
-    let tree = scenario.write("board-and-domain.dtb", tree.to_blob())?;
+    tree.choose(domain(setup.vcpus, image.len() as u64, arguments))?;
+    let tree = scenario.write(&format!("{}.dtb", setup.what), tree.to_blob())?;
     Ok(machine
         .image(inputs.peers.join("xen"))
         .arguments("console=dtuart")
