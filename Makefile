@@ -41,8 +41,10 @@ LINUX_RPI4_FILES := target/guests/linux-rpi4/Image target/guests/linux-rpi4/init
 # Manifests that are bundled ahead of the tests; without Linux, those that need neither it nor U-Boot nor EDK2.
 MANIFESTS := $(wildcard guests/*.dts tests/manifests/*.dts)
 TEST_CARDS := test-cards
+TEST_TOOLS := payloads-tools
 ifeq ($(LINUX),no)
 TEST_CARDS :=
+TEST_TOOLS :=
 MANIFESTS := $(shell grep -LE 'incbin/..(linux|u-boot|edk2)' $(MANIFESTS))
 LINUX_FILES :=
 LINUX_RPI4_FILES :=
@@ -57,7 +59,7 @@ export QEMU TOOLS KERNEL INITRD GIC CPUS CPU MEM DEBUG ARGS MANIFEST IMAGE LINUX
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 .PHONY: help image run sdcard-rpi4 run-rpi4 test test-host test-target test-cards loom fuzz chaos miri mutants coverage stage2-costs bundles \
-        bench bench-peers bench-linux check-manifest sysregs fmt fmt-check clippy doc emulator payloads payloads-rpi4 clean distclean FORCE
+        bench bench-peers bench-linux check-manifest sysregs fmt fmt-check clippy doc emulator payloads payloads-rpi4 payloads-tools clean distclean FORCE
 
 # The toolchain, chosen once for everything but what needs no target: there any cargo will do.
 TOOLCHAIN_MK := target/toolchain-$(TOOLCHAIN).mk
@@ -152,7 +154,7 @@ test-cards: $(IMAGE) $(GUEST_ELFS) $(TOOLS)
 	@for stub in stock tf-a; do \
 	    env MANIFEST= ARGS= SDCARD_SIZE= STUB=$$stub scripts/sdcard-rpi4 target/test-cards/$$stub || exit; done
 
-test-target: $(IMAGE) $(CHECK_IMAGE) bundles $(TEST_CARDS) emulator
+test-target: $(IMAGE) $(CHECK_IMAGE) bundles $(TEST_CARDS) $(TEST_TOOLS) emulator
 	HANOK_IMAGE=$(CURDIR)/$(IMAGE) HANOK_STAGE2_CHECK=$(CURDIR)/$(CHECK_IMAGE) \
 	    HANOK_GUESTS=$(CURDIR)/target/guests HANOK_BUNDLES=$(CURDIR)/target/bundles \
 	    HANOK_CARDS=$(CURDIR)/target/test-cards \
@@ -274,6 +276,10 @@ target/guests/linux/Image target/guests/linux/initrd.cpio target/guests/u-boot.b
 # After the others, which use the same downloads.
 payloads-rpi4: payloads
 	@scripts/payloads rpi4
+
+# Programs that tests run in Linux.
+payloads-tools: payloads
+	@scripts/payloads tools
 
 target/guests/linux-rpi4/Image target/guests/linux-rpi4/initrd.cpio: payloads-rpi4
 	@:

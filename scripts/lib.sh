@@ -144,10 +144,11 @@ private_apt() {
     APT_CONFIG=$folder/apt.conf
 }
 
-# debian_packages FOLDER WHAT PACKAGE...: downloads Debian's arm64 packages and unpacks them into FOLDER/root, with their
-# versions in FOLDER/versions; WHAT says for people what they are for. linux-image-(...-)arm64 stands for the newest
-# kernel, whose version is in $kernel_release then, and xen-system-arm64 for the newest Xen. The suite is $SUITE, the components are as with private_apt. Needs
-# apt and no root: the lists are private, and the machine's architectures stay as they are.
+# debian_packages FOLDER WHAT PACKAGE...: downloads Debian's packages of $architecture, or else arm64, and unpacks them into FOLDER/root, with
+# their versions in FOLDER/versions; WHAT says for people what they are for. Where $dependencies is set, all that they depend on comes too.
+# linux-image-(...-)arm64 stands for the newest kernel, whose version is in $kernel_release then, and xen-system-arm64 for the newest Xen. The
+# suite is $SUITE, the components are as with private_apt. Needs apt and no root: the lists are private, and the machine's architectures stay
+# as they are.
 debian_packages() {
     into=$1 what=$2
     shift 2
@@ -158,12 +159,21 @@ debian_packages() {
     debian_mirror "$SUITE" >/dev/null ||
         die "this machine's apt knows no mirror of Debian ${SUITE:-(no suite)}: DEBIAN_MIRROR=url DEBIAN_SUITE=name tell it"
 
-    say "downloading into $DEPS, from Debian $SUITE for arm64: $* ($what; nothing is installed)"
-    private_apt "$DEPS/apt-arm64" arm64 "$SUITE"
+    : "${architecture:=arm64}"
+    lists=$DEPS/apt-$architecture
+    say "downloading into $DEPS, from Debian $SUITE for $architecture: $*${dependencies:+ and what they depend on} ($what; nothing is installed)"
+    private_apt "$lists" "$architecture" "$SUITE"
     export APT_CONFIG
     apt-get -qq update
     rm -rf "$into"
     mkdir -p "$into/packages" "$into/root"
+    if [ -n "${dependencies:-}" ]; then
+        # As on a machine that has nothing.
+        apt-get -qq -y --download-only --no-install-recommends -o Dir::State::status="$lists/status" \
+            -o Debug::NoLocking=true install "$@"
+        mv "$lists"/cache/archives/*.deb "$into/packages"
+        set --
+    fi
     for package in "$@"; do
         case $package in
         linux-image-*)
@@ -185,7 +195,7 @@ debian_packages() {
         dpkg-deb -x "$package" "$into/root"
         dpkg-deb -f "$package" Package Version | sed -n 'N; s/Package: \(.*\)\nVersion: \(.*\)/\1 \2/p' >>"$into/versions"
     done
-    rm -rf "$into/packages" "$DEPS/apt-arm64"
+    rm -rf "$into/packages" "$lists"
 }
 
 # has_packages FOLDER: whether debian_packages' FOLDER is there. Complete once it has its final name; the suite is asked

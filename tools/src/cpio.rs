@@ -4,6 +4,8 @@
 //! Everything belongs to root and carries no time, so that the same input gives the same bytes. Device nodes are
 //! just entries: no privilege is needed to make them here.
 
+use std::collections::BTreeSet;
+
 /// Permission bits of a file that everybody may read and nobody but root may write.
 pub const READABLE: u32 = 0o644;
 /// Permission bits of a program or directory.
@@ -30,6 +32,8 @@ pub enum CpioError {
 pub struct Archive {
     bytes: Vec<u8>,
     inode: u32,
+    /// Directories that it has.
+    directories: BTreeSet<String>,
 }
 
 impl Archive {
@@ -38,9 +42,19 @@ impl Archive {
         Self::default()
     }
 
-    /// Adds a directory; parents must have been added before their contents.
+    /// Adds a directory, unless it is there; parents must have been added before their contents.
     pub fn directory(&mut self, name: &str) -> Result<(), CpioError> {
-        self.entry(name, DIRECTORY | EXECUTABLE, (0, 0), &[])
+        if self.directories.contains(name) {
+            return Ok(());
+        }
+        self.entry(name, DIRECTORY | EXECUTABLE, (0, 0), &[])?;
+        self.directories.insert(name.to_owned());
+        Ok(())
+    }
+
+    /// Adds the directories that a file of this name lies in.
+    pub fn directories_of(&mut self, name: &str) -> Result<(), CpioError> {
+        name.match_indices('/').try_for_each(|(at, _)| self.directory(&name[..at]))
     }
 
     /// Adds a regular file with these permission bits.
@@ -145,6 +159,19 @@ mod tests {
             assert_eq!(entry, &(format!("f{length}"), 0o100_644, (0, 0), vec![b'x'; length]));
         }
         assert_eq!(entries.len(), 12);
+    }
+
+    #[test]
+    fn directories_come_once_and_before_what_is_in_them() {
+        let mut archive = Archive::new();
+        archive.directory("lib").unwrap();
+        for name in ["lib/a/b/c", "lib/a/d", "e"] {
+            archive.directories_of(name).unwrap();
+            archive.file(name, READABLE, b"").unwrap();
+        }
+        let names: Vec<String> = read(&archive.finish()).into_iter().map(|(name, ..)| name).collect();
+        assert_eq!(names, ["lib", "lib/a", "lib/a/b", "lib/a/b/c", "lib/a/d", "e"]);
+        assert_eq!(Archive::new().directories_of("/lib/a"), Err(CpioError::Name(String::new())));
     }
 
     #[test]

@@ -63,16 +63,10 @@ pub fn build(contents: &Contents) -> Result<Vec<u8>, CpioError> {
 
 fn add_modules(archive: &mut Archive, contents: &Contents) -> Result<(), CpioError> {
     let root = format!("lib/modules/{}", contents.release);
-    let mut made = std::collections::BTreeSet::new();
     archive.directory(&root)?;
     for module in contents.modules.0.values() {
         let path = format!("{root}/{}", module.path);
-        let directories = path.match_indices('/').map(|(at, _)| &path[..at]);
-        for directory in directories.filter(|directory| directory.len() > root.len()) {
-            if made.insert(directory.to_owned()) {
-                archive.directory(directory)?;
-            }
-        }
+        archive.directories_of(&path)?;
         archive.file(&path, READABLE, &module.content)?;
     }
     archive.file(&format!("{root}/modules.dep"), READABLE, contents.modules.dep().as_bytes())?;

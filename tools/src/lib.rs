@@ -9,6 +9,7 @@ pub mod image;
 pub mod initramfs;
 pub mod manifest;
 pub mod modules;
+pub mod programs;
 pub mod sdcard;
 pub mod strip;
 pub mod sysregs;

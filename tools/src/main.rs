@@ -7,6 +7,7 @@ use std::path::Path;
 use std::process::ExitCode;
 use tools::initramfs::Contents;
 use tools::modules::Modules;
+use tools::programs::Programs;
 
 const USAGE: &str = "\
 usage: tools image ELF IMAGE
@@ -16,6 +17,9 @@ usage: tools image ELF IMAGE
        tools initramfs RECIPE BUSYBOX MODULES CPIO
            make a Linux guest's initramfs. RECIPE: a folder with `modules`, the names of the modules that guests need,
            and `etc`, the files for /etc. BUSYBOX: a static busybox for arm64. MODULES: the kernel's lib/modules/VERSION
+       tools programs ROOT CPIO PROGRAM...
+           make an archive of programs with the libraries that they load, for Linux to unpack behind its initramfs. ROOT: a folder in
+           which packages have been unpacked
        tools check-manifest BUNDLE [TREE]
            say what is in a VM bundle, or what is wrong with it. TREE: the device tree of the board, for its devices
        tools sysregs
@@ -31,6 +35,9 @@ fn main() -> ExitCode {
         ["strip", elf, to] => strip(Path::new(elf), Path::new(to)),
         ["initramfs", recipe, busybox, modules, cpio] => {
             make_initramfs(Path::new(recipe), Path::new(busybox), Path::new(modules), Path::new(cpio))
+        }
+        ["programs", root, cpio, ref programs @ ..] => {
+            make_programs(Path::new(root), Path::new(cpio), programs)
         }
         ["check-manifest", bundle] => check_manifest(Path::new(bundle), None),
         ["check-manifest", bundle, tree] => check_manifest(Path::new(bundle), Some(Path::new(tree))),
@@ -81,6 +88,14 @@ fn make_initramfs(recipe: &Path, busybox: &Path, root: &Path, to: &Path) -> Resu
     write_whole(to, &bytes)?;
     let names: Vec<&str> = modules.0.keys().map(String::as_str).collect();
     println!("{}: {} bytes; modules of {release}: {}", to.display(), bytes.len(), names.join(" "));
+    Ok(())
+}
+
+fn make_programs(root: &Path, to: &Path, programs: &[&str]) -> Result<(), String> {
+    let programs = Programs::collect(root, programs.iter().copied()).map_err(|why| why.to_string())?;
+    let bytes = programs.archive().map_err(|why| why.to_string())?;
+    write_whole(to, &bytes)?;
+    println!("{}: {} bytes, {} programs and libraries", to.display(), bytes.len(), programs.0.len());
     Ok(())
 }
 

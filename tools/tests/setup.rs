@@ -241,6 +241,14 @@ fn without_apt_the_linux_guest_is_the_users() {
         missing,
         "no Linux guest: give an arm64 kernel and an initramfs by KERNEL=path INITRD=path, or do without by LINUX=no",
     ]);
+    Machine::bare("no-tools").fails(
+        "payloads",
+        &["tools"],
+        &[
+            "apt-get is missing: Debian's packages for tests of the Linux guest can't be had here",
+            "no tools for tests in the Linux guest: LINUX=no does without",
+        ],
+    );
     let machine = Machine::bare("lost-kernel").with_variable("KERNEL", "/nowhere/Image");
     machine.fails("payloads", &[], &["/nowhere/Image: no such file"]);
 }
