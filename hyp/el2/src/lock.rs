@@ -1,5 +1,7 @@
 //! The lock that CPUs share data by.
 
+use core::arch::asm;
+
 use spin::relax::RelaxStrategy;
 
 use crate::crash;
@@ -17,6 +19,10 @@ impl RelaxStrategy for Wait {
         if crash::has_begun() {
             crash::halt();
         }
+        // An emulator that runs its CPUs in turn goes on with the next one here. `spin_loop` is an ISB, which tells it nothing: it would first
+        // let this CPU wait for all of its turn, while the one with the lock can't go on.
+        // SAFETY: it changes nothing.
+        unsafe { asm!("yield", options(nomem, nostack, preserves_flags)) };
         core::hint::spin_loop();
     }
 }
