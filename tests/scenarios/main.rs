@@ -19,6 +19,7 @@ mod handed_over;
 mod isolation;
 mod life;
 mod linux;
+mod linux_tools;
 mod monitor;
 mod neighbours;
 mod panics;
@@ -52,6 +53,7 @@ fn main() -> ExitCode {
     // The longest first, so that no long one is left for the end.
     let cases = [
         linux::cases(),
+        linux_tools::cases(),
         neighbours::cases(),
         small_guests::cases(),
         shared_cpus::cases(),
