@@ -22,7 +22,8 @@ pub fn cases() -> Vec<Case> {
             }
         }
     }
-    let small: [Named; 5] = [
+    let small: [Named; 6] = [
+        ("no-random-numbers", no_random_numbers),
         ("built-in", built_in),
         ("console-echo", echo),
         ("console-blocks", blocks),
@@ -31,6 +32,22 @@ pub fn cases() -> Vec<Case> {
     ];
     cases.extend(on_both_gics("", &small));
     cases
+}
+
+/// A board that gives no random numbers: guests get no seeds and no TRNG, and it is said.
+fn no_random_numbers(scenario: &Scenario, gic: u8) -> Outcome {
+    let bundle = scenario.bundle(&[Vm::selftest(2, "selftest=trng")])?;
+    let machine = Machine::new(gic, 2).cpu("cortex-a72").option("-M", "dtb-randomness=off");
+    let mut board = scenario.boot(&machine.bundle(bundle))?;
+    board.expect_log(
+        "warning: neither the device tree (/chosen/rng-seed of 32 bytes) nor the CPU (RNDR) gives random numbers: \
+         guests get no seeds and no TRNG",
+    )?;
+    board.expect(r"(?m)^test trng.there-with-seeds-alone ... ok\n")?;
+    board.expect(r"(?m)^6 skipped\n1 passed, 0 failed\n")?;
+    board.expect_log("selftest turned itself off")?;
+    board.expect_off()?;
+    Ok(())
 }
 
 fn selftest(scenario: &Scenario, gic: u8, cpu: &str, vcpus: u8) -> Outcome {

@@ -99,6 +99,8 @@ pub struct Machine {
     pub counters: Option<u32>,
     /// How the tree says that PSCI is called.
     pub conduit: Conduit,
+    /// There are random bytes, `/chosen/rng-seed`.
+    pub has_seed: bool,
     /// The command line, `/chosen/bootargs`.
     pub bootargs: &'static str,
 }
@@ -182,6 +184,7 @@ fn parse(tree: Fdt<'static>, blob: &'static [u8]) -> Result<Machine, TreeError> 
         virtual_timer: timer(2)?,
         counters: compatible(root, "arm,armv8-pmuv3").and_then(|node| interrupt(node, 0)),
         conduit,
+        has_seed: chosen.is_some_and(|node| node.properties().any(|property| property.name() == "rng-seed")),
         bootargs,
     })
 }

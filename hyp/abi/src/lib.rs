@@ -18,6 +18,7 @@ pub mod pv_time;
 pub mod record;
 pub mod smccc;
 pub mod trng;
+mod uuid;
 
 pub use caller::{Control, Error, Identity, Speaker};
 pub use function_id::{FunctionId, Owner};

@@ -104,8 +104,6 @@ pub struct Features {
     pub forced_write_back: bool,
     /// FEAT_PAuth.
     pub pointer_authentication: bool,
-    /// FEAT_RNG: random numbers by RNDR.
-    pub random: bool,
 }
 
 impl Features {
@@ -119,7 +117,6 @@ impl Features {
             pa_bits: stage2::pa_bits(read_sysreg!("ID_AA64MMFR0_EL1") & 0xf),
             forced_write_back: id::fwb() != 0,
             pointer_authentication: authentication != 0,
-            random: read_sysreg!("ID_AA64ISAR0_EL1") >> 60 & 0xf != 0,
         }
     }
 }
@@ -159,6 +156,11 @@ pub fn has_pmmir() -> bool {
     has_counters() && id::pmu() >= 5
 }
 
+/// Whether this CPU has FEAT_RNG: random numbers by RNDR.
+pub fn has_random() -> bool {
+    id::rndr() != 0
+}
+
 /// Whether this CPU has FEAT_RAS.
 pub fn has_ras() -> bool {
     id::ras() != 0
@@ -183,6 +185,7 @@ mod id {
         fwb: "S3_0_C0_C7_2", 40; // ID_AA64MMFR2_EL1
         ttl: "S3_0_C0_C7_2", 48;
         tlb: "ID_AA64ISAR0_EL1", 56;
+        rndr: "ID_AA64ISAR0_EL1", 60;
         hcx: "ID_AA64MMFR1_EL1", 40;
         fgt: "ID_AA64MMFR0_EL1", 56;
         ecv: "ID_AA64MMFR0_EL1", 60;

@@ -15,7 +15,7 @@ use vmm::esr::{Abort, CoprocessorAccess, Esr, Fault, SysregAccess, ec};
 use vmm::inject::{Exception, Interrupted, external_abort};
 use vmm::layout::Ipa;
 use vmm::serror::{self, Verdict};
-use vmm::smccc::{self, Answer, Call, StolenTime};
+use vmm::smccc::{self, Answer, Call, Offers, StolenTime};
 use vmm::sysreg::{Action, Common, Identity, PhysicalTimer, StageOne};
 use vmm::{stage_one, step};
 
@@ -54,6 +54,13 @@ impl Frame {
     #[inline]
     fn arguments(&self) -> &[u64; 5] {
         self.x.first_chunk().unwrap_or(&[0; 5])
+    }
+
+    /// X0 to X3.
+    fn set_results(&mut self, values: [u64; 4]) {
+        if let Some(results) = self.x.first_chunk_mut() {
+            *results = values;
+        }
     }
 
     /// X0 to X30.
@@ -197,13 +204,13 @@ fn answer(vcpu: &'static Vcpu, frame: &mut Frame, call: Call) {
 
 #[inline(never)]
 fn answer_standard(vcpu: &'static Vcpu, frame: &mut Frame, call: Call) {
-    match call.answer(frame.arguments(), &own().mitigations.get()) {
+    let offers = Offers { mitigations: own().mitigations.get(), random: vcpu.vm.has_random() };
+    match call.answer(frame.arguments(), &offers) {
         Answer::Return(value) => frame.set(0, value),
         Answer::Yield => calls::give_way(vcpu, frame),
-        Answer::Return4(values) => {
-            for (n, value) in (0..4).zip(values) {
-                frame.set(n, value);
-            }
+        Answer::Return4(values) => frame.set_results(values),
+        Answer::Random(wanted) => {
+            frame.set_results(vcpu.vm.random(wanted).unwrap_or([smccc::UNKNOWN, 0, 0, 0]))
         }
         Answer::Mitigate(mitigation) => {
             psci::mitigate(mitigation_of(mitigation));

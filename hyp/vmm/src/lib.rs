@@ -45,6 +45,7 @@ pub mod life;
 pub mod order;
 pub mod pmu;
 pub mod psci;
+pub mod random;
 pub mod sched;
 pub mod serror;
 pub mod smccc;
@@ -52,5 +53,6 @@ pub mod stage_one;
 pub mod step;
 pub mod stolen_time;
 pub mod sysreg;
+pub mod trng;
 
 pub use abi::esr;

@@ -8,8 +8,9 @@ use crate::calls::{Buffer, Request, WatchdogRequest};
 use crate::layout::Ipa;
 use crate::life::Event;
 use crate::psci::PowerRequest;
+use crate::trng::{INVALID, Wanted};
 use abi::smccc::{NOT_REQUIRED, NOT_SUPPORTED, SUCCESS, WORKAROUND_CALLABLE, WORKAROUND_NEEDED};
-use abi::{FunctionId, hanok, psci, pv_time, smccc};
+use abi::{FunctionId, hanok, psci, pv_time, smccc, trng};
 
 /// X0 after an unknown call: -1, sign-extended to 64 bits for both conventions. W0, which is all that a caller of the
 /// 32-bit convention may look at, is -1 too.
@@ -30,6 +31,8 @@ pub enum Answer {
     Power(PowerRequest),
     /// About the calling vCPU's stolen time (DEN0057): [`UNKNOWN`] where its VM has no record of that.
     StolenTime(StolenTime),
+    /// Put random bits into X0 to X3, as [`Wanted::answer`] has them.
+    Random(Wanted),
 }
 
 /// What a guest asks about its stolen time.
@@ -76,6 +79,15 @@ pub struct Mitigations {
     pub workaround_2: Workaround,
     /// `SMCCC_ARCH_WORKAROUND_3`.
     pub workaround_3: Workaround,
+}
+
+/// What calls depend on that isn't the same everywhere.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Offers {
+    /// On the physical CPU that the calling vCPU runs on.
+    pub mitigations: Mitigations,
+    /// There are random numbers for the VM: elsewhere, the calls for them are unknown.
+    pub random: bool,
 }
 
 /// A row of the call table, as the reference shows it.
@@ -168,6 +180,17 @@ calls! {
     PvTimeStolen, "PV_TIME_ST", [pv_time::STOLEN_TIME],
         "", "guest address of the calling vCPU's record of stolen time",
         "NOT_SUPPORTED (-1): the vCPUs are pinned";
+    TrngVersion, "TRNG_VERSION", [trng::VERSION],
+        "", "0x10000: version 1.0", "NOT_SUPPORTED (-1): there are no random numbers";
+    TrngFeatures, "TRNG_FEATURES", [trng::FEATURES],
+        "identifier of a TRNG call", "0: there", "NOT_SUPPORTED (-1): not there, as all of them without random numbers";
+    TrngUuid, "TRNG_GET_UUID", [trng::GET_UUID],
+        "", "the UUID 452a4189-2b12-4e5b-b31d-71df8497754b in W0 to W3, as Hanok's call UID has its own",
+        "NOT_SUPPORTED (-1): there are no random numbers";
+    TrngRandom, "TRNG_RND", [trng::RND_32, trng::RND_64],
+        "bits wanted, 1 to 96, or to 192",
+        "0; the bits in W1 to W3, or X1 to X3: the lowest ones in W3 or X3, zeros above the last one",
+        "INVALID_PARAMETERS (-2): none, or too many; NOT_SUPPORTED (-1): there are no random numbers";
     HanokUid, "Hanok: call UID", [hanok::CALL_UID],
         "", "the UUID ecdcc7bd-8272-4b9f-b39c-18393b011d3d in W0 to W3, four bytes each, the first one lowest", "";
     HanokRevision, "Hanok: revision", [hanok::REVISION],
@@ -237,7 +260,7 @@ impl Call {
     }
 
     /// Answers a call that is no request, whose X0 to X4 are `x`. Takes no lock and changes nothing.
-    pub fn answer(self, x: &[u64; 5], mitigations: &Mitigations) -> Answer {
+    pub fn answer(self, x: &[u64; 5], offers: &Offers) -> Answer {
         if let Some(answer) = self.at_once() {
             return answer;
         }
@@ -245,6 +268,7 @@ impl Call {
         let is_64bit = FunctionId::from_x0(x[0]).is_64bit();
         let narrow = |argument: u64| if is_64bit { argument } else { argument & u64::from(u32::MAX) };
         let about = FunctionId::from_x0(x[1]);
+        let mitigations = &offers.mitigations;
         match self {
             Self::ArchFeatures => Answer::Return(arch_features(about, mitigations) as u64),
             Self::Workaround1 => workaround(mitigations.workaround_1, Mitigation::Workaround1),
@@ -253,6 +277,16 @@ impl Call {
             Self::PsciFeatures => Answer::Return(psci_features(about) as u64),
             Self::PvTimeFeatures => pv_time_features(about),
             Self::PvTimeStolen => Answer::StolenTime(StolenTime::Address),
+            Self::TrngVersion | Self::TrngFeatures | Self::TrngUuid | Self::TrngRandom if !offers.random => {
+                Answer::Return(UNKNOWN)
+            }
+            Self::TrngVersion => Answer::Return(trng::VERSION_1_0.into()),
+            Self::TrngFeatures => Answer::Return(trng_features(about) as u64),
+            Self::TrngUuid => Answer::Return4(trng::UUID.map(u64::from)),
+            Self::TrngRandom => match Wanted::new(narrow(x[1]), is_64bit) {
+                Some(wanted) => Answer::Random(wanted),
+                None => Answer::Return4(INVALID),
+            },
             Self::HanokUid => Answer::Return4(hanok::UID.map(u64::from)),
             Self::HanokRevision => {
                 let (major, minor) = (hanok::REVISION_MAJOR.into(), hanok::REVISION_MINOR.into());
@@ -326,6 +360,14 @@ fn pv_time_features(id: FunctionId) -> Answer {
         Some(Call::PvTimeFeatures) => Answer::Return(pv_time::SUCCESS as u64),
         Some(Call::PvTimeStolen) => Answer::StolenTime(StolenTime::Feature),
         _ => Answer::Return(pv_time::NOT_SUPPORTED as u64),
+    }
+}
+
+/// DEN0098, TRNG_FEATURES, where there are random numbers.
+fn trng_features(id: FunctionId) -> i64 {
+    match Call::decode(id) {
+        Some(Call::TrngVersion | Call::TrngFeatures | Call::TrngUuid | Call::TrngRandom) => trng::SUCCESS,
+        _ => trng::NOT_SUPPORTED,
     }
 }
 

@@ -6,13 +6,14 @@ use stage2::Ipa;
 use std::fmt::Write;
 use vmm::calls::Request;
 use vmm::psci::PowerRequest;
-use vmm::smccc::{Answer, CALLS, Call, Mitigation, Mitigations, StolenTime, UNKNOWN, Workaround};
+use vmm::smccc::{Answer, CALLS, Call, Mitigation, Mitigations, Offers, StolenTime, UNKNOWN, Workaround};
+use vmm::trng::Wanted;
 
 /// What becomes of the call whose X0 to X4 are `x`.
-fn call(x: &[u64; 5], mitigations: &Mitigations) -> Answer {
+fn call(x: &[u64; 5], offers: &Offers) -> Answer {
     let Some(call) = Call::named(x[0]) else { return Answer::Return(UNKNOWN) };
     match call.request(x) {
-        Ok(None) => call.answer(x, mitigations),
+        Ok(None) => call.answer(x, offers),
         Ok(Some(request)) => panic!("{request:?}"),
         Err(code) => Answer::Return(code as u64),
     }
@@ -25,11 +26,15 @@ fn request(id: FunctionId, x: [u64; 4]) -> Request {
     call.request(&x).expect("a sound one").expect("one of Hanok's own")
 }
 
-const NONE: Mitigations = Mitigations {
-    workaround_1: Workaround::NotSupported,
-    workaround_2: Workaround::NotSupported,
-    workaround_3: Workaround::NotSupported,
+const NONE: Offers = Offers {
+    mitigations: Mitigations {
+        workaround_1: Workaround::NotSupported,
+        workaround_2: Workaround::NotSupported,
+        workaround_3: Workaround::NotSupported,
+    },
+    random: false,
 };
+const RANDOM: Offers = Offers { random: true, ..NONE };
 
 fn ask(id: FunctionId, x1: u64, x2: u64, x3: u64) -> Answer {
     call(&[u64::from(id.as_u32()), x1, x2, x3, 0], &NONE)
@@ -39,8 +44,8 @@ fn features(of: FunctionId) -> Answer {
     ask(psci::FEATURES, u64::from(of.as_u32()), 0, 0)
 }
 
-fn arch_features(of: FunctionId, mitigations: &Mitigations) -> Answer {
-    call(&[u64::from(smccc::ARCH_FEATURES.as_u32()), u64::from(of.as_u32()), 0, 0, 0], mitigations)
+fn arch_features(of: FunctionId, offers: &Offers) -> Answer {
+    call(&[u64::from(smccc::ARCH_FEATURES.as_u32()), u64::from(of.as_u32()), 0, 0, 0], offers)
 }
 
 fn code(code: i64) -> Answer {
@@ -60,11 +65,6 @@ fn versions() {
 #[test]
 fn what_is_not_offered_is_unknown_and_not_advertised() {
     let not_offered = [
-        trng::VERSION,
-        trng::FEATURES,
-        trng::GET_UUID,
-        trng::RND_32,
-        trng::RND_64,
         smccc::ARCH_SOC_ID,
         smccc::ARCH_WORKAROUND_4,
         psci::SYSTEM_SUSPEND_64,
@@ -91,7 +91,8 @@ fn what_is_not_offered_is_unknown_and_not_advertised() {
 fn psci_features_tells_of_psci_and_of_smccc_version() {
     for row in CALLS {
         for id in row.ids {
-            let psci = id.owner() == psci::VERSION.owner() || *id == smccc::VERSION;
+            // DEN0022, 5.1: the first 32 numbers are PSCI's; TRNG has others of the same service.
+            let psci = id.owner() == psci::VERSION.owner() && id.number() < 0x20 || *id == smccc::VERSION;
             assert_eq!(features(*id), code(if psci { 0 } else { -1 }), "{}", row.name);
         }
     }
@@ -137,17 +138,56 @@ fn workarounds_are_what_the_cpu_needs() {
         (3, Needed, 0, three),
     ] {
         let (id, mitigations) = match workaround {
-            1 => (smccc::ARCH_WORKAROUND_1, Mitigations { workaround_1: state, ..NONE }),
-            2 => (smccc::ARCH_WORKAROUND_2, Mitigations { workaround_2: state, ..NONE }),
-            _ => (smccc::ARCH_WORKAROUND_3, Mitigations { workaround_3: state, ..NONE }),
+            1 => (smccc::ARCH_WORKAROUND_1, Mitigations { workaround_1: state, ..NONE.mitigations }),
+            2 => (smccc::ARCH_WORKAROUND_2, Mitigations { workaround_2: state, ..NONE.mitigations }),
+            _ => (smccc::ARCH_WORKAROUND_3, Mitigations { workaround_3: state, ..NONE.mitigations }),
         };
-        assert_eq!(arch_features(id, &mitigations), code(feature), "workaround {workaround} {state:?}");
-        assert_eq!(call(&[u64::from(id.as_u32()), 1, 0, 0, 0], &mitigations), answer);
+        let offers = Offers { mitigations, ..NONE };
+        assert_eq!(arch_features(id, &offers), code(feature), "workaround {workaround} {state:?}");
+        assert_eq!(call(&[u64::from(id.as_u32()), 1, 0, 0, 0], &offers), answer);
     }
-    let needed = Mitigations { workaround_2: Needed, ..NONE };
+    let mitigations = Mitigations { workaround_2: Needed, ..NONE.mitigations };
+    let needed = Offers { mitigations, ..NONE };
     // The argument is W1: what stands above it doesn't count.
     let off = call(&[u64::from(smccc::ARCH_WORKAROUND_2.as_u32()), 1 << 32, 0, 0, 0], &needed);
     assert_eq!(off, Answer::Mitigate(Mitigation::Workaround2 { enable: false }));
+}
+
+const TRNG: [FunctionId; 5] = [trng::VERSION, trng::FEATURES, trng::GET_UUID, trng::RND_32, trng::RND_64];
+
+#[test]
+fn random_numbers_are_there_or_none_of_their_calls() {
+    let ask = |id: FunctionId, x1, offers| call(&[u64::from(id.as_u32()), x1, 0, 0, 0], offers);
+    for id in TRNG {
+        for x1 in [0, 1, 96, u64::from(trng::VERSION.as_u32())] {
+            assert_eq!(ask(id, x1, &NONE), Answer::Return(UNKNOWN), "{id:x?}");
+        }
+        assert_eq!(ask(trng::FEATURES, id.as_u32().into(), &RANDOM), code(0), "{id:x?}");
+        assert_eq!(arch_features(id, &RANDOM), code(-1), "they are found by TRNG_VERSION");
+    }
+    for id in [0, 0x8400_0000, 0x8400_0054, 0xc400_0050, 0xc400_0052] {
+        assert_eq!(ask(trng::FEATURES, id, &RANDOM), code(-1), "{id:x}");
+    }
+    assert_eq!(ask(trng::VERSION, 0, &RANDOM), Answer::Return(0x1_0000));
+    let uuid = [0x8941_2a45, 0x5b4e_122b, 0xdf71_1db3, 0x4b75_9784];
+    assert_eq!(ask(trng::GET_UUID, 0, &RANDOM), Answer::Return4(uuid));
+}
+
+#[test]
+fn random_bits_are_as_many_as_the_convention_has_room_for() {
+    let ask = |id: FunctionId, x1| call(&[u64::from(id.as_u32()), x1, 0, 0, 0], &RANDOM);
+    let invalid = Answer::Return4([-2i64 as u64, 0, 0, 0]);
+    for (id, most) in [(trng::RND_32, 96), (trng::RND_64, 192)] {
+        for bits in 1..=most {
+            let wanted = Wanted::new(bits, id == trng::RND_64).expect("so many");
+            assert_eq!(ask(id, bits), Answer::Random(wanted));
+        }
+        for bits in [0, most + 1, 256, u64::from(u32::MAX)] {
+            assert_eq!(ask(id, bits), invalid, "{id:x?} {bits}");
+        }
+    }
+    assert_eq!(ask(trng::RND_64, 1 << 32 | 8), invalid);
+    assert_eq!(ask(trng::RND_32, 1 << 32 | 8), ask(trng::RND_32, 8), "the argument is W1");
 }
 
 const GARBAGE: u64 = 0xdead_beef_0000_0000;
@@ -308,7 +348,8 @@ proptest! {
         }
         let answer = call(&x, &NONE);
         let workaround = (0x8000_3fff..=0x8000_8000).contains(&id);
-        if !offered || workaround {
+        let random = TRNG.contains(&FunctionId::from_u32(id));
+        if !offered || workaround || random {
             prop_assert_eq!(answer, Answer::Return(UNKNOWN));
         } else if ![psci::FEATURES, smccc::ARCH_FEATURES, hanok::FEATURES].map(FunctionId::as_u32).contains(&id) {
             prop_assert_ne!(answer, Answer::Return(UNKNOWN));

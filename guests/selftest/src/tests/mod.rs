@@ -18,5 +18,6 @@ mod sgi_cpus;
 mod smccc;
 mod sysreg;
 mod timer;
+mod trng;
 mod uart;
 mod user;

@@ -1,7 +1,7 @@
 //! Random numbers that a seed repeats.
 
-use rand_chacha::ChaCha8Rng;
-use rand_chacha::rand_core::{RngCore, SeedableRng};
+use chacha20::ChaCha8Rng;
+use chacha20::rand_core::{Rng, SeedableRng};
 
 /// A generator.
 pub struct Random(ChaCha8Rng);

@@ -25,6 +25,7 @@ use vmm::layout::{ADDED, BOARD_DEVICES, Layout, Region, VIRT};
 use vmm::life::{Clock, Phase, Watchdog};
 use vmm::order;
 use vmm::psci::PowerStates;
+use vmm::random::Generator;
 use vmm::sched::Share;
 
 use super::channel;
@@ -406,6 +407,7 @@ impl<'a> Builder<'a> {
         let share = share(config.sharing);
         let waits = if share.is_some() { cpu::hcr::TWI_TWE } else { 0 };
         let affinities: Vec<u64> = (0..vcpus as u8).map(|vcpu| vcpu_mpidr(VcpuId(vcpu))).collect();
+        let random = crate::random::fork();
         let tree = GuestTree {
             layout,
             memory: config.memory,
@@ -414,7 +416,7 @@ impl<'a> Builder<'a> {
             bootargs: config.bootargs,
             has_initrd: config.payload.has_initrd(),
             channels: ends,
-            has_seeds: crate::random::is_seeded(),
+            has_seeds: random.is_some(),
             watchdog: config.watchdog,
             counters: cpu::has_counters().then_some(self.counters_line().is_some()),
             has_flash: config.payload.has_variables(),
@@ -445,8 +447,9 @@ impl<'a> Builder<'a> {
         let mut space = Space::new(stage2, tables, CopyReserve::none(id));
         let mut memory = Holdings::new(id, wants);
         let mut reload = Reload::new(plan, blob);
+        let random = random.map(Mutex::new);
         if config.starts
-            && let Err(error) = start(&mut space, &mut memory, &mut reload)
+            && let Err(error) = start(&mut space, &mut memory, &mut reload, random.as_ref())
         {
             give_back(space, memory, config.name);
             return Err(error);
@@ -467,6 +470,7 @@ impl<'a> Builder<'a> {
             power: Mutex::new(machine.power),
             uart: Mutex::new(Pl011::new()),
             rtc: Mutex::new(Pl031::new(self.wall_clock, timer::now(), frequency())),
+            random,
             flash,
             input_waits: AtomicBool::new(false),
             loaded: AtomicU64::new(0),
@@ -602,9 +606,14 @@ impl<'a> Builder<'a> {
 }
 
 /// Gives a VM its memory and loads it, at once: nobody else runs yet.
-fn start(space: &mut Space, memory: &mut Holdings, reload: &mut Reload) -> Result<(), BuildError> {
+fn start(
+    space: &mut Space,
+    memory: &mut Holdings,
+    reload: &mut Reload,
+    random: Option<&Mutex<Generator>>,
+) -> Result<(), BuildError> {
     while memory.take_some(space)? == Progress::More {}
-    while reload.step(space)? == Progress::More {}
+    while reload.step(space, random)? == Progress::More {}
     log::debug!("{} frames for tables are left", space.parts().1.left());
     Ok(())
 }

@@ -250,7 +250,7 @@ impl Vm {
 
     fn load_some(&self, space: &mut Space) {
         let mut reload = self.reload.lock();
-        match reload.step(space) {
+        match reload.step(space, self.random.as_ref()) {
             Ok(Progress::More) => {}
             Ok(Progress::Done) => {
                 let start = reload.start();

@@ -5,13 +5,15 @@
 
 use alloc::vec::Vec;
 
-use config::guest_tree::Places;
+use config::guest_tree::{Places, Seeds};
 use config::payload::LoadPlan;
 use stage2::{Ipa, Progress};
 use vmm::psci::Start;
+use vmm::random::Generator;
 
+use crate::cache;
 use crate::guest_memory::{self, NoMemory, Source, Space};
-use crate::{cache, random};
+use crate::lock::Mutex;
 
 /// Bytes that are copied at a time, or filled: some 8,000 instructions with cleaning.
 const PIECE: u64 = 16 << 10;
@@ -88,13 +90,18 @@ impl Reload {
     }
 
     /// Does a piece. After the last one, the next call begins anew. Before the first one, nothing that the guest may have
-    /// left in caches can come down on what is loaded any more.
+    /// left in caches can come down on what is loaded any more; and there are fresh seeds, if the VM has a `generator`.
     ///
     /// # Errors
     /// The plan names memory that the VM doesn't have.
-    pub fn step(&mut self, space: &mut Space) -> Result<Progress, NoMemory> {
+    pub fn step(
+        &mut self,
+        space: &mut Space,
+        generator: Option<&Mutex<Generator>>,
+    ) -> Result<Progress, NoMemory> {
         if !self.begun {
-            if let Some(seeds) = random::seeds() {
+            if let Some(mut generator) = generator.map(Mutex::lock) {
+                let seeds = Seeds { rng: generator.bytes(), kaslr: u64::from_le_bytes(generator.bytes()) };
                 self.places.set_seeds(&mut self.blob, &seeds);
             }
             self.begun = true;

@@ -36,8 +36,10 @@ use vmm::idregs::IdRegisters;
 use vmm::layout::Layout;
 use vmm::life::{Clock, Watchdog};
 use vmm::psci::PowerStates;
+use vmm::random::Generator;
 use vmm::sched::Share;
 use vmm::stolen_time;
+use vmm::trng::Wanted;
 
 use crate::gic::with_hardware;
 use crate::guest_memory::{self, Space};
@@ -45,7 +47,7 @@ use crate::lock::Mutex;
 use crate::logging::Budget;
 use crate::percpu::{self, PerCpu, request, this_cpu};
 use crate::vcpu::Vcpu;
-use crate::{cache, console, gic, interrupts, run, timer};
+use crate::{cache, console, gic, interrupts, random, run, timer};
 
 pub use build::{build_all, devices_of};
 use crash::Crashed;
@@ -84,6 +86,8 @@ pub struct Vm {
     pub power: Mutex<PowerStates>,
     uart: Mutex<Pl011>,
     rtc: Mutex<Pl031>,
+    /// Its random numbers, if the board has given any randomness.
+    random: Option<Mutex<Generator>>,
     /// Its flash, where it starts from firmware.
     flash: Option<Mutex<Flash>>,
     /// A byte for its console waits because its UART had no room.
@@ -255,6 +259,18 @@ impl Vm {
     /// Reads its memory. Whether all of it could be read.
     pub fn read(&self, ipa: Ipa, bytes: &mut [u8]) -> bool {
         guest_memory::read(&mut self.space.lock(), ipa, bytes).is_ok()
+    }
+
+    /// Whether it has random numbers.
+    pub fn has_random(&self) -> bool {
+        self.random.is_some()
+    }
+
+    /// What it asked for, if it has random numbers, with fresh ones of the CPU's mixed in where there are any.
+    pub fn random(&self, wanted: Wanted) -> Option<[u64; 4]> {
+        let mut generator = self.random.as_ref()?.lock();
+        random::mix_in_from_cpu(&mut generator);
+        Some(wanted.answer(&generator.bytes()))
     }
 
     /// Writes down for the guest that `vcpu` has waited for its CPU for so many ticks in all.

@@ -3,7 +3,7 @@
 use abi::FunctionId;
 use abi::hanok::{INVALID_PARAMETERS, right};
 use vmm::calls::{Buffer, Request};
-use vmm::smccc::{Answer, CALLS, Call, Mitigation, Mitigations, UNKNOWN, Workaround};
+use vmm::smccc::{Answer, CALLS, Call, Mitigation, Mitigations, Offers, UNKNOWN, Workaround};
 
 use crate::words::Words;
 
@@ -26,6 +26,7 @@ pub fn check(bytes: &[u8]) {
     };
     let mitigations =
         Mitigations { workaround_1: workaround(0), workaround_2: workaround(2), workaround_3: workaround(4) };
+    let offers = Offers { mitigations, random: shape & 0x40 != 0 };
     let id = FunctionId::from_x0(x[0]);
     let rows = CALLS.iter().filter(|row| row.ids.contains(&id)).count();
     let call = Call::named(x[0]);
@@ -34,7 +35,7 @@ pub fn check(bytes: &[u8]) {
     let Some(call) = call else { return };
     assert!(id.is_fast() && id.reserved_bits() == 0, "{id:?}");
     check_request(call, id, &x);
-    check_answer(call, id, &x, &mitigations);
+    check_answer(call, id, &x, &offers);
 }
 
 /// With something else above each W register.
@@ -42,17 +43,17 @@ fn with_other_upper_halves(x: &[u64; 5]) -> [u64; 5] {
     x.map(|x| x ^ 0x5a5a_a5a5 << 32)
 }
 
-fn check_answer(call: Call, id: FunctionId, x: &[u64; 5], mitigations: &Mitigations) {
-    let answer = call.answer(x, mitigations);
-    assert_eq!(answer, call.answer(x, mitigations));
+fn check_answer(call: Call, id: FunctionId, x: &[u64; 5], offers: &Offers) {
+    let answer = call.answer(x, offers);
+    assert_eq!(answer, call.answer(x, offers));
     if let Some(at_once) = call.at_once() {
         assert_eq!(answer, at_once);
         assert_eq!(call.request(x), Ok(None), "{call:?} is answered at once, and asks for something");
     }
     if !id.is_64bit() && !matches!(call, Call::HanokRevision) {
-        assert_eq!(answer, call.answer(&with_other_upper_halves(x), mitigations), "{call:?}");
+        assert_eq!(answer, call.answer(&with_other_upper_halves(x), offers), "{call:?}");
     }
-    let needed = Workaround::Needed;
+    let (mitigations, needed) = (&offers.mitigations, Workaround::Needed);
     match answer {
         // A result, or an error, of 32 bits sign-extended.
         Answer::Return(value) => assert!(value as i64 >= -9 && value as i64 <= 0xffff_ffff, "{value:#x}"),
@@ -61,6 +62,10 @@ fn check_answer(call: Call, id: FunctionId, x: &[u64; 5], mitigations: &Mitigati
         Answer::Mitigate(Mitigation::Workaround3) => assert_eq!(mitigations.workaround_3, needed),
         // X2 and X3 of a call that gives two values are the caller's.
         Answer::Return4(values) if matches!(call, Call::HanokRevision) => assert_eq!(values[2..], x[2..4]),
+        Answer::Random(wanted) => {
+            assert!(offers.random, "{wanted:?}");
+            assert!(x[1] as u32 != 0 && x[1] as u32 <= if id.is_64bit() { 192 } else { 96 }, "{wanted:?}");
+        }
         _ => {}
     }
 }
@@ -77,7 +82,7 @@ fn check_request(call: Call, id: FunctionId, x: &[u64; 5]) {
         Err(code) => return assert_eq!(code, INVALID_PARAMETERS),
     };
     // It is a request, so it has no other answer.
-    assert_eq!(call.answer(x, &Mitigations::default()), Answer::Return(UNKNOWN), "{call:?}");
+    assert_eq!(call.answer(x, &Offers::default()), Answer::Return(UNKNOWN), "{call:?}");
     let right = request.right();
     assert!(right == 0 || right.is_power_of_two());
     assert_eq!(right & !(right::CONTROL | right::STATISTICS | right::CONSOLE), 0);

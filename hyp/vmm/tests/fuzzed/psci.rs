@@ -6,7 +6,7 @@ use vgic::VcpuId;
 use vmm::affinity::{MAX_VCPUS, vcpu_affinity};
 use vmm::layout::{Ipa, Region};
 use vmm::psci::{Outcome, PowerRequest, PowerState, PowerStates, Start};
-use vmm::smccc::{Answer, Call, Mitigations};
+use vmm::smccc::{Answer, Call, Offers};
 
 use crate::words::Words;
 
@@ -96,7 +96,7 @@ fn call(words: &mut Words, what: u8, vcpus: u8) -> [u64; 5] {
 
 fn power_call(vm: &mut PowerStates, model: &mut [Vcpu], caller: u8, x: &[u64; 5]) {
     let call = Call::named(x[0]).expect("it is in the table");
-    let Answer::Power(request) = call.answer(x, &Mitigations::default()) else {
+    let Answer::Power(request) = call.answer(x, &Offers::default()) else {
         panic!("{call:?} is a power call")
     };
     let is_64bit = x[0] as u32 & 1 << 30 != 0;
