@@ -1,6 +1,6 @@
 //! What EL2 does about errata, as far as it shows in registers: the emulated CPUs have none (docs/errata.md).
 
-use tests::{Code, Gdb, Machine, Outcome, Scenario, Vm, ensure, find_843419};
+use tests::{Code, Failure, Gdb, Machine, Outcome, Scenario, Vm, ensure, ensure_equal, find_843419};
 
 use crate::case::{Case, Named, on_both_gics};
 
@@ -14,7 +14,80 @@ const MOST: usize = 500;
 pub fn cases() -> Vec<Case> {
     let all: [Named; 1] = [("no-walks-by-mixed-registers", no_walks_by_mixed_registers)];
     let images = Case::new("errata/843419", no_843419);
-    on_both_gics("errata/", &all).chain([images]).collect()
+    let vectors = VECTORS.map(|(cpu, table, branches)| {
+        Case::new(format!("errata/vectors/{cpu}"), move |scenario| vectors(scenario, cpu, table, branches))
+    });
+    on_both_gics("errata/", &all).chain([images]).chain(vectors).collect()
+}
+
+/// Models of CPUs, the table of vectors that each has to have, and how many branches it takes in it. QEMU's firmware has no
+/// workarounds.
+const VECTORS: [(&str, &str, u64); 6] = [
+    ("cortex-a53", "vectors", 0),
+    ("cortex-a72", "vectors", 0),
+    ("cortex-a76", "vectors_new_history", 24),
+    ("neoverse-n1", "vectors_new_history", 24),
+    ("neoverse-v1", "vectors_new_history", 32),
+    ("max", "vectors", 0),
+];
+/// Where Hanok has to say that a CPU's predictor is open to guests.
+const OPEN: [&str; 1] = ["cortex-a72"];
+
+/// `b . + 4`, and `dsb nsh`.
+const TO_THE_NEXT: u32 = 0x1400_0001;
+const DSB_NSH: u32 = 0xd503_379f;
+
+/// Branches on an immediate, on a register, on a bit or on zero have bits 28:26 = 101, as have system instructions.
+fn is_branch(word: u32) -> bool {
+    word >> 26 & 0b111 == 0b101 && word >> 22 != 0b11_0101_0100
+}
+
+/// Each CPU has the vectors that its branch predictor needs. Where the history of branches is to be replaced, as many are taken on an
+/// exit as its model needs, and no others before them.
+fn vectors(scenario: &Scenario, cpu: &str, table: &str, branches: u64) -> Outcome {
+    const SYNCHRONOUS: u64 = 0x400;
+    const INTERRUPT: u64 = 0x480;
+    let code = Code::read(&scenario.inputs().elf)?;
+    let table = code.address(table)?;
+    let bundle = scenario.bundle(&[Vm::selftest(2, "")])?;
+    let mut board = scenario.boot(&Machine::new(3, 2).cpu(cpu).bundle(bundle).with_gdb())?;
+    let mut gdb = board.gdb()?;
+    gdb.run()?;
+    let said = board.expect(r"(?m)^test .* ok\n")?.before;
+    let warning = "warning: guests can train this board's branch predictors (CVE-2017-5715, CVE-2022-23960), and \
+                   firmware has no workaround: ";
+    ensure_equal("warnings", said.matches(warning).count(), usize::from(OPEN.contains(&cpu)))?;
+    gdb.interrupt()?;
+    for cpu in 0..2 {
+        ensure_equal("VBAR_EL2", gdb.system_registers(cpu, ["VBAR_EL2"])?, [IMAGE + table])?;
+    }
+    for vector in [SYNCHRONOUS, INTERRUPT] {
+        let way = (0..32).map(|n| table + vector + 4 * n);
+        let is_branch = |at: &u64| code.instruction(*at).is_some_and(is_branch);
+        let first = way.clone().find(is_branch).ok_or_else(|| Failure::Wrong("no branch".to_owned()))?;
+        let replaces = code.instruction(first) == Some(TO_THE_NEXT);
+        ensure_equal("the first branch begins to replace the history", replaces, branches > 0)?;
+        if branches == 0 {
+            continue;
+        }
+        let end = way.clone().find(|at| code.instruction(*at) == Some(DSB_NSH));
+        let end = end.ok_or_else(|| Failure::Wrong("no DSB behind the branches".to_owned()))?;
+        let on = gdb.run_to_any(&[IMAGE + first])?;
+        ensure_equal("branches that are left", gdb.registers(on)?.x[0], branches)?;
+        for n in (0..branches).rev() {
+            for _ in 0..3 {
+                gdb.step(on)?;
+            }
+            let registers = gdb.registers(on)?;
+            let expected = if n == 0 { end } else { first };
+            ensure_equal(
+                "PC and branches that are left",
+                (registers.pc, registers.x[0]),
+                (IMAGE + expected, n),
+            )?;
+        }
+    }
+    Ok(())
 }
 
 /// Neither EL2's image nor a bare-metal guest has the instructions in a row that Cortex-A53 may execute wrong: the linker mends

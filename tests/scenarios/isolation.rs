@@ -158,8 +158,10 @@ fn only_said_what_it_may(board: &Board) -> Outcome {
     let guests = LINES.map(|line| format!("(?:{line})")).join("|");
     let line_of_guest = compile(&format!("^(?:{guests}|)$"))?;
     let line_of_log = compile(&format!("^{log}$"))?;
-    // What it says of whoever attacks.
-    let tells = compile(r"^warning: attacker(?: has no right to this: |: \d+ messages were suppressed)")?;
+    // What it says of whoever attacks, and of a Cortex-A72 without firmware.
+    let attacker = r"attacker(?: has no right to this: |: \d+ messages were suppressed)";
+    let tells =
+        compile(&format!("^warning: (?:{attacker}|guests can train this board's branch predictors )"))?;
     let text = board.text();
     let (whole, _) = text.rsplit_once('\n').unwrap_or_default();
     let mut begun = "";

@@ -59,6 +59,11 @@ pub fn has_simd() -> bool {
     field(pfr0, 16) != 0xf && field(pfr0, 20) != 0xf
 }
 
+/// ID_AA64PFR0_EL1.CSV2: branch targets of one context don't lead another one.
+pub fn keeps_branch_targets_apart() -> bool {
+    field(ID_AA64PFR0_EL1.get(), 56) >= 1
+}
+
 /// `LDADDAL`: adds and returns the old value. Only with [`has_lse`].
 pub fn fetch_add(cell: &AtomicU64, addend: u64) -> u64 {
     // SAFETY: the cell is aligned and lives, and is atomic to everybody else.

@@ -7,7 +7,8 @@ use aarch64_cpu::asm::barrier;
 use aarch64_cpu::registers::*;
 use tock_registers::interfaces::{Readable, Writeable};
 
-use vmm::smccc::{Mitigations, Workaround};
+use vmm::mitigations::{self, Choice, Cpu, Firmware};
+use vmm::smccc::Workaround;
 
 use crate::sysreg::{read_sysreg, write_sysreg};
 use crate::{context, pmu};
@@ -248,27 +249,33 @@ pub fn guest_hcr(features: &Features) -> u64 {
     value
 }
 
-/// What firmware says of the mitigations on this CPU, for its guests. `by_smc`: SMC reaches a PSCI firmware; elsewhere it
-/// may be UNDEFINED, and nothing is known.
-pub fn mitigations(by_smc: bool) -> Mitigations {
+/// What is to be done about this CPU's branch predictor, by what it is, and by what firmware says. `by_smc`: SMC reaches a
+/// PSCI firmware; elsewhere it may be UNDEFINED, and nobody is asked.
+pub fn mitigations(by_smc: bool) -> Choice {
     use platform::power::psci::{self, Availability, Mitigation, availability};
     let ask = |mitigation| match by_smc.then(|| availability(mitigation)) {
         Some(Availability::Needed) => Workaround::Needed,
         Some(Availability::NotNeeded) => Workaround::NotNeeded,
         Some(Availability::Unknown) | None => Workaround::NotSupported,
     };
-    // Speculative store bypass is switched off for good, so that EL2 never runs with it at a guest's wish.
-    const BYPASS_OFF: Mitigation = Mitigation::Workaround2 { enable: true };
-    let mut workaround_2 = ask(BYPASS_OFF);
+    let mut workaround_2 = ask(Mitigation::Workaround2);
     if workaround_2 == Workaround::Needed {
-        psci::mitigate(BYPASS_OFF);
+        // Speculative store bypass is switched off for good, so that EL2 never runs with it at a guest's wish.
+        psci::stop_store_bypass();
         workaround_2 = Workaround::NotNeeded;
     }
-    Mitigations {
+    let firmware = Firmware {
         workaround_1: ask(Mitigation::Workaround1),
         workaround_2,
         workaround_3: ask(Mitigation::Workaround3),
-    }
+    };
+    let cpu = Cpu {
+        midr: midr(),
+        pfr0: read_sysreg!("ID_AA64PFR0_EL1"),
+        mmfr1: read_sysreg!("ID_AA64MMFR1_EL1"),
+        isar2: read_sysreg!("S3_0_C0_C6_2"),
+    };
+    mitigations::choose(&cpu, &firmware)
 }
 
 /// Sets every control register of EL2 on this CPU but those that depend on the VM that runs: VTCR_EL2, VTTBR_EL2,

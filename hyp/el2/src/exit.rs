@@ -8,7 +8,6 @@
 
 use aarch64_cpu::registers::*;
 use abi::record;
-use platform::power::psci;
 use tock_registers::interfaces::{Readable, Writeable};
 use vgic::{Kicks, SgiRegister};
 use vmm::esr::{Abort, CoprocessorAccess, Esr, Fault, SysregAccess, ec};
@@ -25,7 +24,7 @@ use crate::sysreg::{read_sysreg, write_sysreg};
 use crate::trace::Reason;
 use crate::vcpu::Vcpu;
 use crate::vm::{Attempt, Outcome};
-use crate::{aarch32, calls, cpu, crash, gic, interrupts, mmio, run, timer};
+use crate::{aarch32, calls, cpu, crash, gic, interrupts, mmio, run, smp, timer};
 
 /// A guest's general-purpose registers, as `vectors.s` saves them on EL2's stack.
 #[derive(Clone, Debug, Default)]
@@ -204,17 +203,14 @@ fn answer(vcpu: &'static Vcpu, frame: &mut Frame, call: Call) {
 
 #[inline(never)]
 fn answer_standard(vcpu: &'static Vcpu, frame: &mut Frame, call: Call) {
-    let offers = Offers { mitigations: own().mitigations.get(), random: vcpu.vm.has_random() };
+    let mitigations = own().mitigations.get();
+    let offers = Offers { mitigations, soc: smp::soc(), random: vcpu.vm.has_random() };
     match call.answer(frame.arguments(), &offers) {
         Answer::Return(value) => frame.set(0, value),
         Answer::Yield => calls::give_way(vcpu, frame),
         Answer::Return4(values) => frame.set_results(values),
         Answer::Random(wanted) => {
             frame.set_results(vcpu.vm.random(wanted).unwrap_or([smccc::UNKNOWN, 0, 0, 0]))
-        }
-        Answer::Mitigate(mitigation) => {
-            psci::mitigate(mitigation_of(mitigation));
-            frame.set(0, 0);
         }
         Answer::Power(request) => run::power(vcpu, frame, request),
         Answer::StolenTime(question) => {
@@ -228,14 +224,6 @@ fn answer_standard(vcpu: &'static Vcpu, frame: &mut Frame, call: Call) {
             };
             frame.set(0, answer);
         }
-    }
-}
-
-fn mitigation_of(mitigation: smccc::Mitigation) -> psci::Mitigation {
-    match mitigation {
-        smccc::Mitigation::Workaround1 => psci::Mitigation::Workaround1,
-        smccc::Mitigation::Workaround2 { enable } => psci::Mitigation::Workaround2 { enable },
-        smccc::Mitigation::Workaround3 => psci::Mitigation::Workaround3,
     }
 }
 

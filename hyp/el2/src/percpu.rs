@@ -20,8 +20,9 @@ use crate::memory::{FrameError, Survey};
 use crate::timer::Deadlines;
 use crate::vcpu::Vcpu;
 use vgic::VcpuId;
+use vmm::mitigations::Entry;
 use vmm::sched::Queue;
-use vmm::smccc::{Mitigations, Workaround};
+use vmm::smccc::Mitigations;
 
 /// Reasons for which another CPU wants this one's attention.
 pub mod request {
@@ -40,6 +41,8 @@ pub mod request {
 pub struct PerCpu {
     /// Top of the stack that a crash report runs on; `vectors.s` reads it, so it comes first.
     crash_stack_top: usize,
+    /// How many branches `vectors.s` takes on each way in from a guest, where it does; it reads this as well.
+    branches: AtomicU64,
     /// The CPU's number: 0 is the boot CPU, which does the board's housekeeping.
     pub index: usize,
     /// Its affinity.
@@ -132,6 +135,7 @@ impl PerCpu {
     fn new(index: usize, mpidr: u64, crash_stack_top: u64) -> &'static Self {
         Box::leak(Box::new(Self {
             crash_stack_top: crash_stack_top as usize,
+            branches: AtomicU64::new(0),
             index,
             mpidr,
             online: AtomicBool::new(index == 0),
@@ -215,18 +219,25 @@ impl PerCpu {
     }
 }
 
-/// Sets the vectors on the CPU that runs: those that the mitigations take that its branch predictor needs. Workaround 3 does
-/// what workaround 1 does, and more.
-pub fn set_vectors(mitigations: &Mitigations) {
+/// Sets the vectors on the CPU that runs: those with what its branch predictor needs on each way in from a guest.
+pub fn set_vectors(entry: Entry) {
     unsafe extern "C" {
         static vectors: u8;
+        static vectors_new_history: u8;
         static vectors_workaround_1: u8;
         static vectors_workaround_3: u8;
     }
-    let table = match (mitigations.workaround_3, mitigations.workaround_1) {
-        (Workaround::Needed, _) => core::ptr::addr_of!(vectors_workaround_3),
-        (_, Workaround::Needed) => core::ptr::addr_of!(vectors_workaround_1),
-        _ => core::ptr::addr_of!(vectors),
+    let new_history = |branches: u8| {
+        this_cpu().branches.store(branches.into(), Ordering::Relaxed);
+        &raw const vectors_new_history
+    };
+    let table = match entry {
+        Entry::Plain => &raw const vectors,
+        Entry::Branches(count) => new_history(count),
+        // One branch does no harm.
+        Entry::ClearHistory => new_history(1),
+        Entry::Workaround1 => &raw const vectors_workaround_1,
+        Entry::Workaround3 => &raw const vectors_workaround_3,
     };
     VBAR_EL2.set(table as u64);
     aarch64_cpu::asm::barrier::isb(aarch64_cpu::asm::barrier::SY);
@@ -236,7 +247,7 @@ pub fn set_vectors(mitigations: &Mitigations) {
 pub fn init_boot_cpu() {
     let cpu = PerCpu::new(0, crate::cpu::mpidr(), crate::image::layout().crash_stack_top);
     cpu.adopt();
-    set_vectors(&Mitigations::default());
+    set_vectors(Entry::Plain);
 }
 
 /// The CPU that runs.

@@ -6,10 +6,12 @@ use core::sync::atomic::{AtomicBool, Ordering};
 
 use platform::power::psci;
 use platform::tree::{Board, EnableMethod, Psci, Range};
+use spin::Once;
 use stage2::Pa;
-use vmm::smccc::Mitigations;
+use vmm::mitigations::{Choice, Entry};
+use vmm::smccc::SocId;
 
-use crate::percpu::{self, PerCpu, own};
+use crate::percpu::{self, PerCpu, own, this_cpu};
 use crate::{cache, cpu, gic, memory, mmu, run, timer};
 
 /// What a CPU finds on its way in; `head.s` reads it with caches off.
@@ -46,6 +48,12 @@ const PATIENCE: u64 = 1;
 /// SMC reaches a PSCI firmware; elsewhere it may be UNDEFINED.
 static BY_SMC: AtomicBool = AtomicBool::new(false);
 
+/// What firmware says the board is made of.
+static SOC: Once<Option<SocId>> = Once::new();
+
+/// It was said of a CPU that its branch predictor is open.
+static TOLD_OPEN: AtomicBool = AtomicBool::new(false);
+
 /// Sets up what the CPU that runs has of its own.
 ///
 /// # Errors
@@ -53,10 +61,33 @@ static BY_SMC: AtomicBool = AtomicBool::new(false);
 pub fn init_cpu(by_smc: bool) -> Result<(), &'static str> {
     BY_SMC.store(by_smc, Ordering::Relaxed);
     cpu::init();
-    let mitigations = cpu::mitigations(by_smc);
-    own().mitigations.set(mitigations);
-    percpu::set_vectors(&mitigations);
+    SOC.call_once(|| {
+        let (version, revision) = by_smc.then(psci::soc_id).flatten()?;
+        Some(SocId { version, revision })
+    });
+    mitigate(by_smc);
     gic::init_cpu()
+}
+
+/// Sets what is done on each exit about the branch predictor of the CPU that runs, and what its guests are told.
+fn mitigate(by_smc: bool) {
+    let Choice { entry, is_open, told } = cpu::mitigations(by_smc);
+    own().mitigations.set(told);
+    percpu::set_vectors(entry);
+    let cpu = this_cpu().index;
+    log::debug!("CPU {cpu}: about its branch predictor, on each exit: {entry:?}");
+    if is_open && !TOLD_OPEN.swap(true, Ordering::Relaxed) {
+        let firmware = if by_smc { "has no workaround" } else { "answers no SMC" };
+        log::warn!(
+            "guests can train this board's branch predictors (CVE-2017-5715, CVE-2022-23960), and firmware {firmware}: \
+             VMs that share a CPU, and EL2, aren't kept from each other there"
+        );
+    }
+}
+
+/// What firmware says the board is made of.
+pub fn soc() -> Option<SocId> {
+    *SOC.get()?
 }
 
 /// Whether SMC reaches a PSCI firmware.
@@ -148,7 +179,7 @@ fn wait_for(target: &PerCpu) -> Result<(), &'static str> {
 #[unsafe(no_mangle)]
 extern "C" fn secondary_main(cpu: &'static PerCpu) -> ! {
     cpu.adopt();
-    percpu::set_vectors(&Mitigations::default());
+    percpu::set_vectors(Entry::Plain);
     if let Err(reason) = init_cpu(by_smc()) {
         log::error!("CPU {}: {reason}", cpu.index);
         crate::crash::halt();

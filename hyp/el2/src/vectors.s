@@ -1,14 +1,45 @@
 // EL2's exception vectors (Arm ARM D1.3.1.1), the way into the handlers and back to the guest.
 //
-// There are three tables. What a guest has taught the branch predictor must not lead EL2's own branches: where firmware says
-// that the CPU needs this, its workaround 1 or 3 drops it, before the first branch that is predicted (CVE-2017-5715,
-// CVE-2022-23960; `percpu::set_vectors` chooses).
+// There are four tables, for what `vmm::mitigations` has to be done. What a guest has taught the branch predictor must not lead EL2's own
+// branches (CVE-2017-5715, CVE-2022-23960): where the CPU needs it, its history of branches is replaced or cleared, or firmware
+// drops all that it has learnt, before the first branch that a guest could have taught it. `percpu::set_vectors` chooses.
 //
 // While a guest runs, SP_EL2 is where this CPU's stack was when it was entered; an exit puts the guest's general-purpose
 // registers there as a Frame (exit.rs). ELR_EL2 and SPSR_EL2 stay in their registers: EL2 runs with interrupts masked, so
 // nothing overwrites them but a crash.
 
-.macro exit_to way, workaround
+.macro nothing
+.endm
+
+// Clears this CPU's history of branches, where it has CLRBHB (FEAT_CLRBHB; elsewhere it does nothing); and as many branches as
+// replace it, each to the next instruction.
+.macro new_history
+    hint    #22                         // CLRBHB
+    mrs     x0, tpidr_el2
+    ldr     x0, [x0, #8]                // PerCpu::branches
+2:  b       . + 4
+    subs    x0, x0, #1
+    b.ne    2b
+    dsb     nsh
+    isb
+.endm
+
+// It may change x0 to x3, which are saved.
+.macro firmware function
+    mov     w0, #(\function & 0xffff)
+    movk    w0, #(\function >> 16), lsl #16
+    smc     #0
+.endm
+
+.macro workaround_1
+    firmware 0x80008000
+.endm
+
+.macro workaround_3
+    firmware 0x80003fff
+.endm
+
+.macro exit_to way, mitigation
     .balign 0x80
     sub     sp, sp, #256
     stp     x0, x1, [sp, #0]
@@ -27,11 +58,7 @@
     stp     x26, x27, [sp, #208]
     stp     x28, x29, [sp, #224]
     stp     x30, xzr, [sp, #240]
-    .if \workaround
-    mov     w0, #(\workaround & 0xffff)
-    movk    w0, #(\workaround >> 16), lsl #16
-    smc     #0                          // it may change x0 to x3, which are saved
-    .endif
+    \mitigation
     b       \way
 .endm
 
@@ -49,7 +76,7 @@
     b       crash_entry
 .endm
 
-.macro vector_table name, workaround
+.macro vector_table name, mitigation
 .balign 0x800
 .global \name
 \name:
@@ -61,20 +88,21 @@
     crash_with 1
     crash_with 2
     crash_with 3
-    exit_to sync, \workaround           // a guest in AArch64
-    exit_to irq, \workaround
-    exit_to irq, \workaround
-    exit_to serror, \workaround
-    exit_to sync, \workaround           // a guest's EL0 in AArch32
-    exit_to irq, \workaround
-    exit_to irq, \workaround
-    exit_to serror, \workaround
+    exit_to sync, \mitigation           // a guest in AArch64
+    exit_to irq, \mitigation
+    exit_to irq, \mitigation
+    exit_to serror, \mitigation
+    exit_to sync, \mitigation           // a guest's EL0 in AArch32
+    exit_to irq, \mitigation
+    exit_to irq, \mitigation
+    exit_to serror, \mitigation
 .endm
 
 .section .text.vectors, "ax"
-vector_table vectors, 0
-vector_table vectors_workaround_1, 0x80008000
-vector_table vectors_workaround_3, 0x80003fff
+vector_table vectors, nothing
+vector_table vectors_new_history, new_history
+vector_table vectors_workaround_1, workaround_1
+vector_table vectors_workaround_3, workaround_3
 
 // Handlers (exit.rs) get the Frame in x0, and where it matters ESR_EL2 in x1. Stack traces end with the calls of them.
 .macro when class, handler

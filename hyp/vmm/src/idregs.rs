@@ -416,6 +416,7 @@ pub const FIELDS: &[(u8, &str, &[Field])] = &[
         ("ETS", 36, Keep, ""),
         ("AFP", 44, Keep, ""),
         ("nTLBPA", 48, Keep, ""),
+        ("ECBHB", 60, Keep, ""),
     ]),
     (MMFR2, "ID_AA64MMFR2_EL1", &[
         ("CnP", 0, Keep, ""),

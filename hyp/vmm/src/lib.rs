@@ -42,6 +42,7 @@ pub mod inject;
 pub mod instruction;
 pub mod layout;
 pub mod life;
+pub mod mitigations;
 pub mod order;
 pub mod pmu;
 pub mod psci;

@@ -9,7 +9,9 @@ use crate::layout::Ipa;
 use crate::life::Event;
 use crate::psci::PowerRequest;
 use crate::trng::{INVALID, Wanted};
-use abi::smccc::{NOT_REQUIRED, NOT_SUPPORTED, SUCCESS, WORKAROUND_CALLABLE, WORKAROUND_NEEDED};
+use abi::smccc::{
+    INVALID_PARAMETER, NOT_REQUIRED, NOT_SUPPORTED, SUCCESS, WORKAROUND_CALLABLE, WORKAROUND_NEEDED,
+};
 use abi::{FunctionId, hanok, psci, pv_time, smccc, trng};
 
 /// X0 after an unknown call: -1, sign-extended to 64 bits for both conventions. W0, which is all that a caller of the
@@ -25,8 +27,6 @@ pub enum Answer {
     Return4([u64; 4]),
     /// Put 0 into X0, and let other vCPUs that share the CPU go first.
     Yield,
-    /// Carry out a mitigation on this CPU, then put 0 into X0.
-    Mitigate(Mitigation),
     /// Hand this to the VM's [`crate::psci::PowerStates`].
     Power(PowerRequest),
     /// About the calling vCPU's stolen time (DEN0057): [`UNKNOWN`] where its VM has no record of that.
@@ -44,41 +44,36 @@ pub enum StolenTime {
     Address,
 }
 
-/// A mitigation that a guest asked for, on a CPU that needs it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Mitigation {
-    /// `SMCCC_ARCH_WORKAROUND_1`: CVE-2017-5715.
-    Workaround1,
-    /// `SMCCC_ARCH_WORKAROUND_2`: CVE-2018-3639.
-    Workaround2 {
-        /// Whether the vCPU wants the mitigation from now on.
-        enable: bool,
-    },
-    /// `SMCCC_ARCH_WORKAROUND_3`: CVE-2017-5715 and CVE-2022-23960.
-    Workaround3,
-}
-
 /// What there is to say of one workaround on the physical CPU that the calling vCPU runs on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Workaround {
     /// There's nothing to call, or nothing is known: not offered to the guest.
     #[default]
     NotSupported,
-    /// The CPU isn't affected, or the mitigation is always on.
+    /// The CPU isn't affected.
     NotNeeded,
-    /// The CPU is affected, and EL2 can carry out the mitigation.
+    /// The CPU is affected, and firmware or EL2 can carry out the mitigation. To guests: EL2 does so on each exit, of which their call is one.
     Needed,
 }
 
-/// What the workarounds' discovery tells a guest. The caller knows the CPU; nothing is guessed here.
+/// What the workarounds' discovery tells a guest ([`crate::mitigations`]).
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Mitigations {
     /// `SMCCC_ARCH_WORKAROUND_1`.
     pub workaround_1: Workaround,
-    /// `SMCCC_ARCH_WORKAROUND_2`.
-    pub workaround_2: Workaround,
+    /// The CPU doesn't need `SMCCC_ARCH_WORKAROUND_2`, or it is on for good.
+    pub store_bypass_is_safe: bool,
     /// `SMCCC_ARCH_WORKAROUND_3`.
     pub workaround_3: Workaround,
+}
+
+/// What firmware says the board is made of.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct SocId {
+    /// `SMCCC_ARCH_SOC_ID`, type 0: the manufacturer's JEP-106 code and its number for the SoC.
+    pub version: u32,
+    /// Type 1: its revision.
+    pub revision: u32,
 }
 
 /// What calls depend on that isn't the same everywhere.
@@ -86,6 +81,8 @@ pub struct Mitigations {
 pub struct Offers {
     /// On the physical CPU that the calling vCPU runs on.
     pub mitigations: Mitigations,
+    /// Where firmware tells it.
+    pub soc: Option<SocId>,
     /// There are random numbers for the VM: elsewhere, the calls for them are unknown.
     pub random: bool,
 }
@@ -140,12 +137,13 @@ calls! {
         "", "0x10002: version 1.2", "";
     ArchFeatures, "SMCCC_ARCH_FEATURES", [smccc::ARCH_FEATURES],
         "identifier of an Arm Architecture call",
-        "0: there; workarounds: 0: there and needed on this CPU, 1 (`_1`, `_3`): there and not needed, -2 (`_2`): not needed",
+        "0: there; workarounds: 0 (`_1`, `_3`): there and needed on this CPU, 1: there and not needed, -2 (`_2`): not needed",
         "NOT_SUPPORTED (-1): not there";
+    SocIdentity, "SMCCC_ARCH_SOC_ID", [smccc::ARCH_SOC_ID],
+        "0: version, 1: revision", "as the board's firmware says",
+        "INVALID_PARAMETER (-3): another type; NOT_SUPPORTED (-1): firmware doesn't say";
     Workaround1, "SMCCC_ARCH_WORKAROUND_1", [smccc::ARCH_WORKAROUND_1],
         "", "0", "NOT_SUPPORTED (-1): discovery says so";
-    Workaround2, "SMCCC_ARCH_WORKAROUND_2", [smccc::ARCH_WORKAROUND_2],
-        "0: off, else on", "0", "NOT_SUPPORTED (-1): discovery says so, or not needed";
     Workaround3, "SMCCC_ARCH_WORKAROUND_3", [smccc::ARCH_WORKAROUND_3],
         "", "0", "NOT_SUPPORTED (-1): discovery says so";
     PsciVersion, "PSCI_VERSION", [psci::VERSION],
@@ -268,12 +266,11 @@ impl Call {
         let is_64bit = FunctionId::from_x0(x[0]).is_64bit();
         let narrow = |argument: u64| if is_64bit { argument } else { argument & u64::from(u32::MAX) };
         let about = FunctionId::from_x0(x[1]);
-        let mitigations = &offers.mitigations;
         match self {
-            Self::ArchFeatures => Answer::Return(arch_features(about, mitigations) as u64),
-            Self::Workaround1 => workaround(mitigations.workaround_1, Mitigation::Workaround1),
-            Self::Workaround2 => workaround_2(mitigations.workaround_2, x[1] as u32 != 0),
-            Self::Workaround3 => workaround(mitigations.workaround_3, Mitigation::Workaround3),
+            Self::ArchFeatures => Answer::Return(arch_features(about, offers) as u64),
+            Self::SocIdentity => Answer::Return(soc_identity(x[1] as u32, offers.soc)),
+            Self::Workaround1 => workaround(offers.mitigations.workaround_1),
+            Self::Workaround3 => workaround(offers.mitigations.workaround_3),
             Self::PsciFeatures => Answer::Return(psci_features(about) as u64),
             Self::PvTimeFeatures => pv_time_features(about),
             Self::PvTimeStolen => Answer::StolenTime(StolenTime::Address),
@@ -372,39 +369,43 @@ fn trng_features(id: FunctionId) -> i64 {
 }
 
 /// DEN0028, SMCCC_ARCH_FEATURES: for calls of the Arm Architecture range, and whether there are PV time calls.
-fn arch_features(id: FunctionId, mitigations: &Mitigations) -> i64 {
+fn arch_features(id: FunctionId, offers: &Offers) -> i64 {
+    let mitigations = &offers.mitigations;
     match Call::decode(id) {
         // DEN0057: whether there are PV time calls at all is asked here.
         Some(Call::SmcccVersion | Call::ArchFeatures | Call::PvTimeFeatures) => SUCCESS,
-        Some(Call::Workaround1) => workaround_feature(mitigations.workaround_1, WORKAROUND_CALLABLE),
-        Some(Call::Workaround2) => workaround_feature(mitigations.workaround_2, NOT_REQUIRED),
-        Some(Call::Workaround3) => workaround_feature(mitigations.workaround_3, WORKAROUND_CALLABLE),
+        Some(Call::SocIdentity) if offers.soc.is_some() => SUCCESS,
+        Some(Call::Workaround1) => workaround_feature(mitigations.workaround_1),
+        Some(Call::Workaround3) => workaround_feature(mitigations.workaround_3),
+        // Not required, it isn't there to be called.
+        None if id == smccc::ARCH_WORKAROUND_2 && mitigations.store_bypass_is_safe => NOT_REQUIRED,
         _ => NOT_SUPPORTED,
     }
 }
 
-fn workaround_feature(workaround: Workaround, not_needed: i64) -> i64 {
+fn workaround_feature(workaround: Workaround) -> i64 {
     match workaround {
         Workaround::NotSupported => NOT_SUPPORTED,
-        Workaround::NotNeeded => not_needed,
+        Workaround::NotNeeded => WORKAROUND_CALLABLE,
         Workaround::Needed => WORKAROUND_NEEDED,
     }
 }
 
-/// Workarounds 1 and 3: callable where they aren't needed, to no effect.
-fn workaround(workaround: Workaround, mitigation: Mitigation) -> Answer {
-    match workaround {
-        Workaround::NotSupported => Answer::Return(UNKNOWN),
-        Workaround::NotNeeded => Answer::Return(SUCCESS as u64),
-        Workaround::Needed => Answer::Mitigate(mitigation),
-    }
+/// Workarounds 1 and 3: callable where they aren't needed, to no effect; where they are, this exit has done it.
+fn workaround(workaround: Workaround) -> Answer {
+    Answer::Return(match workaround {
+        Workaround::NotSupported => UNKNOWN,
+        Workaround::NotNeeded | Workaround::Needed => SUCCESS as u64,
+    })
 }
 
-/// Workaround 2: where discovery says "not required", it isn't there to be called.
-fn workaround_2(workaround: Workaround, enable: bool) -> Answer {
-    match workaround {
-        Workaround::NotSupported | Workaround::NotNeeded => Answer::Return(UNKNOWN),
-        Workaround::Needed => Answer::Mitigate(Mitigation::Workaround2 { enable }),
+/// DEN0028, SMCCC_ARCH_SOC_ID.
+fn soc_identity(kind: u32, soc: Option<SocId>) -> u64 {
+    match (soc, kind) {
+        (None, _) => UNKNOWN,
+        (Some(soc), 0) => soc.version.into(),
+        (Some(soc), 1) => soc.revision.into(),
+        (Some(_), _) => INVALID_PARAMETER as u64,
     }
 }
 

@@ -6,7 +6,7 @@ use stage2::Ipa;
 use std::fmt::Write;
 use vmm::calls::Request;
 use vmm::psci::PowerRequest;
-use vmm::smccc::{Answer, CALLS, Call, Mitigation, Mitigations, Offers, StolenTime, UNKNOWN, Workaround};
+use vmm::smccc::{Answer, CALLS, Call, Mitigations, Offers, SocId, StolenTime, UNKNOWN, Workaround};
 use vmm::trng::Wanted;
 
 /// What becomes of the call whose X0 to X4 are `x`.
@@ -29,9 +29,10 @@ fn request(id: FunctionId, x: [u64; 4]) -> Request {
 const NONE: Offers = Offers {
     mitigations: Mitigations {
         workaround_1: Workaround::NotSupported,
-        workaround_2: Workaround::NotSupported,
+        store_bypass_is_safe: false,
         workaround_3: Workaround::NotSupported,
     },
+    soc: None,
     random: false,
 };
 const RANDOM: Offers = Offers { random: true, ..NONE };
@@ -65,7 +66,7 @@ fn versions() {
 #[test]
 fn what_is_not_offered_is_unknown_and_not_advertised() {
     let not_offered = [
-        smccc::ARCH_SOC_ID,
+        smccc::ARCH_WORKAROUND_2,
         smccc::ARCH_WORKAROUND_4,
         psci::SYSTEM_SUSPEND_64,
         psci::SYSTEM_RESET2_64,
@@ -122,35 +123,41 @@ fn stolen_time_is_found_as_its_specification_says() {
 #[test]
 fn workarounds_are_what_the_cpu_needs() {
     use Workaround::{Needed, NotNeeded, NotSupported};
-    let one = Answer::Mitigate(Mitigation::Workaround1);
-    let two = Answer::Mitigate(Mitigation::Workaround2 { enable: true });
-    let three = Answer::Mitigate(Mitigation::Workaround3);
     let unknown = Answer::Return(UNKNOWN);
-    for (workaround, state, feature, answer) in [
-        (1, NotSupported, -1, unknown),
-        (1, NotNeeded, 1, code(0)),
-        (1, Needed, 0, one),
-        (2, NotSupported, -1, unknown),
-        (2, NotNeeded, -2, unknown),
-        (2, Needed, 0, two),
-        (3, NotSupported, -1, unknown),
-        (3, NotNeeded, 1, code(0)),
-        (3, Needed, 0, three),
-    ] {
-        let (id, mitigations) = match workaround {
-            1 => (smccc::ARCH_WORKAROUND_1, Mitigations { workaround_1: state, ..NONE.mitigations }),
-            2 => (smccc::ARCH_WORKAROUND_2, Mitigations { workaround_2: state, ..NONE.mitigations }),
-            _ => (smccc::ARCH_WORKAROUND_3, Mitigations { workaround_3: state, ..NONE.mitigations }),
-        };
-        let offers = Offers { mitigations, ..NONE };
-        assert_eq!(arch_features(id, &offers), code(feature), "workaround {workaround} {state:?}");
-        assert_eq!(call(&[u64::from(id.as_u32()), 1, 0, 0, 0], &offers), answer);
+    let ask = |id: FunctionId, offers: &Offers| call(&[u64::from(id.as_u32()), 1, 0, 0, 0], offers);
+    // Where it is needed, the exit has done it.
+    for (state, feature, answer) in
+        [(NotSupported, -1, unknown), (NotNeeded, 1, code(0)), (Needed, 0, code(0))]
+    {
+        let one = Offers { mitigations: Mitigations { workaround_1: state, ..NONE.mitigations }, ..NONE };
+        let three = Offers { mitigations: Mitigations { workaround_3: state, ..NONE.mitigations }, ..NONE };
+        for (id, offers, other) in
+            [(smccc::ARCH_WORKAROUND_1, one, three), (smccc::ARCH_WORKAROUND_3, three, one)]
+        {
+            assert_eq!(arch_features(id, &offers), code(feature), "{id:x?} {state:?}");
+            assert_eq!(ask(id, &offers), answer);
+            assert_eq!(arch_features(id, &other), code(-1), "{id:x?}, the other one {state:?}");
+        }
     }
-    let mitigations = Mitigations { workaround_2: Needed, ..NONE.mitigations };
-    let needed = Offers { mitigations, ..NONE };
-    // The argument is W1: what stands above it doesn't count.
-    let off = call(&[u64::from(smccc::ARCH_WORKAROUND_2.as_u32()), 1 << 32, 0, 0, 0], &needed);
-    assert_eq!(off, Answer::Mitigate(Mitigation::Workaround2 { enable: false }));
+    // What isn't required isn't there.
+    for (safe, feature) in [(false, -1), (true, -2)] {
+        let mitigations = Mitigations { store_bypass_is_safe: safe, ..NONE.mitigations };
+        let offers = Offers { mitigations, ..NONE };
+        assert_eq!(arch_features(smccc::ARCH_WORKAROUND_2, &offers), code(feature));
+        assert_eq!(ask(smccc::ARCH_WORKAROUND_2, &offers), unknown);
+    }
+}
+
+#[test]
+fn the_soc_is_what_firmware_says() {
+    let ask = |kind, offers| call(&[u64::from(smccc::ARCH_SOC_ID.as_u32()), kind, 0, 0, 0], offers);
+    let known = Offers { soc: Some(SocId { version: 0x0426_2711, revision: 0xc0 }), ..NONE };
+    assert_eq!(arch_features(smccc::ARCH_SOC_ID, &known), code(0));
+    assert_eq!(arch_features(smccc::ARCH_SOC_ID, &NONE), code(-1));
+    for (kind, answer) in [(0, 0x0426_2711), (1, 0xc0), (1 << 32, 0x0426_2711), (2, -3), (u64::MAX, -3)] {
+        assert_eq!(ask(kind, &known), code(answer), "{kind:x}");
+        assert_eq!(ask(kind, &NONE), Answer::Return(UNKNOWN));
+    }
 }
 
 const TRNG: [FunctionId; 5] = [trng::VERSION, trng::FEATURES, trng::GET_UUID, trng::RND_32, trng::RND_64];
@@ -347,9 +354,9 @@ proptest! {
             return Ok(());
         }
         let answer = call(&x, &NONE);
-        let workaround = (0x8000_3fff..=0x8000_8000).contains(&id);
+        let depends = id == 0x8000_0002 || (0x8000_3fff..=0x8000_8000).contains(&id);
         let random = TRNG.contains(&FunctionId::from_u32(id));
-        if !offered || workaround || random {
+        if !offered || depends || random {
             prop_assert_eq!(answer, Answer::Return(UNKNOWN));
         } else if ![psci::FEATURES, smccc::ARCH_FEATURES, hanok::FEATURES].map(FunctionId::as_u32).contains(&id) {
             prop_assert_ne!(answer, Answer::Return(UNKNOWN));

@@ -35,10 +35,7 @@ pub enum Mitigation {
     /// SMCCC_ARCH_WORKAROUND_1.
     Workaround1,
     /// SMCCC_ARCH_WORKAROUND_2.
-    Workaround2 {
-        /// On from now on, or off.
-        enable: bool,
-    },
+    Workaround2,
     /// SMCCC_ARCH_WORKAROUND_3.
     Workaround3,
 }
@@ -64,7 +61,7 @@ pub fn availability(workaround: Mitigation) -> Availability {
     }
     let function = match workaround {
         Mitigation::Workaround1 => arch::SMCCC_ARCH_WORKAROUND_1,
-        Mitigation::Workaround2 { .. } => arch::SMCCC_ARCH_WORKAROUND_2,
+        Mitigation::Workaround2 => arch::SMCCC_ARCH_WORKAROUND_2,
         Mitigation::Workaround3 => arch::SMCCC_ARCH_WORKAROUND_3,
     };
     match arch::features::<Smc>(function) {
@@ -74,13 +71,19 @@ pub fn availability(workaround: Mitigation) -> Availability {
     }
 }
 
-/// Has firmware carry a mitigation out. Only where [`availability`] says that it is needed.
-pub fn mitigate(mitigation: Mitigation) {
-    use smccc::arch;
+/// Has firmware turn speculative store bypass off on the CPU that asks, by workaround 2. Only where [`availability`] says that it is needed.
+pub fn stop_store_bypass() {
     // The answer says nothing that isn't known already.
-    let _ = match mitigation {
-        Mitigation::Workaround1 => arch::arch_workaround_1::<Smc>(),
-        Mitigation::Workaround2 { enable } => arch::arch_workaround_2::<Smc>(enable),
-        Mitigation::Workaround3 => arch::arch_workaround_3::<Smc>(),
-    };
+    let _ = smccc::arch::arch_workaround_2::<Smc>(true);
+}
+
+/// What firmware says the board is made of, if it does (SMCCC 7.4): version and revision. As for [`availability`].
+pub fn soc_id() -> Option<(u32, u32)> {
+    use smccc::arch::{self, SocIdType};
+    if psci::psci_features::<Smc>(arch::SMCCC_VERSION).is_err() {
+        return None;
+    }
+    arch::features::<Smc>(arch::SMCCC_ARCH_SOC_ID).ok()?;
+    let ask = |kind| arch::soc_id::<Smc>(kind).ok();
+    Some((ask(SocIdType::Version)?, ask(SocIdType::Revision)?))
 }

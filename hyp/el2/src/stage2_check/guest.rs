@@ -6,13 +6,14 @@
 use core::arch::global_asm;
 use core::ptr;
 
+use aarch64_cpu::asm::barrier;
 use aarch64_cpu::registers::{ESR_EL2, HPFAR_EL2, VBAR_EL2};
 use stage2::{PAGE_SIZE, Pa};
 use tock_registers::interfaces::{Readable, Writeable};
 
 use super::Outcome;
 use super::answer::{Answer, Fault};
-use crate::{cache, memory, percpu};
+use crate::{cache, memory};
 
 global_asm!(include_str!("guest.s"));
 
@@ -135,11 +136,13 @@ pub fn run(code: u64, does: Does, address: u64, value: u64) -> Return {
         Does::Load => code,
         Does::Store => code + STORE_OFFSET,
     };
+    let vectors = VBAR_EL2.get();
     VBAR_EL2.set(ptr::addr_of!(stage2_check_vectors) as u64);
     // SAFETY: EL1 has stage 2 between itself and everything, and the space maps nothing but the pools where there is
     // memory; interrupts are masked there as they are here. Every synchronous exception from it ends the call.
     let value = unsafe { stage2_check_enter(address, value, entry) };
-    percpu::set_vectors(&percpu::own().mitigations.get());
+    VBAR_EL2.set(vectors);
+    barrier::isb(barrier::SY);
     let esr = ESR_EL2.get();
     match esr >> 26 & 0x3f {
         0x16 => Return::Done(value),
