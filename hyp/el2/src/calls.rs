@@ -5,6 +5,7 @@
 
 use abi::hanok::{BUSY, DENIED, INVALID_PARAMETERS, SUCCESS, WRONG_STATE};
 use abi::record::{self, BoardRecord};
+use vgic::bounds;
 use vmm::calls::{Buffer, Request, WatchdogRequest};
 use vmm::layout::Ipa;
 use vmm::life::{Event, LONGEST_TIMEOUT, Phase};
@@ -86,7 +87,7 @@ fn finish(frame: &mut Frame, result: Result<u64, i64>) {
 }
 
 fn other(number: u32) -> Result<&'static Vm, i64> {
-    vm::all().nth(number as usize).ok_or(INVALID_PARAMETERS)
+    vm::numbered(number as usize).ok_or(INVALID_PARAMETERS)
 }
 
 /// Something is to happen to a VM; it is said who wants it.
@@ -186,7 +187,7 @@ fn vm_info(caller: &Vm, number: u32, buffer: Buffer) -> Result<u64, i64> {
 fn vcpu_info(caller: &Vm, (number, vcpu): (u32, u32), buffer: Buffer) -> Result<u64, i64> {
     let vm = other(number)?;
     let vcpu = u8::try_from(vcpu).map_err(|_| INVALID_PARAMETERS)?;
-    let vcpu = vm.vcpus().get(usize::from(vcpu)).ok_or(INVALID_PARAMETERS)?;
+    let vcpu = bounds::get(vm.vcpus(), usize::from(vcpu)).ok_or(INVALID_PARAMETERS)?;
     let record = vcpu.info().ok_or(BUSY)?;
     put_words(caller, buffer, &record.to_words())
 }

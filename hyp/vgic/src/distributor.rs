@@ -3,6 +3,7 @@
 use crate::Hardware;
 use crate::Model;
 use crate::access::Read;
+use crate::bounds;
 use crate::ids::{IntId, Kicks, VcpuId, Width};
 use crate::registers::{Access, Class, IIDR, identification};
 use crate::state::{Place, RECHECK, Vgic};
@@ -42,6 +43,7 @@ impl Vgic {
         let Some(access) = Access::decode(offset, width) else {
             return Read::of(if v3 { self.read_upper(offset, width) } else { 0 });
         };
+        let Some(access) = self.existing(access) else { return Read::of(0) };
         let value = match access.class {
             Class::Control => self.read_control(vcpu, offset),
             Class::Targets if !v3 => self.read_targets(vcpu, access.first_of_four()),
@@ -82,11 +84,12 @@ impl Vgic {
     ) -> Kicks {
         let v3 = self.shared.model == Model::V3;
         let Some(access) = Access::decode(offset, width) else {
-            return match router_of(offset, width) {
+            return match self.router_of(offset, width) {
                 Some(intid) if v3 => self.write_router(intid, offset, width, value, hw),
                 _ => Kicks::NONE,
             };
         };
+        let Some(access) = self.existing(access) else { return Kicks::NONE };
         let value = access.to_value(value);
         match access.class {
             Class::Control if offset == 0 => self.write_control(value),
@@ -100,6 +103,37 @@ impl Vgic {
                 place => self.write_word(place, access, value, vcpu, hw),
             },
         }
+    }
+
+    /// An access to a register of interrupts that there are, or to one that isn't about any. The register's number, which the guest has
+    /// chosen, leads to interrupts' states, and these to vCPUs: it is in bounds whatever the CPU guesses.
+    #[inline]
+    fn existing(&self, access: Access) -> Option<Access> {
+        let words = self.shared.banks.len().wrapping_add(1);
+        let registers = match access.class {
+            Class::Priority | Class::Targets => words << 3,
+            Class::Config => words << 1,
+            Class::Control | Class::Sgi | Class::Identification | Class::Reserved => return Some(access),
+            _ => words,
+        };
+        Some(Access { index: bounds::index(access.index, registers)?, ..access })
+    }
+
+    /// The SPI whose `GICD_IROUTER<n>` is at `offset`.
+    fn router_of(&self, offset: u64, width: Width) -> Option<IntId> {
+        let aligned = match width {
+            Width::Double => offset & 7 == 0,
+            Width::Word => offset & 3 == 0,
+            Width::Byte | Width::Half => false,
+        };
+        let spi = offset.checked_sub(0x6000 + 32 * 8)? >> 3;
+        let spi = bounds::index(spi as usize, self.shared.spis.len())?;
+        aligned.then_some(IntId::spi(spi as u16))
+    }
+
+    /// The vCPU whose redistributor the guest accesses, as for [`existing`](Self::existing).
+    fn frame(&self, frame: VcpuId) -> Option<VcpuId> {
+        bounds::index(frame.index(), self.vcpus.len()).map(|frame| VcpuId(frame as u8))
     }
 
     /// GICD_CTLR, GICD_TYPER, GICD_IIDR.
@@ -165,7 +199,7 @@ impl Vgic {
 
     /// GICv3: IROUTER and identification, above 4 KiB.
     fn read_upper(&self, offset: u64, width: Width) -> u64 {
-        if let Some(intid) = router_of(offset, width) {
+        if let Some(intid) = self.router_of(offset, width) {
             return self.read_router(intid, offset, width);
         }
         if width == Width::Word && (0xffd0..0x1_0000).contains(&offset) && offset & 3 == 0 {
@@ -187,6 +221,7 @@ impl Vgic {
         width: Width,
         hw: &mut impl Hardware,
     ) -> Read {
+        let Some(frame) = self.frame(frame) else { return Read::of(0) };
         let Some(sgi_offset) = offset.checked_sub(SGI_BASE) else {
             return Read::of(self.read_rd_base(frame, vcpu, offset, width));
         };
@@ -206,6 +241,7 @@ impl Vgic {
         value: u64,
         hw: &mut impl Hardware,
     ) -> Kicks {
+        let Some(frame) = self.frame(frame) else { return Kicks::NONE };
         if offset == 0x14
             && width == Width::Word
             && let Some(state) = self.vcpus.get_mut(frame.index())
@@ -258,17 +294,6 @@ impl Access {
     fn first_of_four(self) -> u16 {
         (self.index as u16) << 2
     }
-}
-
-/// The SPI whose `GICD_IROUTER<n>` is at `offset`.
-fn router_of(offset: u64, width: Width) -> Option<IntId> {
-    let aligned = match width {
-        Width::Double => offset & 7 == 0,
-        Width::Word => offset & 3 == 0,
-        Width::Byte | Width::Half => false,
-    };
-    let index = offset.checked_sub(0x6000)? >> 3;
-    (aligned && (32..1020).contains(&index)).then_some(IntId(index as u16))
 }
 
 /// The register of SGIs and PPIs at `offset` of an SGI_base frame.

@@ -38,6 +38,7 @@ extern crate alloc;
 
 mod access;
 mod bank;
+pub mod bounds;
 mod build;
 mod config;
 mod deliver;

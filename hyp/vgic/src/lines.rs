@@ -2,6 +2,7 @@
 //! and synchronised.
 
 use crate::bank::{Bank, Bits};
+use crate::bounds;
 use crate::deliver::Cpu;
 use crate::ids::{IntId, Kicks, VcpuId};
 use crate::state::{LOOK, Place, RECHECK, Vcpu, Vgic};
@@ -210,12 +211,15 @@ impl Vgic {
     /// deactivate that interrupt, if it is active.
     pub fn write_dir(&mut self, vcpu: VcpuId, value: u64, hw: &mut impl Hardware) -> Kicks {
         let intid = IntId((value & 0xff_ffff).min(0xffff) as u16);
+        let words = self.shared.banks.len().wrapping_add(1);
         let Some(mut cpu) = self.cpu(vcpu) else { return Kicks::NONE };
         if let Some(n) = cpu.vcpu.find(intid) {
             cpu.vcpu.clear_active |= 1u32.wrapping_shl(n);
             cpu.vcpu.attention |= RECHECK;
-        } else if cpu.active_outside(intid.word()) & intid.bit() != 0 {
-            cpu.deactivate(intid.word(), intid.bit(), hw);
+        } else if let Some(word) = bounds::index(intid.word(), words)
+            && cpu.active_outside(word) & intid.bit() != 0
+        {
+            cpu.deactivate(word, intid.bit(), hw);
             cpu.vcpu.attention |= LOOK;
         }
         let stray = cpu.stray;

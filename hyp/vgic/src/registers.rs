@@ -81,7 +81,11 @@ impl Access {
     /// The register at `offset`, if there is one that takes this width there.
     #[inline]
     pub fn decode(offset: u64, width: Width) -> Option<Access> {
-        let (class, base, bytes) = *ROWS.get((offset >> 7) as usize)?;
+        if offset >= 0x1000 {
+            return None;
+        }
+        // Of a number that a guest has chosen, what is in bounds whatever the CPU guesses.
+        let (class, base, bytes) = *ROWS.get((offset >> 7 & 31) as usize)?;
         let index = (offset as usize).wrapping_sub(usize::from(base)) >> 2;
         match width {
             Width::Word if offset & 3 == 0 => Some(Access { class, index, shift: 0, mask: !0 }),

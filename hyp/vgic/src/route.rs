@@ -48,7 +48,9 @@ impl Vgic {
         let mask = 1u32.wrapping_shl((value >> 24 & 0xf) as u32);
         let group0_only = register != SgiRegister::Sgi1r;
         let mut kicks = Kicks::NONE;
-        for id in self.targets_of(vcpu, value) {
+        // The set is cut to vCPUs that there are by arithmetic, not by a look at each (`bounds`).
+        let everybody = u64::MAX.wrapping_shr(64u32.saturating_sub(self.vcpus.len() as u32));
+        for id in Kicks(self.targets_of(vcpu, value).0 & everybody) {
             let Some(state) = self.vcpus.get_mut(id.index()) else { break };
             if group0_only && state.bank.group & mask != 0 {
                 continue;
@@ -103,7 +105,11 @@ impl Vgic {
             2 => own,
             _ => 0,
         };
-        self.add_sources(value & 0xf, targets, 1u8.wrapping_shl(u32::from(vcpu.0)))
+        self.add_sources(
+            value & 0xf,
+            targets & u32::from(self.known_sources()),
+            1u8.wrapping_shl(u32::from(vcpu.0)),
+        )
     }
 
     /// Make SGI `n` pending at `targets` as sent by each CPU of `sources`.

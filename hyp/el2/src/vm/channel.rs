@@ -10,7 +10,7 @@ use core::sync::atomic::Ordering;
 use config::channel::ChannelEnd;
 use config::manifest::ChannelConfig;
 use stage2::{PaRange, VmId, VmSet};
-use vgic::{IntId, VcpuId};
+use vgic::{IntId, VcpuId, bounds};
 use vmm::layout::VIRT;
 
 use super::Vm;
@@ -73,7 +73,8 @@ impl Vm {
 
     /// Rings the bell at the other end of its channel of this number. Whether there is such a channel.
     pub fn ring(&self, number: u32) -> bool {
-        let Some(link) = self.links.get().and_then(|links| links.get(number as usize)) else { return false };
+        let link = self.links.get().and_then(|links| bounds::get(links, number as usize));
+        let Some(link) = link else { return false };
         if let Some(peer) = link.peer {
             peer.hear_bell(link.peer_number);
         }

@@ -5,7 +5,7 @@
 
 use alloc::vec::Vec;
 
-use config::guest_tree::{Places, Seeds};
+use config::guest_tree::{Places, RNG_BYTES, Seeds};
 use config::payload::LoadPlan;
 use stage2::{Ipa, Progress};
 use vmm::psci::Start;
@@ -101,8 +101,11 @@ impl Reload {
     ) -> Result<Progress, NoMemory> {
         if !self.begun {
             if let Some(mut generator) = generator.map(Mutex::lock) {
-                let seeds = Seeds { rng: generator.bytes(), kaslr: u64::from_le_bytes(generator.bytes()) };
-                self.places.set_seeds(&mut self.blob, &seeds);
+                let random: [u8; RNG_BYTES + 8] = generator.bytes();
+                if let Some((rng, kaslr)) = random.split_first_chunk() {
+                    let kaslr = kaslr.first_chunk().map_or(0, |kaslr| u64::from_le_bytes(*kaslr));
+                    self.places.set_seeds(&mut self.blob, &Seeds { rng: *rng, kaslr });
+                }
             }
             self.begun = true;
         }

@@ -30,7 +30,7 @@ use config::passthrough::GivenLine;
 use platform::gic::Trigger;
 use spin::Once;
 use stage2::{Access, Ipa, VmId};
-use vgic::{IntId, Kicks, VcpuId, Vgic};
+use vgic::{IntId, Kicks, VcpuId, Vgic, bounds};
 use vmm::devices::{Line, MmioMap, Pl011, Pl031};
 use vmm::idregs::IdRegisters;
 use vmm::layout::Layout;
@@ -150,6 +150,11 @@ static STARTED: AtomicBool = AtomicBool::new(false);
 /// All VMs that could be built.
 pub fn all() -> impl Iterator<Item = &'static Vm> {
     VMS.get().into_iter().flatten().copied()
+}
+
+/// The VM of a number that a guest has chosen.
+pub fn numbered(number: usize) -> Option<&'static Vm> {
+    bounds::get(VMS.get()?, number).copied()
 }
 
 /// The number of a VM: its place among [`all`].
