@@ -10,7 +10,8 @@ use crate::case::{Case, Named, on_both_gics};
 pub fn cases() -> Vec<Case> {
     let with_linux: [Named; 3] =
         [("manifest", manifest), ("linux", linux), ("pulse-beside-linux", pulse_beside_linux)];
-    let all: [Named; 8] = [
+    let all: [Named; 9] = [
+        ("stolen-time", stolen_time),
         ("many", many),
         ("state", state),
         ("sleepers", sleepers),
@@ -39,6 +40,16 @@ fn state(scenario: &Scenario, gic: u8) -> Outcome {
     let vms = [(1, 2, 200), (2, 1, 10_000), (3, 1, 10_000)]
         .map(|(n, vcpus, rounds)| busy(n, vcpus, &format!("rounds={rounds}")).weight(256));
     all_keep_their_registers(scenario, Machine::new(gic, 1).cpu("max"), &vms)
+}
+
+/// A vCPU is told how long it was ready while another one ran, and nothing else.
+fn stolen_time(scenario: &Scenario, gic: u8) -> Outcome {
+    let vms = [Vm::selftest(2, "selftest=pv-time neighbour=busy"), busy(1, 1, "rounds=100000000")];
+    let bundle = scenario.bundle(&vms.map(|vm| vm.weight(256)))?;
+    let mut board = scenario.boot(&one_cpu(gic).bundle(bundle))?;
+    board.expect_within(r"(?m)^6 passed, 0 failed\n", Duration::from_secs(100))?;
+    board.expect_log("selftest turned itself off")?;
+    Ok(())
 }
 
 /// Some sleep until their timers wake them, and send each other interrupts.

@@ -12,6 +12,7 @@ mod mmu;
 mod pmu;
 mod psci;
 mod psci_calls;
+mod pv_time;
 mod rtc;
 mod sgi;
 mod sgi_cpus;
