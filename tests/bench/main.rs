@@ -20,14 +20,20 @@ fn measure([output]: [String; 1]) -> Outcome {
     let budget = Budget::load()?;
     let mut figures = Figures::new(Sizes::read(&inputs.elf)?);
     for gic in [3, 2] {
-        let name = format!("hanok-bench-{}-{gic}", std::process::id());
-        let scenario = Scenario::new(&inputs, &env::temp_dir(), &name)?;
-        let taken = figures.take(&scenario, gic, ROUNDS);
-        taken.map_err(|failure| Failure::Wrong(scenario.report(&failure)))?;
-        scenario.clean();
+        run(&inputs, &gic.to_string(), |scenario| figures.take(scenario, gic, ROUNDS))?;
     }
+    run(&inputs, "models", |scenario| figures.take_models(scenario, ROUNDS))?;
     println!("{}", figures.text(&budget, ROUNDS));
     program::write(Path::new(&output), &figures.json())?;
     println!("{output} has all figures");
     figures.check(&budget)
+}
+
+/// Measures in a place of its own, which is kept where that fails.
+fn run(inputs: &Inputs, name: &str, measure: impl FnOnce(&Scenario) -> Outcome) -> Outcome {
+    let name = format!("hanok-bench-{}-{name}", std::process::id());
+    let scenario = Scenario::new(inputs, &env::temp_dir(), &name)?;
+    measure(&scenario).map_err(|failure| Failure::Wrong(scenario.report(&failure)))?;
+    scenario.clean();
+    Ok(())
 }

@@ -171,6 +171,34 @@ pub fn measure(scenario: &Scenario, gic: u8, rounds: u32) -> Outcome<Vec<Row>> {
     Ok(rows)
 }
 
+/// Models of CPUs whose branch predictors take different things on an exit, where firmware has no workaround.
+const MODELS: [&str; 4] = ["max", "cortex-a72", "neoverse-n1", "neoverse-v1"];
+
+/// Exits on a CPU of one model.
+#[derive(Clone, Debug, Serialize)]
+pub struct OnModel {
+    /// QEMU's name of it.
+    pub model: &'static str,
+    /// What was measured.
+    pub rows: Vec<Row>,
+}
+
+impl OnModel {
+    /// On each of the models that differ, with a GICv3.
+    ///
+    /// # Errors
+    /// As [`measure`].
+    pub fn measure(scenario: &Scenario, rounds: u32) -> Outcome<Vec<Self>> {
+        let setup = Setup::new(1, vec![Vm::bench(1, &format!("bench=exits rounds={rounds}"))]);
+        let on = |model| {
+            let machine = setup.machine(3, scenario)?.cpu(&format!("{model},cntfrq=1000000000"));
+            let said = scenario.boot(&machine)?.expect_off()?;
+            Ok(Self { model, rows: read(&said, System::Hanok, 3)? })
+        };
+        MODELS.into_iter().map(on).collect()
+    }
+}
+
 /// How many rounds are traced.
 const TRACED_ROUNDS: u32 = 20;
 /// Where QEMU puts an image, by the field `text_offset` of its header: the base of RAM and this.

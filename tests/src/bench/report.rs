@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-use super::{Accesses, Boot, Budget, CrateSize, Memory, Path, Row, Sizes, System, measure, trace};
+use super::{Accesses, Boot, Budget, CrateSize, Memory, OnModel, Path, Row, Sizes, System, measure, trace};
 use crate::{Outcome, Scenario};
 
 /// All that is measured.
@@ -14,13 +14,21 @@ pub struct Figures {
     /// By the GIC's version.
     boots: BTreeMap<u8, Boot>,
     memory: Vec<Memory>,
+    models: Vec<OnModel>,
     sizes: Sizes,
 }
 
 impl Figures {
     /// None yet, but for sizes.
     pub fn new(sizes: Sizes) -> Self {
-        Self { rows: Vec::new(), paths: Vec::new(), boots: BTreeMap::new(), memory: Vec::new(), sizes }
+        Self {
+            rows: Vec::new(),
+            paths: Vec::new(),
+            boots: BTreeMap::new(),
+            memory: Vec::new(),
+            models: Vec::new(),
+            sizes,
+        }
     }
 
     /// Takes those with the GIC of this version.
@@ -34,6 +42,15 @@ impl Figures {
         self.boots.insert(gic, boot);
         self.paths.extend(trace(scenario, gic)?);
         self.memory.push(Memory::measure(scenario, gic)?);
+        Ok(())
+    }
+
+    /// Takes those of CPUs of several models.
+    ///
+    /// # Errors
+    /// As [`OnModel::measure`].
+    pub fn take_models(&mut self, scenario: &Scenario, rounds: u32) -> Outcome {
+        self.models = OnModel::measure(scenario, rounds)?;
         Ok(())
     }
 
@@ -65,6 +82,8 @@ impl Figures {
         for Memory { gic, all, vm, vcpu } in &self.memory {
             let _ = writeln!(text, "| GICv{gic} | {} | {} | {} |", all >> 10, vm >> 10, vcpu >> 10);
         }
+        text.push('\n');
+        text.push_str(&models(budget, &self.models));
         let (code, must) = (self.sizes.code(), budget.size_must("code"));
         // Writing to a string can't fail.
         let _ = write!(text, "\n{}", self.sizes);
@@ -84,6 +103,7 @@ impl Figures {
             "paths": self.paths,
             "boots": self.boots,
             "memory": self.memory,
+            "models": self.models,
             "image": BTreeMap::from(self.sizes.image()),
             "crates": self.sizes.crates,
             "modules": self.sizes.modules,
@@ -171,6 +191,20 @@ pub fn side_by_side(budget: &Budget, rows: &[Row], systems: &[(System, String)])
         });
         // Writing to a string can't fail.
         let _ = writeln!(text, "| {about} | {} |", medians.collect::<Vec<_>>().join(" | "));
+    }
+    text
+}
+
+/// A table in Markdown of the medians of calls and of reading an ID register on CPUs of several models.
+fn models(budget: &Budget, models: &[OnModel]) -> String {
+    let names: Vec<_> = models.iter().map(|on| on.model).collect();
+    let mut text = format!("| GICv3 | {} |\n|---|{}\n", names.join(" | "), "--:|".repeat(names.len()));
+    for name in ["hvc-psci-version", "hvc-unknown", "id-register", "sgi-self"] {
+        let about = budget.row(name).map_or(name, |limits| limits.about.as_str());
+        let median = |on: &OnModel| number(on.rows.iter().find(|row| row.row == name).map(|row| row.median));
+        let medians: Vec<_> = models.iter().map(median).collect();
+        // Writing to a string can't fail.
+        let _ = writeln!(text, "| {about} | {} |", medians.join(" | "));
     }
     text
 }
