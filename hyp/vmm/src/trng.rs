@@ -79,7 +79,7 @@ mod tests {
 
     #[test]
     fn each_register_has_bytes_of_its_own() {
-        let random: [u8; BYTES] = core::array::from_fn(|n| 1 << (n % 8) | n as u8 / 8 * 3);
+        let random: [u8; BYTES] = core::array::from_fn(|n| (1 << (n % 8)) | (n as u8 / 8 * 3));
         let word = |n: usize| u64::from_le_bytes(random[n * 8..][..8].try_into().unwrap());
         let all = Wanted::new(192, true).unwrap().answer(&random);
         assert_eq!(all, [0, word(2), word(1), word(0)]);
