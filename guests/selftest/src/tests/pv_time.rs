@@ -36,7 +36,7 @@ fn address() -> Result<u64, Stop> {
         other => return Err(failed(format_args!("PV_TIME_FEATURES of PV_TIME_ST: 0 or -1, got {other}"))),
     }
     let address = call(pv_time::STOLEN_TIME, 0);
-    check!(address > 0 && address as u64 % SIZE == 0, "the record's address, got {address:#x}");
+    check!(address > 0 && (address as u64).is_multiple_of(SIZE), "the record's address, got {address:#x}");
     Ok(address as u64)
 }
 
