@@ -43,17 +43,20 @@ impl Vgic {
         let Some(access) = Access::decode(offset, width) else {
             return Read::of(if v3 { self.read_upper(offset, width) } else { 0 });
         };
-        let Some(access) = self.existing(access) else { return Read::of(0) };
         let value = match access.class {
             Class::Control => self.read_control(vcpu, offset),
-            Class::Targets if !v3 => self.read_targets(vcpu, access.first_of_four()),
+            Class::Targets if !v3 => match self.existing(access) {
+                Some(access) => self.read_targets(vcpu, access.first_of_four()),
+                None => 0,
+            },
             Class::Sgi if !v3 => self.read_sgi_frame(vcpu, access),
             Class::Identification if !v3 => identification(offset, 2),
             Class::Reserved | Class::Targets | Class::Sgi | Class::Identification => 0,
-            _ => match access.place(vcpu) {
+            _ => match self.existing(access).map(|access| (access, access.place(vcpu))) {
+                None => 0,
                 // With affinity routing SGIs and PPIs are the redistributors'.
-                Place { word: 0, .. } if v3 => 0,
-                place => return self.read_word(place, access, vcpu, hw),
+                Some((_, Place { word: 0, .. })) if v3 => 0,
+                Some((access, place)) => return self.read_word(place, access, vcpu, hw),
             },
         };
         Read::of(access.of_value(value))
@@ -89,31 +92,33 @@ impl Vgic {
                 _ => Kicks::NONE,
             };
         };
-        let Some(access) = self.existing(access) else { return Kicks::NONE };
         let value = access.to_value(value);
         match access.class {
             Class::Control if offset == 0 => self.write_control(value),
-            Class::Targets if !v3 => self.write_targets(access.first_of_four(), value, access.mask, hw),
+            Class::Targets if !v3 => match self.existing(access) {
+                Some(access) => self.write_targets(access.first_of_four(), value, access.mask, hw),
+                None => Kicks::NONE,
+            },
             Class::Sgi if !v3 => self.write_sgi_frame(vcpu, access, value),
             Class::Control | Class::Reserved | Class::Targets | Class::Sgi | Class::Identification => {
                 Kicks::NONE
             }
-            _ => match access.place(vcpu) {
-                Place { word: 0, .. } if v3 => Kicks::NONE,
-                place => self.write_word(place, access, value, vcpu, hw),
+            _ => match self.existing(access).map(|access| (access, access.place(vcpu))) {
+                None => Kicks::NONE,
+                Some((_, Place { word: 0, .. })) if v3 => Kicks::NONE,
+                Some((access, place)) => self.write_word(place, access, value, vcpu, hw),
             },
         }
     }
 
-    /// An access to a register of interrupts that there are, or to one that isn't about any. The register's number, which the guest has
+    /// An access to a register of interrupts, where there are these. The register's number, which the guest has
     /// chosen, leads to interrupts' states, and these to vCPUs: it is in bounds whatever the CPU guesses.
-    #[inline]
+    #[inline(never)]
     fn existing(&self, access: Access) -> Option<Access> {
         let words = self.shared.banks.len().wrapping_add(1);
         let registers = match access.class {
             Class::Priority | Class::Targets => words << 3,
             Class::Config => words << 1,
-            Class::Control | Class::Sgi | Class::Identification | Class::Reserved => return Some(access),
             _ => words,
         };
         Some(Access { index: bounds::index(access.index, registers)?, ..access })
