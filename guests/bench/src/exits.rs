@@ -83,11 +83,12 @@ pub fn measure(rounds: usize) {
 type Conduit = fn(Call) -> (u64, u64);
 
 /// The calls that are measured, by the names of their rows.
-const CALLS: [(&str, Conduit, Call); 4] = [
+const CALLS: [(&str, Conduit, Call); 5] = [
     ("hvc-psci-version", timed::hvc, Call::PsciVersion),
     ("hvc-unknown", timed::hvc, Call::Unknown),
     ("smc-psci-version", timed::smc, Call::PsciVersion),
     ("hvc-identity", timed::hvc, Call::Identity),
+    ("hvc-random", timed::hvc, Call::Random),
 ];
 
 /// Whether somebody takes this call, and answers it as he should.

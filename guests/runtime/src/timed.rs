@@ -7,7 +7,7 @@
 use core::arch::{asm, global_asm};
 use core::sync::atomic::AtomicU64;
 
-use abi::{FunctionId, hanok, psci};
+use abi::{FunctionId, hanok, psci, trng};
 
 use crate::boot::runtime_vectors;
 use crate::gic::{self, Version, cpu_register};
@@ -90,6 +90,9 @@ pub fn nothing() -> u64 {
     unsafe { timed!("") }
 }
 
+/// How many bits TRNG_RND is asked for. Other calls don't look at it.
+const BITS: u64 = 192;
+
 /// A call that is answered and has no other effect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Call {
@@ -97,6 +100,8 @@ pub enum Call {
     PsciVersion,
     /// Hanok's call for who the caller is.
     Identity,
+    /// TRNG_RND64, of as many bits as there may be.
+    Random,
     /// One that nobody has.
     Unknown,
 }
@@ -106,6 +111,7 @@ impl Call {
         match self {
             Self::PsciVersion => psci::VERSION,
             Self::Identity => hanok::IDENTITY,
+            Self::Random => trng::RND_64,
             // The last number of the vendor's fast calls: SMCCC has no use for it, and Hanok none.
             Self::Unknown => FunctionId::fast32(abi::Owner::VENDOR_HYPERVISOR, 0xfeff),
         }
@@ -116,7 +122,7 @@ impl Call {
 pub fn hvc(call: Call) -> (u64, u64) {
     let mut x0 = u64::from(call.function().as_u32());
     // SAFETY: none of these calls changes memory or starts code; what SMCCC lets them clobber is given up.
-    let ticks = unsafe { timed!("hvc #0", inout("x0") x0, clobber_abi("C")) };
+    let ticks = unsafe { timed!("hvc #0", inout("x0") x0, inout("x1") BITS => _, clobber_abi("C")) };
     (ticks, x0)
 }
 
@@ -124,7 +130,7 @@ pub fn hvc(call: Call) -> (u64, u64) {
 pub fn smc(call: Call) -> (u64, u64) {
     let mut x0 = u64::from(call.function().as_u32());
     // SAFETY: as for HVC.
-    let ticks = unsafe { timed!("smc #0", inout("x0") x0, clobber_abi("C")) };
+    let ticks = unsafe { timed!("smc #0", inout("x0") x0, inout("x1") BITS => _, clobber_abi("C")) };
     (ticks, x0)
 }
 
