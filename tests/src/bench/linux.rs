@@ -118,12 +118,9 @@ pub struct Row {
 }
 
 impl Row {
-    fn ratio(&self, native: u64) -> f64 {
-        self.guest as f64 / native as f64
-    }
-
-    fn share(&self) -> f64 {
-        self.el2 as f64 / self.guest as f64
+    /// What stands in the table: natively with the board's tree and with the guest's, as a guest, in EL2; and exits.
+    fn numbers(&self) -> [u64; 5] {
+        [self.native_board_tree, self.native, self.guest, self.el2, self.exits.all().count]
     }
 }
 
@@ -457,19 +454,24 @@ fn table(rows: &[Row]) -> String {
         "| instructions | native, the board's tree | native, the guest's tree | guest of Hanok | ratio to the board's tree \
          | ratio to the guest's tree | in EL2 | share | exits |\n|---|--:|--:|--:|--:|--:|--:|--:|--:|\n",
     );
-    for row in rows {
-        let Row { work, native_board_tree, native, guest, el2, exits } = row;
+    let mut line = |about: &str, [board_tree, native, guest, el2, exits]: [u64; 5]| {
+        let of = |one: u64, other: u64| one as f64 / other as f64;
         // Writing to a string can't fail.
         let _ = writeln!(
             text,
-            "| {} | {native_board_tree} | {native} | {guest} | {:.6} | {:.6} | {el2} | {:.4} % | {} |",
-            work.about(),
-            row.ratio(*native_board_tree),
-            row.ratio(*native),
-            100.0 * row.share(),
-            exits.all().count
+            "| {about} | {board_tree} | {native} | {guest} | {:.6} | {:.6} | {el2} | {:.4} % | {exits} |",
+            of(guest, board_tree),
+            of(guest, native),
+            100.0 * of(el2, guest)
         );
+    };
+    let mut all = [0; 5];
+    for row in rows {
+        let numbers = row.numbers();
+        line(row.work.about(), numbers);
+        all.iter_mut().zip(numbers).for_each(|(all, number)| *all += number);
     }
+    line("All of it", all);
     text.push_str("\n| exits: how many, and their instructions |");
     rows.iter().for_each(|row| text.extend([" ", row.work.about(), " |"]));
     text.push_str("\n|---|");
@@ -566,7 +568,7 @@ mod tests {
         };
         let table = table(&[row]);
         let wanted = "| 2000 | 1000 | 1001 | 0.500500 | 1.001000 | 1 | 0.0999 % | 3 |\n";
-        assert!(table.contains(wanted), "{table}");
+        assert!(table.contains(&format!("{} {wanted}| All of it {wanted}", Work::Boot.about())), "{table}");
         assert!(table.ends_with("\n|---|--:|\n| HVC | 3: 1 |\n"), "{table}");
     }
 }
