@@ -107,13 +107,14 @@ impl Sizes {
 fn text(code: &Code) -> (BTreeMap<String, u64>, Vec<(String, u64)>) {
     let (mut crates, mut modules) = (BTreeMap::new(), BTreeMap::new());
     let end = code.instructions().map(|(address, _)| address + 4).last().unwrap_or(0);
-    // Marks of the linker script may lie behind all code.
     let starts = code.functions().iter().map(|(start, _)| *start);
     for ((start, name), next) in code.functions().iter().zip(starts.skip(1).chain([end])) {
+        // Marks of the linker script may lie behind all code.
+        let bytes = next.saturating_sub(*start);
         let (folder, module) = whose(&plain_name(name));
-        *crates.entry(folder).or_default() += next.saturating_sub(*start);
+        *crates.entry(folder).or_default() += bytes;
         if let Some(module) = module {
-            *modules.entry(module).or_default() += next.saturating_sub(*start);
+            *modules.entry(module).or_default() += bytes;
         }
     }
     let mut modules: Vec<_> = modules.into_iter().collect();
@@ -124,12 +125,13 @@ fn text(code: &Code) -> (BTreeMap<String, u64>, Vec<(String, u64)>) {
 /// The folder of the crate that a function is of, and its module if that is the EL2 binary's.
 fn whose(name: &str) -> (String, Option<String>) {
     let path = name.trim_start_matches(['<', '&', '*']).trim_start_matches("mut ");
-    let mut steps = path.split([':', ' ', '>']).filter(|step| !step.is_empty());
-    let first = steps.next().unwrap_or("");
-    // What is written in assembly, or called from there, has no path.
-    if first == EL2_NAME || !path.contains("::") {
-        let module = if path.contains("::") { steps.next() } else { None };
-        return (EL2.to_owned(), Some(module.unwrap_or("handlers, assembly").to_owned()));
+    let el2 = |module: &str| (EL2.to_owned(), Some(module.to_owned()));
+    let Some((first, rest)) = path.split_once("::") else {
+        // What is written in assembly, or called from there, has no path.
+        return el2("handlers, assembly");
+    };
+    if first == EL2_NAME {
+        return el2(rest.split([':', ' ', '>']).next().unwrap_or_default());
     }
     let folder = CRATES.iter().find(|folder| **folder != EL2 && folder.rsplit('/').next() == Some(first));
     ((*folder.unwrap_or(&LIBRARIES)).to_owned(), None)
