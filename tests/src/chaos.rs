@@ -80,7 +80,7 @@ impl Chaos {
 
     /// The longest that anything may take, on a host with much else to do.
     fn limit(&self) -> Duration {
-        Duration::from_secs((90 + self.operations / 800).min(280))
+        Duration::from_secs((90 + self.operations / 250).min(280))
     }
 
     /// Runs it to its end.
