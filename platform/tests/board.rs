@@ -30,7 +30,7 @@ fn assert_virt(board: &Board<'_>) {
     assert_eq!(board.model, "linux,dummy-virt");
     assert_eq!(board.memory[..], [range(0x4000_0000, 0x4000_0000)]);
     assert!(board.reserved.is_empty());
-    let cpu = |mpidr| Cpu { mpidr, enable_method: EnableMethod::Psci };
+    let cpu = |mpidr| Cpu { mpidr, enable_method: EnableMethod::Psci, counters: Some(23) };
     assert_eq!(board.cpus[..], [cpu(0), cpu(1), cpu(2), cpu(3)]);
     assert_eq!(board.timer, Some(TIMER));
     assert_eq!(board.uarts[..], [virt_uart()]);
@@ -80,7 +80,11 @@ fn raspberry_pi_4() {
         let kept = |start, size| Reserved { range: range(start, size), no_map: false };
         let hidden = Reserved { range: range(0x1000_0000, 0x20_0000), no_map: true };
         assert_eq!(board.reserved[..], [kept(0, 0x1000), kept(0x3ef6_2b20, 0x1ff), hidden]);
-        let cpu = |mpidr| Cpu { mpidr, enable_method: EnableMethod::SpinTable(Pa::new(0xd8 + 8 * mpidr)) };
+        let cpu = |mpidr: u64| Cpu {
+            mpidr,
+            enable_method: EnableMethod::SpinTable(Pa::new(0xd8 + 8 * mpidr)),
+            counters: Some(48 + mpidr as u32),
+        };
         assert_eq!(board.cpus[..], [cpu(0), cpu(1), cpu(2), cpu(3)]);
         let gic = Gic::V2 {
             gicd: range(0xff84_1000, 0x1000),
@@ -382,9 +386,52 @@ fn cpu_numbers_of_two_cells_and_unknown_methods() {
         ];
         for (number, (cpu, enable_method)) in board.cpus.iter().zip(methods).enumerate() {
             let mpidr = (number as u64) << 32 | 0x8100_0300;
-            assert_eq!(*cpu, Cpu { mpidr, enable_method });
+            assert_eq!(*cpu, Cpu { mpidr, enable_method, counters: Some(23) });
         }
     });
+}
+
+/// The counters' interrupts of all CPUs.
+fn counters(tree: &dtoolkit::model::DeviceTree) -> Vec<Option<u32>> {
+    board(tree, |board| board.cpus.iter().map(|cpu| cpu.counters).collect())
+}
+
+#[test]
+fn counters_interrupts_go_by_affinity_or_in_order() {
+    let mut tree = pi4();
+    set(&mut tree, "/arm-pmu", "interrupt-affinity", cells(&[0x24, 0x99, 0x22, 0x25]));
+    assert_eq!(counters(&tree), [Some(50), None, Some(48), Some(51)], "by phandles, one of which is nobody's");
+    unset(&mut tree, "/arm-pmu", "interrupt-affinity");
+    assert_eq!(counters(&tree), [48, 49, 50, 51].map(Some), "in the CPUs' order");
+    set(&mut tree, "/arm-pmu", "interrupts", cells(&[0, 16, 4, 0, 17, 4]));
+    assert_eq!(counters(&tree), [Some(48), Some(49), None, None]);
+    set(&mut tree, "/arm-pmu", "compatible", strings(&["arm,cortex-a72-pmu"]));
+    assert_eq!(counters(&tree)[0], Some(48), "a model's name is enough");
+    for other in ["arm,cci-400-pmu", "arm,cortex-a72", "vendor,pmu"] {
+        set(&mut tree, "/arm-pmu", "compatible", strings(&[other]));
+        assert_eq!(counters(&tree), [None; 4], "{other}");
+    }
+}
+
+#[test]
+fn cpus_of_two_models_have_their_counters_in_two_nodes() {
+    let mut tree = pi4();
+    set(&mut tree, "/arm-pmu", "interrupts", cells(&[0, 16, 4, 0, 17, 4]));
+    set(&mut tree, "/arm-pmu", "interrupt-affinity", cells(&[0x24, 0x25]));
+    let others = node(
+        "arm-pmu-1",
+        &[
+            ("compatible", strings(&["arm,cortex-a53-pmu"])),
+            ("interrupts", cells(&[0, 30, 4, 0, 31, 4])),
+            ("interrupt-affinity", cells(&[0x22, 0x23])),
+        ],
+        vec![],
+    );
+    tree.root.add_child(others);
+    assert_eq!(counters(&tree), [62, 63, 48, 49].map(Some));
+    // One with a private interrupt has it on all that have none of their own.
+    set(&mut tree, "/arm-pmu-1", "interrupts", cells(&[1, 7, 4]));
+    assert_eq!(counters(&tree), [23, 23, 48, 49].map(Some));
 }
 
 #[test]
@@ -546,7 +593,13 @@ fn what_a_hypervisor_uses_itself() {
         let controller = controller.map(|(start, size)| gic(start, size));
         let power =
             Used { registers: range(0xfe10_0000, 0x114), interrupt: None, what: "the board's power manager" };
-        let with = |uart: Used| [&controller[..], &[power, uart]].concat();
+        let nothing = range(0, 0);
+        let counters = [48, 49, 50, 51].map(|intid| Used {
+            registers: nothing,
+            interrupt: Some(intid),
+            what: "the CPUs' performance counters",
+        });
+        let with = |uart: Used| [&controller[..], &[power, uart], &counters].concat();
         assert_eq!(board.used().collect::<Vec<_>>(), with(console(0xfe20_1000, 0x200, 153)));
         assert_eq!(board.used_for_ever().collect::<Vec<_>>(), [&controller[..], &[power]].concat());
         // Whoever takes a UART away leaves the next one.
@@ -554,6 +607,7 @@ fn what_a_hypervisor_uses_itself() {
         assert_eq!(board.used().collect::<Vec<_>>(), with(console(0xfe21_5040, 0x40, 125)));
         board.uarts.clear();
         board.bcm2835_pm = None;
+        board.cpus.clear();
         assert_eq!(board.used().collect::<Vec<_>>(), controller);
     });
     board(&virt_v3(), |board| {

@@ -1,11 +1,10 @@
 //! Boards on which no hypervisor can run, and device trees that can't be used: the image says so, as far as it has the
 //! means, and stops.
 
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use tests::{Board, Failure, Machine, Outcome, Qmp, Scenario, ensure, run_tool};
+use tests::{Board, Failure, Machine, Outcome, Qmp, Scenario, ensure};
 
 use crate::case::{Case, Named, on_both_gics};
 use crate::handed_over::{HandedOver, KERNEL, Of};
@@ -48,10 +47,10 @@ fn entered_at_el1(scenario: &Scenario, gic: u8) -> Outcome {
 }
 
 fn no_gic(scenario: &Scenario, gic: u8) -> Outcome {
-    let tree = edited_tree(scenario, gic, 1, |fdtput, tree| {
+    let machine = scenario.with_tree(Machine::new(gic, 1), |fdtput, tree| {
         fdtput.arg("-r").arg(tree).arg("/intc@8000000");
     })?;
-    let mut board = scenario.boot(&Machine::new(gic, 1).option("-dtb", tree))?;
+    let mut board = scenario.boot(&machine)?;
     board.expect_log(
         "error: cannot start: the device tree has no interrupt controller that is known (GICv2 or GICv3)",
     )?;
@@ -115,28 +114,14 @@ fn no_bundle_on_pi(scenario: &Scenario) -> Outcome {
 
 /// A CPU that nothing can start is left out; the others run.
 fn unstartable_cpu(scenario: &Scenario, gic: u8) -> Outcome {
-    let tree = edited_tree(scenario, gic, 2, |fdtput, tree| {
+    let machine = scenario.with_tree(Machine::new(gic, 2), |fdtput, tree| {
         fdtput.arg("-d").arg(tree).args(["/cpus/cpu@1", "enable-method"]);
     })?;
-    let mut board = scenario.boot(&Machine::new(gic, 2).option("-dtb", tree))?;
+    let mut board = scenario.boot(&machine)?;
     board.expect_log("warning: CPU 1 (0x1) is left out: the tree names no way to start it")?;
     board.expect_log("hello: 1 vCPU on CPU 0, 16 MiB")?;
     board.expect(r"(?m)^hello: tick 1 of 10\n")?;
     Ok(())
-}
-
-/// The machine's own tree with a change.
-fn edited_tree(
-    scenario: &Scenario,
-    gic: u8,
-    cpus: u8,
-    change: impl FnOnce(&mut Command, &Path),
-) -> Outcome<String> {
-    let tree = scenario.board_tree(&Machine::new(gic, cpus))?;
-    let mut fdtput = Command::new("fdtput");
-    change(&mut fdtput, &tree);
-    run_tool(&mut fdtput)?;
-    Ok(tree.display().to_string())
 }
 
 const IMAGE: u64 = 0x4200_0000;

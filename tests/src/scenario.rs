@@ -203,6 +203,18 @@ impl Scenario {
         Ok(tree)
     }
 
+    /// This machine, with a change of its device tree: what is added to a `fdtput` that is given the tree's path.
+    ///
+    /// # Errors
+    /// When QEMU makes no tree, or it can't be changed so.
+    pub fn with_tree(&self, machine: Machine, change: impl FnOnce(&mut Command, &Path)) -> Outcome<Machine> {
+        let tree = self.board_tree(&machine)?;
+        let mut fdtput = Command::new("fdtput");
+        change(&mut fdtput, &tree);
+        run_tool(&mut fdtput)?;
+        Ok(machine.option("-dtb", tree.display().to_string()))
+    }
+
     /// The command that started the last machine, for a shell; without the one where the console and a control socket are.
     pub fn command(&self) -> Option<String> {
         self.last.borrow().as_ref().map(|(command, _)| command.clone())

@@ -1,4 +1,4 @@
-//! What comes between rounds: SGIs from one CPU to the next, and sleep until the timer.
+//! What comes between rounds: SGIs from one CPU to the next, sleep until the timer, and a line that is made pending.
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
@@ -20,6 +20,9 @@ struct Counts {
     received: AtomicU64,
     virtual_timer: AtomicU64,
     physical_timer: AtomicU64,
+    /// How often the line of its performance counters was made pending, and how often that came.
+    raised: AtomicU64,
+    lines: AtomicU64,
 }
 
 static COUNTS: [Counts; MAX_CPUS] = [const {
@@ -28,6 +31,8 @@ static COUNTS: [Counts; MAX_CPUS] = [const {
         received: AtomicU64::new(0),
         virtual_timer: AtomicU64::new(0),
         physical_timer: AtomicU64::new(0),
+        raised: AtomicU64::new(0),
+        lines: AtomicU64::new(0),
     }
 }; MAX_CPUS];
 
@@ -51,6 +56,9 @@ pub fn handle(interrupt: Interrupt) {
         intid if intid == Timer::Physical.intid() => {
             Timer::Physical.stop();
             &counts.physical_timer
+        }
+        intid if Some(intid) == machine().counters && counts.raised.load(Ordering::Relaxed) != 0 => {
+            &counts.lines
         }
         intid => fail(cpu::index(), format_args!("interrupt {intid} came, which nobody has asked for")),
     };
@@ -134,6 +142,28 @@ pub fn sleep(cpu: usize) {
     let now = timer::now();
     if now < deadline {
         fail(cpu, format_args!("the virtual timer came {} ticks early", deadline - now));
+    }
+}
+
+/// Makes the line of this CPU's performance counters pending, by register.
+pub fn raise_line(cpu: usize) {
+    let Some(intid) = machine().counters else {
+        fail(cpu, format_args!("the tree has no interrupt of performance counters"));
+    };
+    COUNTS[cpu].raised.fetch_add(1, Ordering::Relaxed);
+    gic::enable(intid);
+    gic::set_pending(intid);
+}
+
+/// Takes what [`raise_line`] has brought: as many interrupts, and no more.
+pub fn take_line(cpu: usize) {
+    let counts = &COUNTS[cpu];
+    let raised = counts.raised.load(Ordering::Relaxed);
+    wait_until(cpu, "its line's interrupt comes", || counts.lines.load(Ordering::Acquire) >= raised);
+    take();
+    let came = counts.lines.load(Ordering::Acquire);
+    if came != raised {
+        fail(cpu, format_args!("its line's interrupt came {came} times, was raised {raised} times"));
     }
 }
 

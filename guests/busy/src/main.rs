@@ -12,6 +12,7 @@
 //! - `sleep=1`: sleep after each round, by the virtual timer, for some 200 microseconds.
 //! - `times=1`: every CPU says as well how much of the time it ran, on a machine that tells of stolen time.
 //! - `memory=1`: fill all free memory with a pattern first, and look at a part of it in every round of CPU 0.
+//! - `line=1`: in every round, make the line of the CPU's performance counters pending by register, and have its interrupt.
 //! - `interrupts=1`: enable every interrupt that the machine has, none of which may come.
 //! - `spoil=NAME`: write something else to this register in round 3, to see that it is noticed; `checksum` likewise, and
 //!   with the arguments above `memory`, and `interrupts`, of which one comes.
@@ -56,6 +57,7 @@ struct Arguments {
     times: u64,
     memory: u64,
     interrupts: u64,
+    line: u64,
     spoil: Option<&'static str>,
 }
 
@@ -69,6 +71,7 @@ impl Arguments {
             times: argument("times", 0),
             memory: argument("memory", 0),
             interrupts: argument("interrupts", 0),
+            line: argument("line", 0),
             spoil: machine().argument("spoil"),
         }
     }
@@ -115,7 +118,13 @@ fn work(cpu: usize) {
         .then(|| Times::new().unwrap_or_else(|| fail(cpu, &"nobody tells of stolen time")));
     for round in 1.. {
         let spoil = arguments.spoil.filter(|_| round == SPOILT);
+        if arguments.line != 0 {
+            interrupt::raise_line(cpu);
+        }
         run(&state, cpu, arguments.seed, round, spoil);
+        if arguments.line != 0 {
+            interrupt::take_line(cpu);
+        }
         if cpu == 0 && arguments.memory != 0 {
             compare_memory(arguments.seed, round, spoil == Some("memory"));
         }

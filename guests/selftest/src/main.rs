@@ -2,8 +2,8 @@
 //! emulated devices, faults and identification registers. Each case prints one line; the last line counts them.
 //!
 //! It also runs natively on QEMU's `virt`, which tells a wrong expectation from a wrong hypervisor; cases that hold
-//! under Hanok alone are skipped there. `selftest=<prefix>` in the command line chooses cases by name; `selftest=echo`
-//! and `selftest=reboot` are other programs, for tests from outside.
+//! under Hanok alone are skipped there. `selftest=<prefix>` in the command line chooses cases by name, and
+//! `without=<name>` leaves one out; `selftest=echo` and `selftest=reboot` are other programs, for tests from outside.
 #![no_std]
 #![no_main]
 #![deny(unsafe_code)]
@@ -26,7 +26,9 @@ fn main() -> ! {
         Some("spin") => modes::spin(),
         Some("watchdog") => modes::watchdog(),
         Some("crash") => modes::crash(),
-        prefix => framework::run_all(prefix.unwrap_or("")),
+        prefix => {
+            framework::run_all(prefix.unwrap_or(""), machine().argument("without").unwrap_or(""));
+        }
     }
     power::off()
 }

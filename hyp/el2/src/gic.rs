@@ -13,6 +13,8 @@ use platform::tree::{Board, Gic, Timer};
 use spin::Once;
 use vgic::{CpuInterface, Line, ListRegister, ListRegisters, Maintenance, Model, Physical, PhysicalIntId};
 
+use crate::cpu;
+use crate::interrupts::FIRST_SPI;
 use crate::lock::Mutex;
 use crate::percpu::{self, PerCpu, own, this_cpu};
 
@@ -35,8 +37,6 @@ pub struct Lines {
     pub maintenance: u32,
     /// The generic timer's.
     pub timer: Timer,
-    /// Overflow of performance counters, where each CPU has it for itself.
-    pub counters: Option<u32>,
 }
 
 enum Distributor {
@@ -44,9 +44,20 @@ enum Distributor {
     V3(v3::Distributor),
 }
 
+impl Distributor {
+    fn has_spi(&self, intid: u32) -> bool {
+        match self {
+            Self::V2(distributor) => distributor.has_spi(intid),
+            Self::V3(distributor) => distributor.has_spi(intid),
+        }
+    }
+}
+
 struct Controller {
     distributor: Distributor,
     lines: Lines,
+    /// Overflow of each CPU's performance counters, by its number: a PPI, or an SPI of its own. None, unless all CPUs have one.
+    counters: Vec<u32>,
     board: Gic,
     /// GICv3: of each CPU, by its number.
     redistributors: Vec<Once<v3::Redistributor>>,
@@ -64,6 +75,8 @@ static CONTROLLER: Once<Controller> = Once::new();
 pub struct CpuGic {
     interface: Interface,
     controller: &'static Controller,
+    /// Overflow of this CPU's performance counters; 1023, which no interrupt is: none.
+    counters: u32,
 }
 
 enum Interface {
@@ -103,10 +116,13 @@ pub fn init(board: &Board<'_>) -> Result<(), GicError> {
     if ends_here {
         log::debug!("the GIC forgets levels at a virtual EOI: guests' timer interrupts are ended by EL2");
     }
-    let lines = Lines { maintenance, timer, counters: board.counters };
+    let lines = Lines { maintenance, timer };
+    let counters = percpu::all().map(|cpu| counters_of(board, &distributor, cpu));
+    let counters = counters.collect::<Option<Vec<_>>>().filter(|_| cpu::has_counters()).unwrap_or_default();
     CONTROLLER.call_once(|| Controller {
         distributor,
         lines,
+        counters,
         board: gic.clone(),
         redistributors: percpu::all().map(|_| Once::new()).collect(),
         targets: percpu::all().map(|_| AtomicU8::new(0)).collect(),
@@ -114,6 +130,12 @@ pub fn init(board: &Board<'_>) -> Result<(), GicError> {
         triggers: Mutex::new(()),
     });
     Ok(())
+}
+
+/// The interrupt of a CPU's performance counters, if the tree has one that there is.
+fn counters_of(board: &Board<'_>, distributor: &Distributor, cpu: &PerCpu) -> Option<u32> {
+    let intid = board.cpus.iter().find(|of| of.mpidr == cpu.mpidr)?.counters?;
+    (intid < FIRST_SPI || distributor.has_spi(intid)).then_some(intid)
 }
 
 /// Sets up what the CPU that runs has of its own, with EL2's interrupts on.
@@ -149,7 +171,13 @@ pub fn init_cpu() -> Result<(), &'static str> {
         }
         _ => return Err("the interrupt controller is not what the device tree says"),
     };
-    own().gic.get_or_init(|| CpuGic { interface, controller });
+    let counters = controller.counters.get(cpu.index).copied();
+    if let Some(intid) = counters.filter(|intid| *intid >= FIRST_SPI) {
+        controller.route(intid, cpu);
+        controller.set_trigger(intid, Trigger::Level);
+    }
+    let counters = counters.unwrap_or(1023);
+    own().gic.get_or_init(|| CpuGic { interface, controller, counters });
     // This turns the virtual CPU interface on.
     with_hardware!(|hardware| hardware.set_maintenance(Maintenance::NONE));
     for intid in [KICK, controller.lines.maintenance, controller.lines.timer.hypervisor] {
@@ -176,11 +204,13 @@ pub fn take_spi(intid: u32, trigger: Trigger) {
 
 /// Whether the board has this SPI.
 pub fn has_spi(intid: u32) -> bool {
-    match CONTROLLER.get().map(|controller| &controller.distributor) {
-        Some(Distributor::V2(distributor)) => distributor.has_spi(intid),
-        Some(Distributor::V3(distributor)) => distributor.has_spi(intid),
-        None => false,
-    }
+    CONTROLLER.get().is_some_and(|controller| controller.distributor.has_spi(intid))
+}
+
+/// The interrupt of a CPU's performance counters, which whoever is loaded there has; none, unless all CPUs have one.
+pub fn counters(cpu: usize) -> Option<PhysicalIntId> {
+    let intid = CONTROLLER.get()?.counters.get(cpu)?;
+    u16::try_from(*intid).ok().map(PhysicalIntId)
 }
 
 /// Sends an SPI of a guest's device, which is off, to a CPU. It stays off until the guest turns it on.
@@ -295,6 +325,12 @@ impl CpuGic {
     #[inline]
     pub fn lines(&self) -> &'static Lines {
         &self.controller.lines
+    }
+
+    /// Whether this is the interrupt of this CPU's performance counters.
+    #[inline]
+    pub fn is_counters(&self, intid: u32) -> bool {
+        intid == self.counters
     }
 
     /// The same for the vGIC.

@@ -17,7 +17,7 @@ use crate::{console, crash, run, timer, vm};
 static OWNERS: Once<Vec<Option<Owner>>> = Once::new();
 
 /// The first INTID of a line that CPUs share.
-const FIRST_SPI: u32 = 32;
+pub const FIRST_SPI: u32 = 32;
 
 /// Whose a line is.
 #[derive(Clone, Copy)]
@@ -123,10 +123,6 @@ fn take_other(gic: &'static CpuGic, interrupt: Acknowledged, vcpu: Option<&'stat
     }
     let lines = gic.lines();
     match interrupt.intid {
-        intid if Some(intid) == lines.counters => match vcpu {
-            Some(vcpu) => inject_any(vcpu, IntId::COUNTERS),
-            None => gic.deactivate(interrupt),
-        },
         // Nobody has it any more.
         intid if intid == lines.timer.virtual_ || intid == lines.timer.physical => gic.deactivate(interrupt),
         gic::KICK => {
@@ -151,6 +147,10 @@ fn take_other(gic: &'static CpuGic, interrupt: Acknowledged, vcpu: Option<&'stat
             }
             gic.deactivate(interrupt);
         }
+        intid if gic.is_counters(intid) => match vcpu {
+            Some(vcpu) => inject_any(vcpu, IntId::COUNTERS),
+            None => gic.deactivate(interrupt),
+        },
         intid if console::has_line(intid) => {
             console::service();
             gic.deactivate(interrupt);

@@ -8,7 +8,7 @@ use aarch64_cpu::asm::barrier;
 use aarch64_cpu::registers::{ELR_EL2, HCR_EL2};
 use abi::record::{CrashRecord, VcpuRecord};
 use tock_registers::interfaces::{Readable, Writeable};
-use vgic::{Kicks, VcpuId};
+use vgic::{IntId, Kicks, VcpuId};
 use vmm::life::Phase;
 use vmm::psci::PowerState;
 
@@ -18,7 +18,7 @@ use crate::gic::with_hardware;
 use crate::percpu::{self, Before, Own, own, request, this_cpu};
 use crate::trace::Trace;
 use crate::vm::Vm;
-use crate::{cpu, timer};
+use crate::{cpu, gic, timer};
 
 /// A vCPU's registers while it isn't loaded. They need no lock: who may come here follows from where the vCPU is.
 struct Kept(UnsafeCell<Context>);
@@ -156,9 +156,17 @@ impl Vcpu {
         None
     }
 
+    /// The interrupt of its performance counters is that of the CPU where it is loaded next.
+    pub fn map_counters(&self, cpu: usize) {
+        if let Some(line) = gic::counters(cpu) {
+            self.vm.vgic.lock().map_private_line(self.id, IntId::COUNTERS, line);
+        }
+    }
+
     /// It is another CPU's from now on. On the CPU that it was on, where it is neither loaded nor ready.
     pub fn move_to(&self, cpu: usize) {
         self.settled_in.store(0, Ordering::Relaxed);
+        self.map_counters(cpu);
         self.home.store(cpu, Ordering::Release);
         if self.id == VcpuId(0)
             && let Some(cpu) = percpu::get(cpu)

@@ -38,6 +38,7 @@ impl Vcpu {
             clear_active: 0,
             slots: [ListRegister::EMPTY; MAX_LIST_REGISTERS],
             private_slots: [0; 32],
+            physical: [PhysicalIntId(0); 32],
             maintenance: Maintenance::NONE,
             targets: first,
             held: first,
@@ -47,6 +48,13 @@ impl Vcpu {
             presented: 0,
             fresh: 0,
             asleep: true,
+        }
+    }
+
+    fn map(&mut self, virt: IntId, physical: PhysicalIntId) {
+        if let Some(place) = self.physical.get_mut(usize::from(virt.0)) {
+            *place = physical;
+            self.bank.mapped |= virt.bit();
         }
     }
 }
@@ -117,7 +125,6 @@ impl Vgic {
                 groups: [0, 0],
                 banks: banks.into_boxed_slice(),
                 spis: routes.into_boxed_slice(),
-                private: [PhysicalIntId(0); 32],
                 typer: typer(config),
                 numbered: config.model == Model::V3 && are_numbered(config.affinities),
             },
@@ -142,17 +149,26 @@ impl Vgic {
         if !right_kind.contains(&physical.0) {
             return Err(MapError::BadPhysical { virt, physical });
         }
-        if let Some(spi) = self.shared.spi_mut(virt) {
+        if virt.is_private() {
+            self.vcpus.iter_mut().for_each(|vcpu| vcpu.map(virt, physical));
+        } else if let Some(spi) = self.shared.spi_mut(virt) {
             spi.physical = physical;
-        } else if let Some(ppi) = self.shared.private.get_mut(usize::from(virt.0)) {
-            *ppi = physical;
-        }
-        for vcpu in 0..self.vcpus.len() as u8 {
-            if let Some(bank) = self.bank_mut(Place { vcpu: VcpuId(vcpu), ..place }) {
+            if let Some(bank) = self.bank_mut(place) {
                 bank.mapped |= mask;
             }
         }
         Ok(())
+    }
+
+    /// Map a private interrupt of one vCPU to what drives it on the physical CPU where that is loaded next: for what is a PPI on
+    /// most boards, others have an SPI for each CPU. As [`Vgic::map_line`] else, but to be called again whenever
+    /// the vCPU goes to another CPU. Nothing happens while it is loaded, or where one of the two isn't a line.
+    pub fn map_private_line(&mut self, vcpu: VcpuId, virt: IntId, physical: PhysicalIntId) {
+        let are_lines = virt.is_private() && !virt.is_sgi() && (16..1020).contains(&physical.0);
+        let state = self.vcpus.get_mut(vcpu.index()).filter(|state| are_lines && !state.running);
+        if let Some(state) = state {
+            state.map(virt, physical);
+        }
     }
 
     /// How many vCPUs there are.
@@ -192,7 +208,8 @@ impl Vgic {
             *bank = bank.at_reset(0);
         }
         for vcpu in &mut self.vcpus {
-            *vcpu = Vcpu { bank: vcpu.bank.at_reset(SGIS), ..Vcpu::new(vcpu.affinity) };
+            let (bank, physical) = (vcpu.bank.at_reset(SGIS), vcpu.physical);
+            *vcpu = Vcpu { bank, physical, ..Vcpu::new(vcpu.affinity) };
         }
         self.reset_routes();
     }

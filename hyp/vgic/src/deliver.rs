@@ -43,7 +43,7 @@ impl Cpu<'_> {
     }
 
     pub fn line(&self, virt: IntId) -> Option<Line> {
-        Some(Line { vcpu: self.id, virt, physical: self.shared.physical(virt)? })
+        Some(Line { vcpu: self.id, virt, physical: self.shared.physical(self.vcpu, virt)? })
     }
 
     /// Bring list registers and interrupt state together: take back what the guest finished, correct what
@@ -397,7 +397,7 @@ impl Cpu<'_> {
     fn load(&mut self, n: u32, word: usize, mask: u32, hw: &mut impl ListRegisters) {
         let intid = IntId((word as u16) << 5 | mask.trailing_zeros() as u16 & 31);
         let (source, more) = if self.has_sources(intid) { self.next_source(intid) } else { (0, false) };
-        let physical = self.shared.physical(intid);
+        let physical = self.shared.physical(self.vcpu, intid);
         let Some(bank) = self.bank(word) else { return };
         bank.loaded |= mask;
         bank.taken |= bank.latch & mask;

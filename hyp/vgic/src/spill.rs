@@ -62,7 +62,7 @@ impl Cpu<'_> {
 
     fn load_active(&mut self, n: u32, word: usize, mask: u32, hw: &mut impl ListRegisters) {
         let intid = Place { vcpu: self.id, word }.intid(mask.trailing_zeros());
-        let physical = self.shared.physical(intid);
+        let physical = self.shared.physical(self.vcpu, intid);
         let has_sources = self.has_sources(intid);
         let source = self.vcpu.sgi_active.get(usize::from(intid.0)).copied().unwrap_or(0);
         let Some(bank) = self.bank(word) else { return };

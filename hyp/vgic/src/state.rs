@@ -47,8 +47,6 @@ pub(crate) struct Shared {
     pub banks: Box<[Bank]>,
     /// SPI n is at n.
     pub spis: Box<[Spi]>,
-    /// Physical interrupts of mapped private lines.
-    pub private: [PhysicalIntId; 32],
     /// GICD_TYPER.
     pub typer: u32,
     /// GICv3: vCPU 16i + n has Aff1 = i and Aff0 = n, and no other field, so that a list of SGIs' targets is a set of vCPUs.
@@ -70,10 +68,11 @@ impl Shared {
         self.spis.get_mut(usize::from(intid.0).checked_sub(32)?)
     }
 
-    /// The physical interrupt that a mapped one stands for.
-    pub fn physical(&self, intid: IntId) -> Option<PhysicalIntId> {
+    /// The physical interrupt that a mapped one of `vcpu` stands for.
+    #[inline]
+    pub fn physical(&self, vcpu: &Vcpu, intid: IntId) -> Option<PhysicalIntId> {
         if intid.is_private() {
-            return self.private.get(usize::from(intid.0)).copied();
+            return vcpu.physical.get(usize::from(intid.0)).copied();
         }
         self.spi(intid).map(|spi| spi.physical)
     }
@@ -127,6 +126,8 @@ pub(crate) struct Vcpu {
     pub fresh: u64,
     /// Interrupts that were put before it, since it was built.
     pub presented: u64,
+    /// Physical interrupts of mapped private lines.
+    pub physical: [PhysicalIntId; 32],
 }
 
 impl Vcpu {
@@ -252,13 +253,15 @@ impl Vgic {
     /// is loaded.
     pub(crate) fn line(&self, place: Place, n: u32) -> Option<Line> {
         let virt = place.intid(n);
-        let vcpu = match self.shared.spi(virt) {
-            Some(spi) if spi.target == NOBODY => VcpuId(0),
-            Some(spi) => VcpuId(spi.target),
-            None if self.vcpus.get(place.vcpu.index())?.running => place.vcpu,
-            None => return None,
+        let (vcpu, physical) = match self.shared.spi(virt) {
+            Some(spi) if spi.target == NOBODY => (VcpuId(0), spi.physical),
+            Some(spi) => (VcpuId(spi.target), spi.physical),
+            None => {
+                let vcpu = self.vcpus.get(place.vcpu.index()).filter(|vcpu| vcpu.running)?;
+                (place.vcpu, self.shared.physical(vcpu, virt)?)
+            }
         };
-        Some(Line { vcpu, virt, physical: self.shared.physical(virt)? })
+        Some(Line { vcpu, virt, physical })
     }
 
     /// Something about the interrupts in `changed` is not as it was: those in list registers must be looked at,

@@ -250,3 +250,41 @@ fn pending_by_register_goes_with_its_vcpu() {
     m.settle();
     assert_eq!(m.acknowledge(0), None);
 }
+
+/// What is a PPI for guests may be another SPI on each of the board's CPUs.
+#[test]
+fn a_private_line_that_is_another_spi_on_each_cpu() {
+    let mut m = v3(2, 4);
+    m.save(1);
+    m.map_private(1, 23, 112);
+    m.load(1);
+    assert!(m.dist[&(1, 112)].enabled);
+    m.set_physical(1, 112, true);
+    m.settle();
+    assert_eq!((m.acknowledge(0), m.acknowledge(1)), (None, Some((IntId(23), 0))));
+    m.set_physical(1, 112, false);
+    // In its handler, it goes to another CPU.
+    m.save(1);
+    let left = m.dist[&(1, 112)];
+    assert!(!left.enabled && !left.active, "left to the next one there");
+    m.map_private(1, 23, 113);
+    m.load(1);
+    let line = m.dist[&(1, 113)];
+    assert!(line.enabled && line.active && !m.dist[&(1, 112)].enabled);
+    finish(&mut m, 1, IntId(23), 0);
+    assert!(!m.dist[&(1, 113)].active);
+    m.set_physical(1, 113, true);
+    m.settle();
+    assert_eq!(m.acknowledge(1), Some((IntId(23), 0)));
+    m.set_physical(1, 113, false);
+    finish(&mut m, 1, IntId(23), 0);
+    // A restart changes nothing about it, and a CPU isn't changed under a vCPU.
+    m.save(0);
+    m.save(1);
+    let mut hw = machine::Hw { cpu: &mut m.cpus[0], dist: &mut m.dist };
+    m.vgic.reset(&mut hw);
+    m.load(1);
+    m.map_private(1, 23, 114);
+    m.write_private(1, 1, SGI_BASE + 0x100, W, 1 << 23);
+    assert!(m.dist[&(1, 113)].enabled && !m.dist[&(1, 114)].enabled);
+}

@@ -7,6 +7,7 @@ use stage2::{PAGE_SIZE, Pa};
 use thiserror::Error;
 
 use super::reader::Reader;
+use super::value::FIRST_SHARED;
 
 /// Most CPUs that a board may have.
 pub const MAX_CPUS: usize = 64;
@@ -75,6 +76,8 @@ pub struct Cpu {
     pub mpidr: u64,
     /// How it is started.
     pub enable_method: EnableMethod,
+    /// INTID of the interrupt that its performance counters raise (binding `arm,pmu`): a PPI, or an SPI of its own.
+    pub counters: Option<u32>,
 }
 
 /// The interrupt controller.
@@ -189,8 +192,6 @@ pub struct Board<'a> {
     pub gic: Option<Gic>,
     /// The timer's interrupts.
     pub timer: Option<Timer>,
-    /// INTID of the interrupt that performance counters raise, where each CPU has it for itself (binding `arm,pmu`).
-    pub counters: Option<u32>,
     /// The UARTs that are enabled and of a known kind, the console first: the one that `stdout-path` names, the one that
     /// the alias `serial0` names, then the others in the tree's order.
     pub uarts: ArrayVec<Uart, MAX_UARTS>,
@@ -211,7 +212,7 @@ pub struct Board<'a> {
 /// A device that a hypervisor uses itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Used {
-    /// Its registers.
+    /// Its registers; of size 0: none.
     pub registers: Range,
     /// The INTID of its line.
     pub interrupt: Option<u32>,
@@ -277,13 +278,19 @@ impl<'a> Board<'a> {
         gic.chain(power)
     }
 
-    /// The same with the console.
+    /// The same with the console, and the lines of the CPUs' performance counters that are SPIs.
     pub fn used(&self) -> impl Iterator<Item = Used> {
         let console = self.console().map(|uart| Used {
             registers: uart.registers,
             interrupt: uart.interrupt,
             what: "the console",
         });
-        self.used_for_ever().chain(console)
+        let spis = self.cpus.iter().filter_map(|cpu| cpu.counters.filter(|intid| *intid >= FIRST_SHARED));
+        let counters = spis.map(|intid| Used {
+            registers: Range { start: Pa::new(0), size: 0 },
+            interrupt: Some(intid),
+            what: "the CPUs' performance counters",
+        });
+        self.used_for_ever().chain(console).chain(counters)
     }
 }

@@ -8,7 +8,7 @@ use devicetree::{MAX_DEPTH, Node, Tree, Walk, cell};
 use stage2::{PAGE_SIZE, Pa};
 
 use super::board::{
-    Board, BoardError, Cpu, EnableMethod, Gic, MAX_UARTS, MINI_UART_IN_PAGE, Psci, Range, Reserved, Timer,
+    Board, BoardError, Cpu, EnableMethod, Gic, MAX_CPUS, MAX_UARTS, MINI_UART_IN_PAGE, Psci, Range, Reserved, Timer,
     Uart, UartKind,
 };
 use super::value::{first, number, private_interrupt, shared_interrupt, strings, text};
@@ -34,6 +34,7 @@ impl Kind {
             b"arm,gic-400" | b"arm,cortex-a15-gic" | b"arm,cortex-a7-gic" => Self::GicV2,
             b"arm,armv8-timer" | b"arm,armv7-timer" => Self::Timer,
             b"arm,armv8-pmuv3" => Self::Counters,
+            _ if is_counters_of_a_model(compatible) => Self::Counters,
             b"arm,pl011" => Self::Uart(UartKind::Pl011),
             b"brcm,bcm2835-aux-uart" => Self::Uart(UartKind::MiniUart),
             b"arm,pl031" => Self::Rtc,
@@ -44,6 +45,12 @@ impl Kind {
             _ => return None,
         })
     }
+}
+
+/// `arm,cortex-a72-pmu` and the like: older trees name the CPU's model alone.
+fn is_counters_of_a_model(compatible: &[u8]) -> bool {
+    let models: [&[u8]; 2] = [b"arm,cortex-", b"arm,neoverse-"];
+    models.iter().any(|model| compatible.starts_with(model)) && compatible.ends_with(b"-pmu")
 }
 
 /// A bus on the way from the root to the node at hand.
@@ -90,8 +97,10 @@ pub struct Reader<'a> {
     interrupt_cells: usize,
     /// The timer's name, and its interrupts.
     timer: Option<(&'a [u8], &'a [u8])>,
-    /// Of the performance counters, `interrupts`.
-    counters: &'a [u8],
+    /// Of performance counters, `interrupts` and `interrupt-affinity`. Where CPUs are of two models, there are two nodes.
+    counters: ArrayVec<(&'a [u8], &'a [u8]), 4>,
+    /// phandles of the CPUs that the board has.
+    cpu_handles: ArrayVec<Option<u32>, MAX_CPUS>,
     stdout: &'a str,
     /// `/aliases`, as far as they may name a UART.
     aliases: ArrayVec<(&'a [u8], &'a str), 16>,
@@ -107,6 +116,7 @@ struct Properties<'a> {
     device_type: &'a [u8],
     reg: &'a [u8],
     interrupts: &'a [u8],
+    interrupt_affinity: &'a [u8],
     ranges: Option<&'a [u8]>,
     enable_method: &'a [u8],
     release_address: &'a [u8],
@@ -136,6 +146,7 @@ impl<'a> Properties<'a> {
                 b"device_type" => found.device_type = value,
                 b"reg" => found.reg = value,
                 b"interrupts" => found.interrupts = value,
+                b"interrupt-affinity" => found.interrupt_affinity = value,
                 b"ranges" => found.ranges = Some(value),
                 b"enable-method" => found.enable_method = value,
                 b"cpu-release-addr" => found.release_address = value,
@@ -180,7 +191,8 @@ impl<'a> Reader<'a> {
             path: ArrayVec::new(),
             interrupt_cells: 3,
             timer: None,
-            counters: &[],
+            counters: ArrayVec::new(),
+            cpu_handles: ArrayVec::new(),
             stdout: "",
             aliases: ArrayVec::new(),
             uarts: ArrayVec::new(),
@@ -196,7 +208,7 @@ impl<'a> Reader<'a> {
         }
         // The GIC is known by now, where there is one.
         outcome = outcome.and(reader.timer(&mut board));
-        board.counters = reader.counters();
+        reader.counters(&mut board);
         board.uarts = reader.ranked_uarts();
         (board, outcome)
     }
@@ -305,7 +317,7 @@ impl<'a> Reader<'a> {
         self.regions(found).try_for_each(|range| reserve(board, range, found.no_map))
     }
 
-    fn cpu(&self, board: &mut Board<'a>, node: &Node<'a>, found: &Properties<'a>) -> Result<(), BoardError> {
+    fn cpu(&mut self, board: &mut Board<'a>, node: &Node<'a>, found: &Properties<'a>) -> Result<(), BoardError> {
         // A CPU whose status is "disabled" may still be started (Devicetree Specification, 3.8.1); "fail" may not.
         if found.status.starts_with(b"fail") {
             return Ok(());
@@ -324,7 +336,8 @@ impl<'a> Reader<'a> {
             }
             _ => EnableMethod::Unknown,
         };
-        push(&mut board.cpus, Cpu { mpidr, enable_method }, "CPUs")
+        push(&mut board.cpus, Cpu { mpidr, enable_method, counters: None }, "CPUs")?;
+        push(&mut self.cpu_handles, cell(found.phandle, 0), "CPUs")
     }
 
     fn device(
@@ -344,7 +357,10 @@ impl<'a> Reader<'a> {
                 board.gic = Some(self.gic_v2(node, found)?);
             }
             Kind::Timer => self.timer = Some((node.name, found.interrupts)),
-            Kind::Counters => self.counters = found.interrupts,
+            Kind::Counters => {
+                let node = (found.interrupts, found.interrupt_affinity);
+                push(&mut self.counters, node, "nodes of performance counters")?;
+            }
             Kind::Uart(kind) => self.uart(node, found, kind),
             Kind::Rtc => board.rtc = self.regions(found).next().flatten(),
             Kind::Bcm2835Pm => board.bcm2835_pm = self.regions(found).next().flatten(),
@@ -377,9 +393,28 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
-    /// The interrupt of the performance counters, where it is a private one: elsewhere each CPU has another one.
-    fn counters(&self) -> Option<u32> {
-        private_interrupt(self.counters, self.interrupt_cells, 0)
+    /// The interrupts of the CPUs' performance counters, once it is known how many cells they have: a private one for all, or an SPI
+    /// for each.
+    fn counters(&self, board: &mut Board<'a>) {
+        for &(interrupts, affinity) in &self.counters {
+            if let Some(intid) = private_interrupt(interrupts, self.interrupt_cells, 0) {
+                for cpu in &mut board.cpus {
+                    cpu.counters.get_or_insert(intid);
+                }
+            }
+            for n in 0..board.cpus.len() {
+                let cpu = if affinity.is_empty() { Some(n) } else { self.cpu_of_handle(cell(affinity, n)) };
+                if let Some(cpu) = cpu.and_then(|cpu| board.cpus.get_mut(cpu))
+                    && let Some(intid) = shared_interrupt(interrupts, self.interrupt_cells, n)
+                {
+                    cpu.counters = Some(intid);
+                }
+            }
+        }
+    }
+
+    fn cpu_of_handle(&self, handle: Option<u32>) -> Option<usize> {
+        handle.and_then(|handle| self.cpu_handles.iter().position(|cpu| *cpu == Some(handle)))
     }
 
     fn gic_v3(&self, node: &Node<'a>, found: &Properties<'a>) -> Result<Gic, BoardError> {

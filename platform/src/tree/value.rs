@@ -49,4 +49,4 @@ pub fn shared_interrupt(bytes: &[u8], cells: usize, index: usize) -> Option<u32>
 }
 
 /// The INTID of the first SPI.
-const FIRST_SHARED: u32 = 32;
+pub const FIRST_SHARED: u32 = 32;

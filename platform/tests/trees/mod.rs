@@ -248,6 +248,11 @@ fn virt(gic: DeviceTreeNode) -> DeviceTree {
         pl011("pl011@9000000", &[0, 0x900_0000, 0, 0x1000], 1, &[0x8000, 0x8000]),
         gic,
         node(
+            "pmu",
+            &[("interrupts", cells(&[1, 7, 0x104])), ("compatible", strings(&["arm,armv8-pmuv3"]))],
+            vec![],
+        ),
+        node(
             "cpus",
             &[("#size-cells", cells(&[0])), ("#address-cells", cells(&[1]))],
             [cpu_map].into_iter().chain((0..4).map(cpu)).collect(),
@@ -323,6 +328,7 @@ pub fn pi4() -> DeviceTree {
         node(
             &format!("cpu@{number}"),
             &[
+                ("phandle", cells(&[0x22 + number])),
                 ("device_type", strings(&["cpu"])),
                 ("compatible", strings(&["arm,cortex-a72"])),
                 ("reg", cells(&[number])),
@@ -438,6 +444,15 @@ pub fn pi4() -> DeviceTree {
         ),
         reserved,
         soc,
+        node(
+            "arm-pmu",
+            &[
+                ("compatible", strings(&["arm,cortex-a72-pmu", "arm,armv8-pmuv3"])),
+                ("interrupts", cells(&[0, 16, 4, 0, 17, 4, 0, 18, 4, 0, 19, 4])),
+                ("interrupt-affinity", cells(&[0x22, 0x23, 0x24, 0x25])),
+            ],
+            vec![],
+        ),
         node(
             "timer",
             &[

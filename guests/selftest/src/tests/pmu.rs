@@ -15,6 +15,7 @@ tests! {
     "pmu.selection" => selection,
     "pmu.overflow" => overflow,
     "pmu.interrupt" => interrupt,
+    "pmu.interrupt-by-register" => interrupt_by_register,
     "pmu.off-after-start" => off_after_start,
 }
 
@@ -181,6 +182,39 @@ fn interrupt() -> Outcome {
         cpu::mask_irqs();
         gic::disable(intid);
         pmu::stop();
+        check!(recorder::intids(me).iter().all(|other| *other == intid), "no other interrupt");
+        Ok(())
+    })
+}
+
+/// Made pending by register, the interrupt comes once each time; while it is disabled, it waits.
+fn interrupt_by_register() -> Outcome {
+    if machine().counters.is_none() {
+        return Err(Stop::Skipped("the tree has no interrupt of counters"));
+    }
+    on_every_cpu(|| {
+        let intid = machine().counters.unwrap_or(0);
+        let me = cpu::index();
+        let before = recorder::count(me);
+        cpu::unmask_irqs();
+        for round in 1..=3 {
+            gic::set_pending(intid);
+            check!(gic::is_pending(intid), "round {round}: GICD_ISPENDR while it is disabled");
+            check_eq!(recorder::count(me), before + round - 1, "interrupts while it is disabled");
+            gic::enable(intid);
+            expect_soon(
+                || recorder::count(me) == before + round,
+                format_args!("interrupt {round} should come"),
+            )?;
+            check!(!gic::is_pending(intid) && !gic::is_active(intid), "round {round}: it is over");
+            gic::disable(intid);
+        }
+        gic::set_pending(intid);
+        gic::clear_pending(intid);
+        gic::enable(intid);
+        cpu::mask_irqs();
+        gic::disable(intid);
+        check_eq!(recorder::count(me), before + 3, "interrupts, with one that was taken back");
         check!(recorder::intids(me).iter().all(|other| *other == intid), "no other interrupt");
         Ok(())
     })

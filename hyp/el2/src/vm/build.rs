@@ -256,6 +256,7 @@ fn make_vcpus(vm: &'static Vm, cpus: &[usize], others: &[usize], members: &mut M
     let make = |(vcpu, cpu): (usize, &usize)| {
         let vcpu = Vcpu::new(vm, VcpuId(vcpu as u8), *cpu, members.places(*cpu, others));
         let vcpu: &'static Vcpu = Box::leak(Box::new(vcpu));
+        vcpu.map_counters(*cpu);
         members.add(vcpu, *cpu);
         vcpu
     };
@@ -418,7 +419,7 @@ impl<'a> Builder<'a> {
             channels: ends,
             has_seeds: random.is_some(),
             watchdog: config.watchdog,
-            counters: cpu::has_counters().then_some(self.counters_line().is_some()),
+            counters: cpu::has_counters().then_some(gic::counters(0).is_some()),
             has_flash: config.payload.has_variables(),
             devices: &given.nodes,
         };
@@ -557,9 +558,6 @@ impl<'a> Builder<'a> {
             vgic.map_line(IntId::VIRTUAL_TIMER, PhysicalIntId(timer.virtual_ as u16))?;
             vgic.map_line(IntId::PHYSICAL_TIMER, PhysicalIntId(timer.physical as u16))?;
         }
-        if let Some(counters) = self.counters_line() {
-            vgic.map_line(IntId::COUNTERS, counters)?;
-        }
         for line in lines {
             vgic.map_line(IntId::spi(line.spi as u16), PhysicalIntId(line.physical.intid))?;
         }
@@ -578,12 +576,6 @@ impl<'a> Builder<'a> {
         let has_flash = matches!(config.payload, config::manifest::Payload::Firmware { .. });
         let executable = &executable[..if has_flash { 2 } else { 1 }];
         Ok(Machine { mmio: MmioMap::new(&regions)?, vgic, power: PowerStates::new(vcpus as u8, executable)? })
-    }
-
-    /// The interrupt of the performance counters that guests have.
-    fn counters_line(&self) -> Option<PhysicalIntId> {
-        let intid = self.board.counters.filter(|_| cpu::has_counters())?;
-        u16::try_from(intid).ok().map(PhysicalIntId)
     }
 
     fn geometry(

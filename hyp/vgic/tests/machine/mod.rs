@@ -223,6 +223,13 @@ impl Machine {
         machine
     }
 
+    /// A private interrupt of a vCPU, which isn't loaded, is driven by this level-sensitive SPI from now on.
+    pub fn map_private(&mut self, vcpu: usize, virt: u16, physical: u16) {
+        self.vgic.map_private_line(VcpuId(vcpu as u8), IntId(virt), PhysicalIntId(physical));
+        self.mapped.insert(physical, IntId(virt));
+        self.dist.insert((vcpu as u8, physical), Physical::default());
+    }
+
     pub fn load(&mut self, vcpu: usize) {
         self.loaded[vcpu] = true;
         self.with(vcpu, |vgic, id, hw| vgic.load(id, hw));
@@ -370,7 +377,7 @@ impl Machine {
     /// The deactivating half of EOIR, which never traps.
     pub fn end(&mut self, vcpu: usize, intid: IntId, source: u8) {
         if let Some(physical) = self.cpus[vcpu].deactivate(intid, source) {
-            let cpu = if physical.0 < 32 { vcpu as u8 } else { 0 };
+            let cpu = if intid.is_private() { vcpu as u8 } else { 0 };
             self.dist.get_mut(&(cpu, physical.0)).unwrap().active = false;
         }
     }
