@@ -598,7 +598,6 @@ mod tests {
         assert_eq!(format!("{}", access.register), "S3_0_C12_C11_5");
     }
 
-    /// `mrc p15, 0, r3, c9, c13, 0` (PMCCNTR), `mcrr p15, 2, r4, r5, c14` (CNTP_CVAL), `mrrc p14, 0, r6, r7, c1` (DBGDRAR).
     /// Every condition for every state of the flags, by the table of Arm ARM F1-1.
     #[test]
     fn conditions_hold_as_the_table_says() {
@@ -638,6 +637,14 @@ mod tests {
                 assert!(Esr(0x03 << 26).condition_passes(pstate), "outside IT blocks");
             }
         }
+    }
+
+    /// Of all classes, those whose ISS has CV and COND (Arm ARM, ESR_EL2), as far as EL0 can come to them: SVC and HVC of AArch32 have
+    /// none, and of SMC only the trapped one.
+    #[test]
+    fn conditions_are_with_what_aarch32_can_make_conditional() {
+        let with: std::vec::Vec<u64> = (0..64).filter(|class| Esr(class << 26).has_condition()).collect();
+        assert_eq!(with, [0x01, 0x03, 0x04, 0x05, 0x06, 0x07, 0x08, 0x0c, 0x13]);
     }
 
     #[test]
