@@ -239,6 +239,16 @@ mod tests {
         assert_eq!(Geometry::new(48, 48).unwrap().vtcr().bits(), 0x8005_3590);
     }
 
+    /// Arm ARM, VTCR_EL2.PS: the encodings are those of PARange.
+    #[test]
+    fn vtcr_has_the_physical_size_that_the_cpu_has() {
+        for parange in 0..6 {
+            let bits = pa_bits(parange);
+            let vtcr = Geometry::new(32, bits).unwrap().vtcr();
+            assert_eq!(vtcr, Vtcr { t0sz: 32, sl0: 1, ps: parange as u8 }, "{bits} bits");
+        }
+    }
+
     #[test]
     fn sizes_out_of_range() {
         assert_eq!(Geometry::new(31, 48), Err(Error::IpaSize { bits: 31, pa_bits: 48 }));

@@ -224,6 +224,10 @@ fn the_end_of_the_log_lets_everything_through() {
     let wrong: Vec<_> =
         setup.leaves().into_iter().filter(|leaf| leaf.dbm || leaf.write != (leaf.ipa != GIB)).collect();
     assert_eq!(wrong, []);
+    // Over is over: a further step looks at nothing, and there is nothing to invalidate.
+    let invalidations = setup.machine.invalidations.len();
+    assert_eq!(setup.tables.clear_log(&mut setup.machine, &mut cursor, 100), Ok(Progress::Done));
+    assert_eq!(setup.machine.invalidations.len(), invalidations);
 }
 
 #[test]
