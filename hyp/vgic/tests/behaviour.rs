@@ -128,6 +128,8 @@ fn registers_keep_what_is_written() {
     m.write(0, 0x6004 + 8 * 40, W, 0x34);
     assert_eq!(m.read(0, 0x6004 + 8 * 40, W), 0x34);
     assert_eq!(m.read(0, 0x6000 + 8 * 40, W), 0x34_5678);
+    m.write(0, 0x6000 + 8 * 40, W, 0x8070_0001);
+    assert_eq!(m.read(0, 0x6000 + 8 * 40, Width::Double), 0x34_0070_0001, "each half by itself");
     assert_eq!(m.read_private(1, 1, 0x14, W), 6);
     m.write_private(1, 1, 0x14, W, 0);
     assert_eq!(m.read_private(1, 1, 0x14, W), 0);
@@ -538,6 +540,35 @@ fn what_keeps_a_vcpu_awake() {
     assert_eq!(m.kicks, Kicks(1));
     assert!(m.vgic.has_deliverable_saved(VcpuId(0), open));
     assert!(!m.vgic.has_deliverable_saved(VcpuId(0), CpuInterface { group1: false, ..open }));
+    m.load(0);
+    assert!(!m.vgic.has_deliverable_saved(VcpuId(0), open), "its list registers know");
+}
+
+/// Loaded again while it is loaded, a vCPU would give its line once more what it has made pending there, and forget deactivations
+/// that are counted and not yet seen to.
+#[test]
+fn what_is_loaded_is_not_loaded_again() {
+    let mut m = v3(1, 1);
+    m.write_private(0, 0, SGI_BASE + 0x200, W, 1 << 27);
+    m.settle();
+    assert_eq!(m.acknowledge(0), Some((IntId(27), 0)));
+    m.load(0);
+    m.settle();
+    finish(&mut m, 0, IntId(27), 0);
+    assert_eq!(m.acknowledge(0), None, "it came once");
+    // A second handler interrupts the first, and takes the only list register.
+    m.write_private(0, 0, SGI_BASE + 0x400, Width::Byte, 0x80);
+    sgi(&mut m, 0, 1);
+    assert_eq!(m.acknowledge(0), Some((IntId(0), 0)));
+    sgi(&mut m, 0, 1 << 24 | 1);
+    assert_eq!(m.acknowledge(0), Some((IntId(1), 0)));
+    for intid in [1, 0] {
+        m.cpus[0].drop_priority();
+        m.end(0, IntId(intid), 0);
+    }
+    m.load(0);
+    m.settle();
+    assert_eq!(m.read_private(0, 0, SGI_BASE + 0x300, W), 0);
 }
 
 #[test]

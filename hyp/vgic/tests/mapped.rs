@@ -49,6 +49,19 @@ fn disabling_a_mapped_level_returns_it() {
     assert!(!m.dist[&(0, 27)].active);
 }
 
+/// EL2 may have taken one that is no VM's line, or not this one's.
+#[test]
+fn what_is_not_mapped_is_not_injected() {
+    let mut m = v3(2, 4);
+    for intid in [3, 20, 33, 95, 96, 1019] {
+        m.with(0, |vgic, id, hw| vgic.inject_mapped(id, IntId(intid), hw));
+    }
+    assert_eq!(m.kicks, Kicks::NONE);
+    m.settle();
+    assert_eq!((m.acknowledge(0), m.acknowledge(1)), (None, None));
+    assert_eq!((m.read_private(0, 0, SGI_BASE + 0x200, W), m.read(0, 0x204, W)), (0, 0));
+}
+
 /// One that has been taken from the physical distributor, and waits in no list register.
 #[test]
 fn disabling_a_mapped_level_that_waits_returns_it_too() {
