@@ -354,5 +354,6 @@ fn what_others_take_may_pass() {
     // Nobody else's doing.
     assert!(!passes(&[true; 2], &[pinned(3, None)]));
     assert!(!passes(&[true; 2], &[pinned(1, Some(&[7]))]));
+    assert!(!passes(&[true; 2], &[pinned(2, Some(&[1]))]));
     assert!(!passes(&[true, false], &[pinned(1, Some(&[1]))]));
 }

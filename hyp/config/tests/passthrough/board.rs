@@ -1,7 +1,7 @@
 //! Boards whose devices are handed out, after the trees of real ones, and VMs that want them.
 
 use config::manifest::{DeviceConfig, LayoutKind, Payload, VmConfig};
-use config::passthrough::{Devices, Given, Own, Span};
+use config::passthrough::{Devices, Given, Own};
 use dtoolkit::model::{DeviceTree, DeviceTreeNode, DeviceTreeProperty};
 use stage2::Pa;
 use vmm::layout::{DeviceRoom, Ipa, Region, VIRT};
@@ -418,14 +418,10 @@ pub fn loud(name: &str, address: u32, size: u32, more: &[Property<'_>]) -> Devic
 /// What Hanok keeps of the Pi: its interrupt controller, and one of the UARTs as the console.
 pub fn pi_own() -> Vec<Own> {
     let gic = [(PI_GICD, 0x1000), (0xff84_2000, 0x2000), (0xff84_4000, 0x2000), (0xff84_6000, 0x2000)];
-    let gic = gic.map(|(start, size)| Own {
-        registers: Span::new(start, size),
-        line: None,
-        what: "the interrupt controller",
-    });
-    let console = Own { registers: Span::new(0xfe20_1000, 0x200), line: Some(32 + 121), what: "the console" };
-    let power =
-        Own { registers: Span::new(0xfe10_0000, 0x114), line: None, what: "the board's power manager" };
+    let own = |start, size, line, what| Own::new(Pa::new(start), size, line, what);
+    let gic = gic.map(|(start, size)| own(start, size, None, "the interrupt controller"));
+    let console = own(0xfe20_1000, 0x200, Some(32 + 121), "the console");
+    let power = own(0xfe10_0000, 0x114, None, "the board's power manager");
     gic.into_iter().chain([console, power]).collect()
 }
 
