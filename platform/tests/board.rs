@@ -27,13 +27,17 @@ fn virt_uart() -> Uart {
 
 /// All but the interrupt controller of QEMU's `virt`.
 fn assert_virt(board: &Board<'_>) {
+    assert_virt_but_for_uarts(board);
+    assert_eq!(board.uarts[..], [virt_uart()]);
+}
+
+fn assert_virt_but_for_uarts(board: &Board<'_>) {
     assert_eq!(board.model, "linux,dummy-virt");
     assert_eq!(board.memory[..], [range(0x4000_0000, 0x4000_0000)]);
     assert!(board.reserved.is_empty());
     let cpu = |mpidr| Cpu { mpidr, enable_method: EnableMethod::Psci, counters: Some(23) };
     assert_eq!(board.cpus[..], [cpu(0), cpu(1), cpu(2), cpu(3)]);
     assert_eq!(board.timer, Some(TIMER));
-    assert_eq!(board.uarts[..], [virt_uart()]);
     assert_eq!(board.rtc, Some(range(0x901_0000, 0x1000)));
     assert_eq!(board.psci, Some(Psci::Smc));
     assert_eq!(board.bcm2835_pm, None);
@@ -278,6 +282,31 @@ fn eight_uarts_are_known() {
     assert_eq!((uarts.len(), uarts[0].as_str(), uarts[1].as_str()), (8, "/uart@5", FIRST));
 }
 
+/// Paths have room for 96 bytes, and aliases for 16: what is beyond that is left out, and all else is read.
+#[test]
+fn what_there_is_no_room_for_is_left_out() {
+    for (length, fits) in [(95, true), (96, false)] {
+        let mut tree = virt_v3();
+        let name = format!("uart@{}", "1".repeat(length - "uart@".len()));
+        add(&mut tree, "/", pl011(&name, &[1, 0, 0, 0x1000], 9, &[]));
+        assert_eq!(uarts(&tree).len(), 1 + usize::from(fits), "/ and {length}");
+        assert_eq!(uarts(&tree)[0], FIRST);
+    }
+    let with = |before: usize| {
+        let mut tree = three_uarts();
+        set(&mut tree, "/chosen", "stdout-path", strings(&["serial1"]));
+        unset(&mut tree, "/aliases", "serial0");
+        for index in 1..=before {
+            set(&mut tree, "/aliases", &format!("serial{index}"), strings(&[LAST]));
+        }
+        set(&mut tree, "/aliases", "serial0", strings(&[FIRST]));
+        board(&tree, |board| assert_virt_but_for_uarts(&board));
+        uarts(&tree)
+    };
+    assert_eq!(with(15), [LAST, FIRST, MOVED]);
+    assert_eq!(with(16), [LAST, MOVED, FIRST]);
+}
+
 #[test]
 fn a_board_may_have_no_uart() {
     let mut tree = virt_v3();
@@ -400,16 +429,43 @@ fn counters(tree: &dtoolkit::model::DeviceTree) -> Vec<Option<u32>> {
 fn counters_interrupts_go_by_affinity_or_in_order() {
     let mut tree = pi4();
     set(&mut tree, "/arm-pmu", "interrupt-affinity", cells(&[0x24, 0x99, 0x22, 0x25]));
-    assert_eq!(counters(&tree), [Some(50), None, Some(48), Some(51)], "by phandles, one of which is nobody's");
+    assert_eq!(
+        counters(&tree),
+        [Some(50), None, Some(48), Some(51)],
+        "by phandles, one of which is nobody's"
+    );
     unset(&mut tree, "/arm-pmu", "interrupt-affinity");
     assert_eq!(counters(&tree), [48, 49, 50, 51].map(Some), "in the CPUs' order");
     set(&mut tree, "/arm-pmu", "interrupts", cells(&[0, 16, 4, 0, 17, 4]));
     assert_eq!(counters(&tree), [Some(48), Some(49), None, None]);
     set(&mut tree, "/arm-pmu", "compatible", strings(&["arm,cortex-a72-pmu"]));
     assert_eq!(counters(&tree)[0], Some(48), "a model's name is enough");
+    set(&mut tree, "/arm-pmu", "status", strings(&["disabled"]));
+    assert_eq!(counters(&tree), [None; 4]);
+    unset(&mut tree, "/arm-pmu", "status");
     for other in ["arm,cci-400-pmu", "arm,cortex-a72", "vendor,pmu"] {
         set(&mut tree, "/arm-pmu", "compatible", strings(&[other]));
         assert_eq!(counters(&tree), [None; 4], "{other}");
+    }
+}
+
+/// How many cells an interrupt has is known only with the controller, which may stand behind them.
+#[test]
+fn counters_may_stand_before_the_interrupt_controller() {
+    let mut tree = virt_v3();
+    set(&mut tree, "/intc@8000000", "#interrupt-cells", cells(&[4]));
+    set(&mut tree, "/intc@8000000", "interrupts", cells(&[1, 9, 4, 0]));
+    set(&mut tree, "/pmu", "interrupts", cells(&[1, 7, 4, 0]));
+    set(
+        &mut tree,
+        "/timer",
+        "interrupts",
+        cells(&[[1, 13, 4, 0], [1, 14, 4, 0], [1, 11, 4, 0], [1, 10, 4, 0]].concat()),
+    );
+    for _ in 0..2 {
+        assert_eq!(counters(&tree), [Some(23); 4]);
+        let controller = tree.root.remove_child("intc@8000000").expect("it was there");
+        tree.root.add_child(controller);
     }
 }
 

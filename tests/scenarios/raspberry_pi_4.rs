@@ -341,7 +341,8 @@ fn forgets_branches(scenario: &Scenario) -> Outcome {
     const INTERRUPT: u64 = 0x480;
     let code = Code::read(&scenario.inputs().elf)?;
     let table = code.address("vectors_workaround_3")?;
-    let mut board = scenario.boot(&machine_with_tf_a(scenario, "", &[Vm::selftest(4, NO_OVERFLOW)])?.with_gdb())?;
+    let mut board =
+        scenario.boot(&machine_with_tf_a(scenario, "", &[Vm::selftest(4, NO_OVERFLOW)])?.with_gdb())?;
     let mut gdb = board.gdb()?;
     gdb.run()?;
     comes_by_tf_a(&mut board)?;

@@ -71,7 +71,11 @@ fn movers(scenario: &Scenario, gic: u8) -> Outcome {
 /// raise a PPI all the same, so it is by register that theirs are pending.
 fn counters_on_spis(scenario: &Scenario, gic: u8) -> Outcome {
     let machine = scenario.with_tree(Machine::new(gic, 3).cpu("max"), |fdtput, tree| {
-        fdtput.args(["-t", "i"]).arg(tree).args(["/pmu", "interrupts"]).args("0 200 4 0 201 4 0 202 4".split(' '));
+        fdtput
+            .args(["-t", "i"])
+            .arg(tree)
+            .args(["/pmu", "interrupts"])
+            .args("0 200 4 0 201 4 0 202 4".split(' '));
     })?;
     let vms = [(1, 4), (2, 1), (3, 3)].map(|(n, vcpus)| {
         busy(n, vcpus, "rounds=400 sleep=1 line=1").weight(256).property("cpu-affinity", "<0 1 2>")

@@ -8,8 +8,8 @@ use devicetree::{MAX_DEPTH, Node, Tree, Walk, cell};
 use stage2::{PAGE_SIZE, Pa};
 
 use super::board::{
-    Board, BoardError, Cpu, EnableMethod, Gic, MAX_CPUS, MAX_UARTS, MINI_UART_IN_PAGE, Psci, Range, Reserved, Timer,
-    Uart, UartKind,
+    Board, BoardError, Cpu, EnableMethod, Gic, MAX_CPUS, MAX_UARTS, MINI_UART_IN_PAGE, Psci, Range, Reserved,
+    Timer, Uart, UartKind,
 };
 use super::value::{first, number, private_interrupt, shared_interrupt, strings, text};
 
@@ -317,7 +317,12 @@ impl<'a> Reader<'a> {
         self.regions(found).try_for_each(|range| reserve(board, range, found.no_map))
     }
 
-    fn cpu(&mut self, board: &mut Board<'a>, node: &Node<'a>, found: &Properties<'a>) -> Result<(), BoardError> {
+    fn cpu(
+        &mut self,
+        board: &mut Board<'a>,
+        node: &Node<'a>,
+        found: &Properties<'a>,
+    ) -> Result<(), BoardError> {
         // A CPU whose status is "disabled" may still be started (Devicetree Specification, 3.8.1); "fail" may not.
         if found.status.starts_with(b"fail") {
             return Ok(());
