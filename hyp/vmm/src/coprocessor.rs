@@ -82,6 +82,27 @@ mod tests {
         assert_eq!(of(Coprocessor::word(14, 0, 1, 0, 0)), of(Coprocessor::double(14, 0, 1)));
     }
 
+    /// What ARMv8 has left of the debug registers that EL0 reads, and a debugger's channel, which is nobody's here: UNDEFINED.
+    #[test]
+    fn debug_registers_that_programs_read() {
+        assert_eq!(view(Coprocessor::word(14, 0, 0, 0, 0)), Some(View::DebugIdentity));
+        for offset in [Coprocessor::word(14, 0, 2, 0, 0), Coprocessor::double(14, 0, 2)] {
+            assert_eq!(view(offset), Some(View::Zero));
+        }
+        assert_eq!(of(Coprocessor::word(14, 0, 1, 0, 0)), Some((2, 0, 1, 0, 0)));
+        // DBGDSCRint and DBGDTRRXint; DBGBCR0, which EL1 alone has; these numbers in the other coprocessor: MIDR, TTBR0.
+        for other in [
+            Coprocessor::word(14, 0, 0, 1, 0),
+            Coprocessor::word(14, 0, 0, 5, 0),
+            Coprocessor::word(14, 0, 0, 0, 5),
+            Coprocessor::word(15, 0, 0, 0, 0),
+            Coprocessor::word(15, 0, 2, 0, 0),
+            Coprocessor::double(15, 0, 2),
+        ] {
+            assert_eq!(view(other), None);
+        }
+    }
+
     #[test]
     fn the_physical_timer_is_that_of_aarch64() {
         let timer = |register, read| match view(register) {

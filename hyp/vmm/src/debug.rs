@@ -215,6 +215,18 @@ mod tests {
     }
 
     #[test]
+    fn the_lock_is_written_and_its_status_is_read() {
+        for mut debug in [reset(), opened()] {
+            let locked = debug.access(Register::LockStatus, None);
+            assert_eq!(debug.access(Register::Lock, None), Answer::Undefined);
+            for value in [0, 1, u64::MAX] {
+                assert_eq!(debug.access(Register::LockStatus, Some(value)), Answer::Undefined);
+            }
+            assert_eq!(debug.access(Register::LockStatus, None), locked);
+        }
+    }
+
+    #[test]
     fn behind_an_open_lock_registers_are_the_cpus() {
         let registers = [
             Register::Monitor,

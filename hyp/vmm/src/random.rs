@@ -101,6 +101,12 @@ mod tests {
     }
 
     #[test]
+    fn no_message_shows_a_key() {
+        let shown = |key| std::format!("{:?}", Generator::new([key; KEY_BYTES]));
+        assert_eq!(shown(7), shown(0xa5));
+    }
+
+    #[test]
     fn what_is_mixed_in_matters() {
         let of = |fresh| {
             let mut generator = Generator::new([7; KEY_BYTES]);

@@ -283,6 +283,18 @@ fn a_single_key_interrupts_at_once() {
     assert_eq!(uart.read(DR), (b's'.into(), Line::Lowered));
 }
 
+/// Of all reads, those that have the next character out of a full FIFO, and so make room for one more.
+#[test]
+fn reading_characters_makes_room() {
+    for offset in 0..0x1000 {
+        let mut uart = uart();
+        while uart.receive(b'x').is_some() {}
+        assert!(!uart.can_receive());
+        read(&mut uart, offset);
+        assert_eq!(uart.can_receive(), Pl011::takes_input(offset), "{offset:#x}");
+    }
+}
+
 #[test]
 fn a_cleared_timeout_comes_back_with_the_next_character_or_read() {
     let mut uart = uart();

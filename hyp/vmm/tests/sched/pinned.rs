@@ -24,11 +24,17 @@ fn its_member_runs_whenever_it_is_ready() {
 /// All that a change of who runs takes, in one: the same as its parts one by one.
 #[test]
 fn deciding_is_changing_and_picking() {
-    let shares = [weight(100), weight(100)];
-    let queues = || [Queue::Pinned(Pinned::new()), Queue::Shared(Shared::new(&shares, 1_000))];
+    let shared = |shares: &[_]| Queue::Shared(Shared::new(shares, 1_000));
+    let queues = || {
+        [
+            Queue::Pinned(Pinned::new()),
+            shared(&[weight(100), weight(100)]),
+            shared(&[budget(200, 2_000), weight(1), budget(500, 5_000)]),
+        ]
+    };
     for (mut one, mut other) in queues().into_iter().zip(queues()) {
         for queue in [&mut one, &mut other] {
-            (0..2).for_each(|member| queue.wake(member, 5));
+            (0..3).for_each(|member| queue.wake(member, 5));
         }
         let mut last = None;
         for (now, change) in (10..).step_by(300).zip([
@@ -54,6 +60,44 @@ fn deciding_is_changing_and_picking() {
             last = turn.member;
         }
     }
+}
+
+/// Whoever waits may pass, too: it is not the one that is charged.
+#[test]
+fn deciding_for_one_that_does_not_run() {
+    let shares = [budget(200, 2_000), weight(1), budget(500, 5_000)];
+    let queue = || {
+        let mut queue = Queue::Shared(Shared::new(&shares, 1_000));
+        (0..3).for_each(|member| queue.wake(member, 5));
+        queue.pick(5);
+        queue
+    };
+    // Number 0 runs, and goes on.
+    let decision = queue().decide(Some(2), Change::Passes, 20);
+    assert_eq!((decision.next, decision.last), (0, (true, Times { ran: 0, waited: 15 })));
+    assert_eq!(decision.times, Times { ran: 15, waited: 0 });
+    for last in 0..5 {
+        let (mut one, mut other) = (queue(), queue());
+        let decision = one.decide(Some(last), Change::Passes, 20);
+        other.pass(last, 20);
+        assert_eq!(decision.turn(), other.pick(20), "{last}");
+        assert_eq!(decision.last, (other.is_ready(last), other.times(last)), "{last}");
+    }
+}
+
+#[test]
+fn it_counts_on_from_the_times_on_another_cpu() {
+    let before = Times { ran: 500, waited: 70 };
+    let mut queue = Queue::Pinned(Pinned::new());
+    queue.set_times(1, before);
+    assert_eq!((queue.times(0), queue.times(1)), (Times::NONE, Times::NONE), "there is no other member");
+    queue.set_times(0, before);
+    queue.wake(0, 10);
+    queue.set_times(0, Times::NONE);
+    queue.pick(12);
+    queue.set_times(0, Times::NONE);
+    queue.block(0, 50);
+    assert_eq!(queue.times(0), Times { ran: 538, waited: 72 });
 }
 
 #[test]
