@@ -122,14 +122,15 @@ fn a_line_ends_and_is_full() {
 
 /// What is shown of what a VM says, where others break in at each `|`.
 fn shown(said: &str) -> String {
-    let mut end = Return::default();
+    let (mut line, mut end) = (Line::<16>::new(), Return::default());
     let mut shown = String::new();
-    for byte in said.bytes() {
-        if byte == b'|' {
+    for (n, piece) in said.split('|').enumerate() {
+        if n != 0 {
             shown.push_str(if end.break_in() { "\r\n<>" } else { "<>" });
-        } else if end.take(byte) {
-            shown.push(char::from(byte));
         }
+        show(&mut line, &mut end, piece.as_bytes(), |part| {
+            shown.push_str(std::str::from_utf8(part).expect("ASCII"));
+        });
     }
     shown
 }
