@@ -17,14 +17,26 @@ const INTERRUPT: u8 = 0x03;
 /// A register, by the stub's number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Register {
-    /// A general-purpose register: that of a function's second argument.
-    X1 = 1,
+    /// A general-purpose register, 0 to 30.
+    X(u8),
     /// The stack pointer of the exception level that runs.
-    Sp = 31,
+    Sp,
     /// The program counter.
-    Pc = 32,
+    Pc,
     /// PSTATE, laid out as in SPSR_EL2; 32 bits.
-    Pstate = 33,
+    Pstate,
+}
+
+impl Register {
+    /// Its number in the protocol.
+    fn number(self) -> u8 {
+        match self {
+            Self::X(n) => n,
+            Self::Sp => 31,
+            Self::Pc => 32,
+            Self::Pstate => 33,
+        }
+    }
 }
 
 /// The registers of a CPU.
@@ -224,7 +236,7 @@ impl Gdb {
     pub fn set(&mut self, cpu: usize, register: Register, value: u64) -> Outcome {
         self.select(cpu)?;
         let size = if register == Register::Pstate { 4 } else { 8 };
-        self.accept(&format!("P{:x}={}", register as u8, hex(&value.to_le_bytes()[..size])))
+        self.accept(&format!("P{:x}={}", register.number(), hex(&value.to_le_bytes()[..size])))
     }
 
     /// Reads memory as the program on this CPU would; `None` where nothing is mapped for it.

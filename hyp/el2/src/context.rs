@@ -13,13 +13,13 @@ use vgic::IntId;
 use vmm::psci::Start;
 use vmm::sysreg::{Given, REGISTERS, Register};
 
-use crate::cpu;
 use crate::debug::DebugRegisters;
 use crate::exit::Frame;
 use crate::gic::VirtualInterface;
 use crate::pmu::Counters;
 use crate::simd::Simd;
 use crate::sysreg::{read_sysreg, write_sysreg};
+use crate::{cpu, serror};
 
 /// SCTLR_EL1 at reset: its RES1 bits; MMU, caches and checks off.
 const SCTLR_EL1_RESET: u64 = 0x30d0_0800;
@@ -153,8 +153,8 @@ struct Timers {
 
 /// Turns this CPU's timers of EL1 off: what they would interrupt is not here any more. From the next barrier on.
 fn stop_timers() {
-    CNTV_CTL_EL0.set(0);
-    CNTP_CTL_EL0.set(0);
+    write_sysreg!("CNTV_CTL_EL0", 0);
+    write_sysreg!("CNTP_CTL_EL0", 0);
 }
 
 /// A vCPU's registers while another vCPU has the CPU. In this order, those that are loaded and stored in pairs are near enough to one
@@ -247,6 +247,9 @@ impl Context {
         }
         if cpu::has_ras() {
             self.deferred.save();
+            serror::look_for_deferred();
+        } else {
+            serror::look_for_pending();
         }
         self.simd.save();
         Simd::copy(frame, &mut self.frame);
@@ -272,6 +275,11 @@ impl Context {
         stop_timers();
         if self.uses_more {
             self.save_more();
+        }
+        if cpu::has_ras() {
+            serror::look_for_deferred();
+        } else {
+            serror::look_for_pending();
         }
     }
 

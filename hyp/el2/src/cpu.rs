@@ -11,7 +11,7 @@ use vmm::mitigations::{self, Choice, Cpu, Firmware};
 use vmm::smccc::Workaround;
 
 use crate::sysreg::{read_sysreg, write_sysreg};
-use crate::{context, pmu};
+use crate::{context, pmu, serror};
 
 /// MPIDR_EL1's affinity fields.
 const AFFINITY: u64 = 0xff_00ff_ffff;
@@ -287,6 +287,7 @@ pub fn init() {
     let _ = context::forbid_walks();
     // Guests see which CPU they are on.
     write_sysreg!("VPIDR_EL2", midr());
+    serror::init();
     trap_features();
     trap_debug();
     give_timers();

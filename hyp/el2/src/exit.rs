@@ -7,13 +7,11 @@
 //! to a function of its own as its last step, so that the short way saves no registers for the long one.
 
 use aarch64_cpu::registers::*;
-use abi::record;
 use tock_registers::interfaces::{Readable, Writeable};
 use vgic::{Kicks, SgiRegister};
 use vmm::esr::{Abort, CoprocessorAccess, Esr, Fault, SysregAccess, ec};
 use vmm::inject::{Exception, Interrupted, external_abort};
 use vmm::layout::Ipa;
-use vmm::serror::{self, Verdict};
 use vmm::smccc::{self, Answer, Call, Offers, StolenTime};
 use vmm::sysreg::{Action, Common, Identity, PhysicalTimer, StageOne};
 use vmm::{stage_one, step};
@@ -24,7 +22,7 @@ use crate::sysreg::{read_sysreg, write_sysreg};
 use crate::trace::Reason;
 use crate::vcpu::Vcpu;
 use crate::vm::{Attempt, Outcome};
-use crate::{aarch32, calls, cpu, crash, gic, interrupts, mmio, run, smp, timer};
+use crate::{aarch32, calls, cpu, gic, interrupts, mmio, run, serror, smp, timer};
 
 /// A guest's general-purpose registers, as `vectors.s` saves them on EL2's stack.
 #[derive(Clone, Debug, Default)]
@@ -141,17 +139,11 @@ extern "C" fn handle_irq() {
 
 #[unsafe(no_mangle)]
 extern "C" fn handle_serror(frame: &mut Frame, esr: Esr) {
-    // There is always one, as only vCPUs exit. One whose turn was before this one's may have caused it, which can't be told.
+    // There is always one, as only vCPUs exit.
     let Some(vcpu) = exits(own(), esr) else { return };
     vcpu.trace.count(Reason::Other);
-    match serror::verdict(esr, vcpu.vm.has_devices()) {
-        Verdict::GoOn if vcpu.vm.may_log() => log::warn!("{}: {esr:?}, corrected", vcpu.vm.name),
-        Verdict::GoOn => {}
-        Verdict::StopVm => {
-            vcpu.vm.crash(vcpu, record::crash::SERROR);
-            run::leave_if_stopped(frame);
-        }
-        Verdict::StopBoard => crash::hardware_failed(esr, &vcpu.vm.name),
+    if serror::taken(vcpu, esr) {
+        run::leave_if_stopped(frame);
     }
 }
 

@@ -46,6 +46,7 @@ mod pmu;
 mod power;
 mod random;
 mod run;
+mod serror;
 mod simd;
 #[allow(clippy::indexing_slicing, clippy::arithmetic_side_effects)] // runs at boot alone
 mod smp;

@@ -88,6 +88,8 @@ pub struct Own {
     pub ended_here: EndedHere,
     /// What guests are told of mitigations here.
     pub mitigations: Cell<Mitigations>,
+    /// The SError that is pending here has had its consequences: see [`serror`](crate::serror).
+    pub serror_is_judged: Cell<bool>,
 }
 
 /// Which vCPU of each VM was last loaded on a CPU, by the VM's slot.
@@ -155,6 +157,7 @@ impl PerCpu {
                 gic: OnceCell::new(),
                 ended_here: EndedHere::new(),
                 mitigations: Cell::new(Mitigations::default()),
+                serror_is_judged: Cell::new(false),
             },
         }))
     }

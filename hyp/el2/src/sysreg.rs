@@ -13,6 +13,11 @@ macro_rules! read_sysreg {
 /// Writes a system register of the guest's world, or one of EL2's whose effect the caller's comment explains. None of
 /// them changes what EL2's own memory accesses do.
 macro_rules! write_sysreg {
+    // Zero needs no register.
+    ($name:expr, 0) => {
+        // SAFETY: as below.
+        unsafe { core::arch::asm!(concat!("msr ", $name, ", xzr"), options(nostack)) }
+    };
     ($name:expr, $value:expr) => {{
         let value: u64 = $value;
         // SAFETY: this register decides over guests alone, not over EL2's translation, stack or vectors; every caller

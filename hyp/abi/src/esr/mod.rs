@@ -137,6 +137,11 @@ pub enum Severity {
 }
 
 impl Esr {
+    /// Of an SError that ESB has put into DISR_EL1, which holds this. The fields are the same (Arm ARM D19.2.38).
+    pub const fn of_deferred(disr: u64) -> Self {
+        Self((ec::SERROR as u64) << 26 | 1 << 25 | disr & 0x1ff_ffff)
+    }
+
     /// Of an SError: how far the error has got (AET). Without FEAT_RAS no syndrome tells.
     pub const fn severity(self) -> Severity {
         const IDS: u32 = 1 << 24;
@@ -654,6 +659,19 @@ mod tests {
             "data abort on a write, permission fault, level 3"
         );
         assert_eq!(format!("{}", Esr(0x17 << 26 | 3)), "SMC #0x3");
+    }
+
+    #[test]
+    fn a_deferred_serror_has_the_syndrome_that_it_would_have_been_taken_with() {
+        // A; AET UEU, EA, asynchronous.
+        let esr = Esr::of_deferred(1 << 31 | 1 << 10 | 1 << 9 | 0x11);
+        assert_eq!((esr.class(), esr.0), (ec::SERROR, 0xbe00_0611));
+        assert_eq!(esr.severity(), Severity::Unrecoverable);
+        assert_eq!(
+            Esr::of_deferred(1 << 31 | 1 << 24).severity(),
+            Severity::Unknown,
+            "IMPLEMENTATION DEFINED"
+        );
     }
 
     #[test]

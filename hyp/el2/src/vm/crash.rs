@@ -41,8 +41,21 @@ impl Vm {
     /// It crashes by what this vCPU, which is loaded here, is at.
     pub fn crash(&self, vcpu: &Vcpu, why: u64) {
         let (esr, far, hpfar) = (ESR_EL2.get(), FAR_EL2.get(), HPFAR_EL2.get());
-        let noted = CrashRecord::from_words(&[why, vcpu.id.0.into(), timer::now(), esr, 0, 0, far, hpfar]);
-        self.crash_with(noted);
+        self.crash_with(CrashRecord::from_words(&[
+            why,
+            vcpu.id.0.into(),
+            timer::now(),
+            esr,
+            0,
+            0,
+            far,
+            hpfar,
+        ]));
+    }
+
+    /// It crashes by an SError of this vCPU's, which is or was loaded here.
+    pub fn crash_by_serror(&self, vcpu: &Vcpu, esr: Esr) {
+        self.crash_with(CrashRecord::from_words(&[crash::SERROR, vcpu.id.0.into(), timer::now(), esr.0]));
     }
 
     /// It has not fed its watchdog. Which vCPU is to blame can't be told; vCPU 0 is reported in full.
