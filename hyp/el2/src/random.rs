@@ -4,7 +4,7 @@
 //! another VM, and what one VM gets tells nothing of what another one does.
 
 use platform::tree::Board;
-use vmm::random::{Generator, KEY_BYTES};
+use vmm::random::{Generator, KEY_BYTES, KEY_WORDS};
 
 use crate::cpu;
 use crate::lock::Mutex;
@@ -37,18 +37,17 @@ pub fn mix_in_from_cpu(generator: &mut Generator) -> bool {
     if !cpu::has_random() {
         return false;
     }
-    let mut fresh = [0; KEY_BYTES];
-    let all = fresh.as_chunks_mut::<8>().0.iter_mut().all(|chunk| {
-        let (value, flags): (u64, u64);
+    let mut fresh = [0; KEY_WORDS];
+    let all = fresh.iter_mut().all(|word| {
+        let flags: u64;
         // SAFETY: RNDR is there, as ID_AA64ISAR0_EL1 says; it sets NZCV, which is read behind it, and nothing else.
         unsafe {
-            core::arch::asm!("mrs {}, S3_3_C2_C4_0", "mrs {}, nzcv", out(reg) value, out(reg) flags, options(nostack));
+            core::arch::asm!("mrs {}, S3_3_C2_C4_0", "mrs {}, nzcv", out(reg) *word, out(reg) flags, options(nostack));
         }
-        *chunk = value.to_le_bytes();
         // Z is set where no number came in time.
         flags & 1 << 30 == 0
     });
-    generator.mix(&fresh);
+    generator.mix(fresh);
     all
 }
 
