@@ -48,6 +48,14 @@ pub enum Failure {
         /// The line.
         line: String,
     },
+    /// The guest's shell gave no answer to a command.
+    #[error("`{command}` at the guest's shell: {why}")]
+    Unanswered {
+        /// The command.
+        command: String,
+        /// Why there is none.
+        why: Box<Self>,
+    },
     /// QEMU didn't end in time.
     #[error("waited {seconds} s for QEMU to end")]
     StillRunning {
@@ -73,6 +81,11 @@ impl Failure {
     pub fn io(doing: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
         let doing = doing.into();
         move |error| Self::Io { doing, error }
+    }
+
+    /// For `map_err`: why the guest's shell gave no answer to `command`.
+    pub fn unanswered(command: &str) -> impl FnOnce(Self) -> Self {
+        move |why| Self::Unanswered { command: command.to_owned(), why: Box::new(why) }
     }
 }
 

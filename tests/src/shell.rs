@@ -45,8 +45,9 @@ impl<'a> Shell<'a> {
     /// When it doesn't end.
     pub fn try_run(&mut self, command: &str) -> Outcome<(String, u64)> {
         self.board.send_line(&format!("echo @$((0))@; {command}; echo @$?@"))?;
-        self.board.expect(r"(?m)^@0@\n")?;
-        let end = self.board.expect(&format!(r"(?s)@(\d+)@\n.*?{PROMPT}"))?;
+        self.board.expect(r"(?m)^@0@\n").map_err(Failure::unanswered(command))?;
+        let end = self.board.expect(&format!(r"(?s)@(\d+)@\n.*?{PROMPT}"));
+        let end = end.map_err(Failure::unanswered(command))?;
         Ok((end.before.trim_end().to_owned(), end.number(1)?))
     }
 
@@ -91,8 +92,10 @@ impl<'a> Shell<'a> {
             .collect();
         self.board.send(&script)?;
         // What is echoed has the command where the answer has its text; and it may surround the answer.
-        let answer = |n| self.board.expect(&format!(r"Q{n}=([^$;\n][^;\n]*);"));
-        let found: Outcome<Vec<Found>> = (0..commands.len()).map(answer).collect();
+        let answer = |(n, command): (usize, &&str)| {
+            self.board.expect(&format!(r"Q{n}=([^$;\n][^;\n]*);")).map_err(Failure::unanswered(command))
+        };
+        let found: Outcome<Vec<Found>> = commands.iter().enumerate().map(answer).collect();
         Ok(found?.iter().map(|found| found.group(1).to_owned()).collect())
     }
 }
