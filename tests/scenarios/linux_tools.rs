@@ -1,4 +1,4 @@
-//! Debian's tools in an unmodified Linux: `perf`, `gdb`, `cyclictest`, kprobes, 32-bit programs, CPUs that go and come, suspend to idle.
+//! Debian's tools in an unmodified Linux: `perf`, `gdb`, `cyclictest`, kprobes, 32-bit programs, CPUs that go and come, suspend to idle, random numbers.
 //!
 //! The same is done with the same kernel on the bare board, at EL1. So what is wanted of the guest is known to be there at all; and what both
 //! can be asked for exactly, the guest has to give as the board does: its counters' counts, the steps of `gdb`, and no warning of the kernel's that the
@@ -71,10 +71,11 @@ fn as_on_the_board(scenario: &Scenario, gic: u8, cpu: &str) -> Outcome {
         .arguments("console=ttyAMA0")
         .option("-initrd", initrd.display().to_string());
     // Debian 12's gdb doesn't know the debug architecture that `max` has; the one that a guest has there it knows.
-    let native = look(scenario, &native, cpu != "max")
+    let native = look(scenario, &native, Offers { hardware_breaks: cpu != "max", random_numbers: false })
         .map_err(|failure| Failure::Wrong(format!("without Hanok, on the bare board: {failure}")))?;
     let bundle = scenario.bundle(&[Vm::linux(VCPUS).memory(MEMORY).payload("initrd", &initrd)])?;
-    look(scenario, &board.bundle(bundle), true)?.is_as(&native)
+    let offers = Offers { hardware_breaks: true, random_numbers: true };
+    look(scenario, &board.bundle(bundle), offers)?.is_as(&native)
 }
 
 /// What `make run` has, with tools and what `gdb` is to do.
@@ -92,6 +93,14 @@ fn initrd(scenario: &Scenario) -> Outcome<PathBuf> {
     }
     all.extend(scripts.finish());
     scenario.write("initrd.cpio", all)
+}
+
+/// What only one of the two has.
+struct Offers {
+    /// Breakpoints and watchpoints of the hardware's that `gdb` can use.
+    hardware_breaks: bool,
+    /// TRNG calls, which on a board are firmware's.
+    random_numbers: bool,
 }
 
 /// What Linux says of its machine, exactly.
@@ -143,7 +152,7 @@ fn without_numbers(line: &str) -> String {
 }
 
 /// Boots Linux, has it do all of it, and turns it off.
-fn look(scenario: &Scenario, machine: &Machine, hardware_breaks: bool) -> Outcome<Seen> {
+fn look(scenario: &Scenario, machine: &Machine, offers: Offers) -> Outcome<Seen> {
     let mut board = scenario.boot(machine)?;
     let mut shell = Shell::login(&mut board)?;
     shell.check("nproc", &VCPUS.to_string())?;
@@ -152,13 +161,16 @@ fn look(scenario: &Scenario, machine: &Machine, hardware_breaks: bool) -> Outcom
     let counts = counts(&mut shell)?;
     overflows_are_sampled(&mut shell, counts.get("cycles:u").copied().unwrap_or(0))?;
     let steps = steps(&mut shell)?;
-    if hardware_breaks {
+    if offers.hardware_breaks {
         breaks(&mut shell)?;
     }
     kernel_probes(&mut shell)?;
     programs_of_32_bits(&mut shell)?;
     wakes_up_in_time(&mut shell)?;
     suspends_to_idle(&mut shell)?;
+    if offers.random_numbers {
+        random_numbers(&mut shell)?;
+    }
     // All is as it was.
     alike("after the suspension", &self::counts(&mut shell)?, "before it", &counts)?;
     let log = shell.run("dmesg -r | sed -n '/^<[0-4]>/p'")?;
@@ -334,4 +346,18 @@ fn suspends_to_idle(shell: &mut Shell<'_>) -> Outcome {
         shell.check("nproc", &VCPUS.to_string())?;
     }
     Ok(())
+}
+
+/// The kernel's own driver for TRNG calls: it is there where they are, and gives what differs.
+fn random_numbers(shell: &mut Shell<'_>) -> Outcome {
+    shell.run("modprobe arm_smccc_trng")?;
+    shell.check("cat /sys/class/misc/hw_random/rng_available", "smccc_trng")?;
+    let mut read = || shell.run("head -c 32 /dev/hwrng | od -A n -v -t x1");
+    let [first, second] = [read()?, read()?];
+    for bytes in [&first, &second] {
+        let bytes: Vec<&str> = bytes.split_whitespace().collect();
+        ensure_equal("bytes read of /dev/hwrng", bytes.len(), 32)?;
+        ensure(bytes.iter().any(|byte| byte != &bytes[0]), || format!("/dev/hwrng says {bytes:?}"))?;
+    }
+    ensure(first != second, || format!("/dev/hwrng says the same twice: {first}"))
 }
