@@ -28,7 +28,7 @@ use core::fmt::Display;
 use core::str::FromStr;
 use core::sync::atomic::{AtomicU64, Ordering};
 
-use runtime::{features, gic, interrupts, machine, memory, power, println, registers, smp};
+use runtime::{debug, features, gic, interrupts, machine, memory, power, println, registers, smp};
 use state::{Pattern, State};
 use times::Times;
 
@@ -106,6 +106,8 @@ fn main() -> ! {
 fn work(cpu: usize) {
     let arguments = Arguments::read();
     features::enable_simd(true);
+    // Behind a closed OS lock, which a CPU starts with, debug registers need not be the CPU's own.
+    debug::lock(false);
     interrupt::enable(arguments.interrupts != 0);
     READY.fetch_add(1, Ordering::Release);
     let all = machine().cpus().len() as u64;

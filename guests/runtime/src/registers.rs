@@ -88,6 +88,14 @@ pub const REGISTERS: &[Register] = &registers! {
     "AFSR0_EL1"       "afsr0_el1"       0xffff_ffff_ffff_ffff true,
     "AFSR1_EL1"       "afsr1_el1"       0xffff_ffff_ffff_ffff true,
     "AMAIR_EL1"       "amair_el1"       0xffff_ffff_ffff_ffff true,
+    // Counters, which are off: their values, who isn't counted (P and U), and what EL0 may reach.
+    "PMCCNTR_EL0"     "pmccntr_el0"     0xffff_ffff_ffff_ffff true,
+    "PMCCFILTR_EL0"   "pmccfiltr_el0"   0x0000_0000_c000_0000 true,
+    "PMEVCNTR0_EL0"   "pmevcntr0_el0"   0x0000_0000_ffff_ffff true,
+    "PMEVTYPER0_EL0"  "pmevtyper0_el0"  0x0000_0000_c000_0000 true,
+    "PMUSERENR_EL0"   "pmuserenr_el0"   0x0000_0000_0000_000f true,
+    // FEAT_RAS, by number: an SError that was put off, of which there is none.
+    "DISR_EL1"        "s3_0_c12_c1_1"   0x0000_0000_81ff_ffff true,
     // Keys of pointer authentication, which SCTLR_EL1 leaves off.
     "APIAKeyLo_EL1"   "s3_0_c2_c1_0"    0xffff_ffff_ffff_ffff true,
     "APIAKeyHi_EL1"   "s3_0_c2_c1_1"    0xffff_ffff_ffff_ffff true,
@@ -107,6 +115,25 @@ pub const REGISTERS: &[Register] = &registers! {
         optional: false,
         read: || TPIDR_EL1.get(),
         write: |value| TPIDR_EL1.set(value | cpu::index() as u64),
+    },
+    // Tags that are set by one register and cleared by another one.
+    Register {
+        name: "DBGCLAIM",
+        free: 0xff,
+        optional: true,
+        read: || {
+            let value: u64;
+            // SAFETY: reading it changes nothing.
+            unsafe { asm!("mrs {}, dbgclaimclr_el1", out(reg) value, options(nomem, nostack)) };
+            value
+        },
+        write: |value| {
+            // SAFETY: nothing rests on these tags.
+            unsafe {
+                asm!("msr dbgclaimclr_el1, {}", "msr dbgclaimset_el1, {}", in(reg) 0xff_u64, in(reg) value,
+                    options(nomem, nostack));
+            }
+        },
     },
     // The four bits that every controller has.
     Register {
