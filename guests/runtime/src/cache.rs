@@ -39,6 +39,27 @@ pub fn clean_invalidate(address: usize, size: usize) {
     cpu::synchronize();
 }
 
+/// DCZID_EL0: the bytes that DC ZVA zeroes at once; `None`: it is forbidden.
+pub fn zero_size() -> Option<usize> {
+    const DZP: u64 = 1 << 4;
+    let dczid: u64;
+    // SAFETY: reads an identification register.
+    unsafe { asm!("mrs {}, dczid_el0", out(reg) dczid, options(nomem, nostack)) };
+    (dczid & DZP == 0).then_some(4 << (dczid & 0xf))
+}
+
+/// Zeroes the block of [`zero_size`] bytes that the `n`-th word is in.
+pub fn zero_block(words: &[AtomicU64], n: usize) {
+    let (address, size) = (words[n].as_ptr() as usize, zero_size().unwrap_or(1));
+    let (start, all) = (address & !(size - 1), words.as_ptr_range());
+    assert!(
+        start >= all.start as usize && start + size <= all.end as usize,
+        "the block has more in it than these words"
+    );
+    // SAFETY: it writes these words alone, which may change at any time.
+    unsafe { asm!("dc zva, {}", in(reg) address, options(nostack)) };
+}
+
 /// Makes `size` bytes that were written from `address` on visible to instruction fetches of all CPUs.
 pub fn publish_code(address: usize, size: usize) {
     // CTR_EL0 gives both line sizes; the smaller serves for both loops.

@@ -52,6 +52,21 @@ pub fn lock(closed: bool) {
     cpu::synchronize();
 }
 
+/// OSDLR_EL1, the double lock.
+pub fn double_lock() -> u64 {
+    let value: u64;
+    // SAFETY: reading it changes nothing.
+    unsafe { asm!("mrs {}, osdlr_el1", out(reg) value, options(nostack)) };
+    value
+}
+
+/// Closes or opens the double lock.
+pub fn lock_twice(closed: bool) {
+    // SAFETY: as for the OS lock.
+    unsafe { asm!("msr osdlr_el1, {}", in(reg) u64::from(closed), options(nostack)) };
+    cpu::synchronize();
+}
+
 /// Runs `body` with debug exceptions from EL1 let in, by these bits of MDSCR_EL1, faults being caught.
 fn with_events(mdscr: u64, body: impl FnOnce()) -> Option<Fault> {
     let (_, fault) = catch(|| {

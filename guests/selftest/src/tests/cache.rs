@@ -4,7 +4,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 
 use runtime::cache;
 
-use crate::framework::{Outcome, check, check_eq, on_every_cpu, tests};
+use crate::framework::{Outcome, check, check_eq, failed, on_every_cpu, tests};
 
 tests! {
     "cache.identification" => identification,
@@ -12,6 +12,7 @@ tests! {
     "cache.off-and-on" => off_and_on,
     "cache.off-and-on-on-every-cpu" => off_and_on_on_every_cpu,
     "cache.by-address" => by_address,
+    "cache.zero-block" => zero_block,
 }
 
 fn identification() -> Outcome {
@@ -89,4 +90,30 @@ fn by_address() -> Outcome {
     cache::clean_invalidate(core::ptr::from_ref(&WORDS) as usize, size_of_val(&WORDS));
     cache::publish_code(core::ptr::from_ref(&WORDS) as usize, size_of_val(&WORDS));
     check_words(expected, "after DC CIVAC, DC CVAU and IC IVAU")
+}
+
+/// Two of the largest blocks that DC ZVA may have, aligned to one.
+#[repr(align(2048))]
+struct Blocks([AtomicU64; 512]);
+
+static BLOCKS: Blocks = Blocks([const { AtomicU64::new(0) }; 512]);
+
+fn zero_block() -> Outcome {
+    on_every_cpu(|| {
+        let Some(size) = cache::zero_size() else {
+            return Err(failed(format_args!("DCZID_EL0.DZP should be clear at EL1")));
+        };
+        let (words, at) = (size / 8, 300);
+        BLOCKS.0.iter().for_each(|word| word.store(u64::MAX, Ordering::Relaxed));
+        cache::zero_block(&BLOCKS.0, at);
+        for (n, word) in BLOCKS.0.iter().enumerate() {
+            let expected = if n / words == at / words { 0 } else { u64::MAX };
+            check_eq!(
+                word.load(Ordering::Relaxed),
+                expected,
+                "word {n}, of {words} in a block, behind DC ZVA"
+            );
+        }
+        Ok(())
+    })
 }

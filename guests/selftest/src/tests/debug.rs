@@ -8,6 +8,7 @@ use crate::framework::{Outcome, check, check_eq, needs_hanok, on_every_cpu, test
 
 tests! {
     "debug.os-lock" => os_lock,
+    "debug.double-lock" => double_lock,
     "debug.locked-after-start" => locked_after_start,
     "debug.breakpoint" => breakpoint,
     "debug.watchpoint" => watchpoint,
@@ -29,6 +30,25 @@ fn os_lock() -> Outcome {
             check_eq!(debug::is_locked(), closed, "OSLSR_EL1.OSLK");
             check_eq!(debug::lock_status() & 0b1001, LOCK_IS_THERE, "OSLSR_EL1.OSLM");
         }
+        Ok(())
+    })
+}
+
+/// Guests have no double lock (ID_AA64DFR0_EL1.DoubleLock): its register reads as zero, and a write does nothing (Arm ARM,
+/// OSDLR_EL1).
+fn double_lock() -> Outcome {
+    needs_hanok()?;
+    on_every_cpu(|| {
+        debug::lock(false);
+        debug::lock_twice(true);
+        let (read, (fault, _)) = (debug::double_lock(), debug::call_with_breakpoint());
+        debug::lock_twice(false);
+        check_eq!(read, 0, "OSDLR_EL1, written");
+        check_eq!(
+            fault.map(|fault| fault.class()),
+            Some(BREAKPOINT),
+            "the breakpoint's exception behind that"
+        );
         Ok(())
     })
 }
