@@ -2,6 +2,7 @@
 //! FP and SIMD registers. They do what they do on hardware, or are aborts that change nothing.
 
 use runtime::gic::{self, Version};
+use runtime::mmu::{self, Kind};
 use runtime::probe::{self, Form, Left, Load, UNTOUCHED};
 use runtime::{console, features, machine, rtc};
 
@@ -14,6 +15,8 @@ tests! {
     "access.distributor" => distributor,
     "access.vectors" => vectors,
     "access.across-the-end" => across_the_end,
+    "access.from-memory-into-a-device" => from_memory_into_a_device,
+    "access.misaligned" => misaligned,
     "access.refused" => refused,
 }
 
@@ -199,6 +202,52 @@ fn across_the_end() -> Outcome {
         check_eq!(fault.syndrome() >> 6 & 1, u64::from(form == Form::StorePair), "{form:?}: WnR");
         check_eq!((left.first, left.second), (UNTOUCHED, UNTOUCHED), "{form:?}: registers behind an abort");
     }
+    Ok(())
+}
+
+/// A block where nothing is, and the next one.
+const SPARE: u64 = 48 << 30;
+const NEXT: u64 = SPARE + (2 << 20);
+
+/// A pair whose first word is in memory, and its second one in a device: what faults isn't where it starts.
+fn from_memory_into_a_device() -> Outcome {
+    needs_hanok()?;
+    let (ram, device) = (machine().ram[0].base, machine().uart.registers.base);
+    mmu::map(SPARE, ram.next_multiple_of(2 << 20), Kind::Normal);
+    mmu::map(NEXT, device, Kind::Device);
+    let start = NEXT + device % (2 << 20) - 4;
+    let left = probe::access(Form::Pair, start, UNTOUCHED, UNTOUCHED);
+    mmu::map(NEXT, NEXT, Kind::Device);
+    mmu::map(SPARE, SPARE, Kind::Device);
+    check_untouched(left, start, start + 4, "a pair from memory into the UART")
+}
+
+/// Accesses that Device memory wouldn't let through, to a device that the guest has mapped as Normal.
+fn misaligned() -> Outcome {
+    needs_hanok()?;
+    let device = machine().uart.registers.base;
+    mmu::map(SPARE, device, Kind::NonCacheable);
+    let outcome = [Form::Pair, Form::Post, Form::PostHalf].into_iter().try_for_each(|form| {
+        let at = SPARE + device % (2 << 20) + PCELL_ID + 1;
+        let left = probe::access(form, at, UNTOUCHED, UNTOUCHED);
+        check_untouched(left, at, at, "an access to the UART that isn't aligned")
+    });
+    mmu::map(SPARE, SPARE, Kind::Device);
+    outcome
+}
+
+/// An external abort at `far` has changed nothing.
+fn check_untouched(left: Left, base: u64, far: u64, what: &str) -> Outcome {
+    let fault = left.fault;
+    check!(
+        fault.is_some_and(|fault| fault.is_external_abort() && fault.far == far),
+        "{what}: an external abort, got {fault:?}"
+    );
+    check_eq!(
+        left,
+        Left { first: UNTOUCHED, second: UNTOUCHED, base, fault },
+        "{what}: registers behind an abort"
+    );
     Ok(())
 }
 
