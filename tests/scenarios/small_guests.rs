@@ -22,6 +22,10 @@ pub fn cases() -> Vec<Case> {
             }
         }
     }
+    let counted = ["max", "cortex-a72"].map(|cpu| {
+        Case::new(format!("counted-instructions/{cpu}"), move |scenario| counted_instructions(scenario, cpu))
+    });
+    cases.extend(counted);
     let small: [Named; 6] = [
         ("no-random-numbers", no_random_numbers),
         ("built-in", built_in),
@@ -72,6 +76,16 @@ fn selftest(scenario: &Scenario, gic: u8, cpu: &str, vcpus: u8) -> Outcome {
     })?;
     board.expect_log("selftest turned itself off")?;
     board.expect_off()?;
+    Ok(())
+}
+
+/// On a board that counts instructions, a guest counts its own alone, and its own cycles.
+fn counted_instructions(scenario: &Scenario, cpu: &str) -> Outcome {
+    let bundle = scenario.bundle(&[Vm::selftest(1, "selftest=pmu counted=1")])?;
+    let machine = Machine::new(3, 1).cpu(cpu).option("-icount", "shift=0,sleep=off");
+    let mut board = scenario.boot(&machine.bundle(bundle))?;
+    board.expect(r"(?m)^test pmu.calls-not-counted ... ok\n")?;
+    board.expect(r"(?m)^\d+ passed, 0 failed\n")?;
     Ok(())
 }
 

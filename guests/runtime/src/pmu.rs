@@ -11,9 +11,11 @@ use crate::cpu;
 pub const CYCLES: u64 = 1 << 31;
 /// `PMEVTYPER<n>_EL0`.evtCount of what PMSWINC_EL0 counts.
 pub const SW_INCR: u64 = 0;
+/// The same of instructions that were executed, where the CPU can count them ([`counts`]).
+pub const INST_RETIRED: u64 = 8;
 /// `PMEVTYPER<n>_EL0`.P: EL1 isn't counted.
 pub const NOT_EL1: u64 = 1 << 31;
-/// `PMEVTYPER<n>_EL0`.NSH: EL2 is counted.
+/// `PMEVTYPER<n>_EL0`.NSH, PMCCFILTR_EL0.NSH: EL2 is counted.
 pub const EL2_TOO: u64 = 1 << 27;
 /// PMCR_EL0: E, counters count; P and C, they are reset; LC, the cycle counter has 64 bits.
 const ENABLE: u64 = 1;
@@ -57,6 +59,8 @@ registers! {
     interrupts_too disable_interrupts "pmintenclr_el1";
     /// PMCCNTR_EL0.
     cycles set_cycles "pmccntr_el0";
+    /// PMCCFILTR_EL0.
+    cycle_filter set_cycle_filter "pmccfiltr_el0";
     /// PMEVCNTR0_EL0.
     counter_0 set_counter_0 "pmevcntr0_el0";
     /// PMEVTYPER0_EL0.
@@ -84,6 +88,26 @@ pub fn increment(counters: u64, times: u32) {
 pub fn is_there() -> bool {
     !matches!(ID_AA64DFR0_EL1.get() >> 8 & 0xf, 0 | 0xf)
 }
+
+/// Whether this CPU can count an event, of the first 32 (PMCEID0_EL0).
+pub fn counts(event: u64) -> bool {
+    let events: u64;
+    // SAFETY: reading it changes nothing.
+    unsafe { asm!("mrs {}, pmceid0_el0", out(reg) events, options(nomem, nostack)) };
+    events >> event & 1 != 0
+}
+
+/// Asks by HVC for PSCI_VERSION, so many times, in [`CALL`] instructions each.
+pub fn call_by_hvc(times: u64) {
+    // SAFETY: the call changes no more than these registers.
+    unsafe {
+        asm!("2: mov w0, #0x84000000", "hvc #0", "subs x9, x9, #1", "b.ne 2b",
+            inout("x9") times => _, out("x0") _, out("x1") _, out("x2") _, out("x3") _, options(nostack));
+    }
+}
+
+/// Instructions of a call in [`call_by_hvc`].
+pub const CALL: u64 = 4;
 
 /// How many event counters there are (PMCR_EL0.N).
 pub fn counters() -> u64 {

@@ -1,6 +1,7 @@
 //! Performance monitors, on every CPU.
 
-use runtime::pmu::{self, CYCLES, EL2_TOO, NOT_EL1, SW_INCR};
+use runtime::machine::Conduit;
+use runtime::pmu::{self, CYCLES, EL2_TOO, INST_RETIRED, NOT_EL1, SW_INCR};
 use runtime::{cpu, gic, machine, timer};
 
 use crate::framework::{Outcome, Stop, check, check_eq, expect_soon, is_hanok, on_every_cpu, tests};
@@ -12,6 +13,7 @@ tests! {
     "pmu.increments" => increments,
     "pmu.filter" => filter,
     "pmu.no-filter-for-el2" => no_filter_for_el2,
+    "pmu.calls-not-counted" => calls_not_counted,
     "pmu.selection" => selection,
     "pmu.overflow" => overflow,
     "pmu.interrupt" => interrupt,
@@ -111,6 +113,39 @@ fn no_filter_for_el2() -> Outcome {
         count_increments(EL2_TOO);
         check_eq!(pmu::type_0() & EL2_TOO, 0, "PMEVTYPER0_EL0.NSH");
         pmu::stop();
+        Ok(())
+    })
+}
+
+/// What a hypervisor executes for the guest isn't counted, even where the guest asks for it. `counted` in the command line: here an
+/// instruction takes a cycle.
+fn calls_not_counted() -> Outcome {
+    const CALLS: u64 = 1000;
+    if machine().conduit != Conduit::Hvc {
+        return Err(Stop::Skipped("needs PSCI by HVC"));
+    }
+    with_counters(|| {
+        if !pmu::counts(INST_RETIRED) {
+            return Err(Stop::Skipped("this CPU doesn't count instructions"));
+        }
+        pmu::reset();
+        pmu::set_type_0(INST_RETIRED | EL2_TOO);
+        pmu::set_cycle_filter(EL2_TOO);
+        pmu::enable(COUNTER_0 | CYCLES);
+        let before = [pmu::counter_0(), pmu::cycles()];
+        pmu::call_by_hvc(CALLS);
+        let [instructions, cycles] = [pmu::counter_0() - before[0], pmu::cycles() - before[1]];
+        pmu::set_cycle_filter(0);
+        pmu::stop();
+        // And some for the readings.
+        let expected = CALLS * pmu::CALL..CALLS * (pmu::CALL + 1);
+        check!(
+            expected.contains(&instructions),
+            "{expected:?} instructions for {CALLS} calls, got {instructions}"
+        );
+        if machine().argument("counted").is_some() {
+            check!(expected.contains(&cycles), "{expected:?} cycles for {CALLS} calls, got {cycles}");
+        }
         Ok(())
     })
 }
