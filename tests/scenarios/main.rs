@@ -9,6 +9,7 @@ mod board_u_boot;
 mod case;
 mod channels;
 mod chaos;
+mod conditions;
 mod console;
 mod edk2;
 mod el2_crash;
@@ -78,6 +79,7 @@ fn main() -> ExitCode {
         el2_crash::cases(),
         el2_map::cases(),
         serror::cases(),
+        conditions::cases(),
         errata::cases(),
         panics::cases(),
         bad_board::cases(),

@@ -175,6 +175,14 @@ mod tests {
         assert_eq!(walk.take(state(0b0101)).esr, 0x21 << 26 | 1 << 25 | 1 << 10 | 0x16);
     }
 
+    /// It counts as a write, whatever the maintenance does (Arm ARM, ISS of a Data Abort).
+    #[test]
+    fn an_abort_of_cache_maintenance_says_so() {
+        let status = external_abort(None);
+        let abort = Exception::DataAbort { far: Some(0), write: false, cache_maintenance: true, status };
+        assert_eq!(abort.take(state(0b0101)).esr, 0x25 << 26 | 1 << 25 | 1 << 8 | 1 << 6 | 0x10);
+    }
+
     #[test]
     fn pan_is_set_unless_span_says_to_leave_it() {
         let mut interrupted = state(0b0101);
