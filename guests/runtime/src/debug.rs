@@ -3,7 +3,7 @@
 use core::arch::{asm, global_asm};
 use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
-use aarch64_cpu::registers::{DAIF, MDSCR_EL1};
+use aarch64_cpu::registers::{DAIF, ID_AA64DFR0_EL1, MDSCR_EL1};
 use tock_registers::interfaces::{ReadWriteable, Readable, Writeable};
 
 use crate::cpu;
@@ -50,6 +50,11 @@ pub fn lock(closed: bool) {
     // SAFETY: nothing in the program rests on debug exceptions.
     unsafe { asm!("msr oslar_el1, {}", in(reg) u64::from(closed), options(nostack)) };
     cpu::synchronize();
+}
+
+/// ID_AA64DFR0_EL1.DoubleLock: 0xf where there is no double lock.
+pub fn double_lock_field() -> u64 {
+    ID_AA64DFR0_EL1.get() >> 36 & 0xf
 }
 
 /// OSDLR_EL1, the double lock.

@@ -4,6 +4,7 @@
 use runtime::gic::{self, Version};
 use runtime::mmu::{self, Kind};
 use runtime::probe::{self, Form, Left, Load, UNTOUCHED};
+use runtime::registers::REGISTERS;
 use runtime::{console, features, machine, rtc};
 
 use crate::framework::{Outcome, Stop, check, check_eq, is_hanok, needs_hanok, tests};
@@ -18,6 +19,7 @@ tests! {
     "access.from-memory-into-a-device" => from_memory_into_a_device,
     "access.misaligned" => misaligned,
     "access.refused" => refused,
+    "access.translation-kept" => translation_kept,
 }
 
 fn uart(register: u64) -> u64 {
@@ -248,6 +250,15 @@ fn check_untouched(left: Left, base: u64, far: u64, what: &str) -> Outcome {
         Left { first: UNTOUCHED, second: UNTOUCHED, base, fault },
         "{what}: registers behind an abort"
     );
+    Ok(())
+}
+
+/// A hypervisor that looks the instruction up translates addresses: what the guest has asked for is still in PAR_EL1.
+fn translation_kept() -> Outcome {
+    let asked = mmu::translate_read(machine().ram[0].base);
+    check_load(Form::Pair, uart(PCELL_ID), ID[0], ID[1], 0)?;
+    let par = REGISTERS.iter().find(|register| register.name == "PAR_EL1").map(|register| register.read());
+    check_eq!(par, Some(asked), "PAR_EL1 behind a pair");
     Ok(())
 }
 

@@ -39,6 +39,7 @@ fn os_lock() -> Outcome {
 fn double_lock() -> Outcome {
     needs_hanok()?;
     on_every_cpu(|| {
+        check_eq!(debug::double_lock_field(), 0xf, "ID_AA64DFR0_EL1.DoubleLock: there is none");
         debug::lock(false);
         debug::lock_twice(true);
         let (read, (fault, _)) = (debug::double_lock(), debug::call_with_breakpoint());
