@@ -6,8 +6,9 @@
 //! and neither timer is asked for; [`release`] then puts back what the runtime needs.
 
 use core::arch::asm;
+use core::sync::atomic::{AtomicU64, Ordering};
 
-use aarch64_cpu::registers::TPIDR_EL1;
+use aarch64_cpu::registers::{CPACR_EL1, MAIR_EL1, TPIDR_EL1, VBAR_EL1};
 use tock_registers::interfaces::{Readable, Writeable};
 
 use crate::timer::Timer;
@@ -46,6 +47,13 @@ macro_rules! registers {
         },)* $($more),*]
     };
 }
+
+/// MAIR_EL1's attributes 6 and 7.
+const ATTRIBUTES: u64 = 0xffff << 48;
+/// CPACR_EL1.ZEN.
+const ZEN: u64 = 0b11 << 16;
+/// The runtime's VBAR_EL1, once it has been changed.
+static VECTORS: AtomicU64 = AtomicU64::new(0);
 
 /// All of them. Left out: what controls translation, exceptions or traps, and what hardware may refuse to hold.
 pub const REGISTERS: &[Register] = &registers! {
@@ -116,6 +124,34 @@ pub const REGISTERS: &[Register] = &registers! {
         read: || TPIDR_EL1.get(),
         write: |value| TPIDR_EL1.set(value | cpu::index() as u64),
     },
+    // Attributes 6 and 7, which no descriptor names.
+    Register {
+        name: "MAIR_EL1",
+        free: ATTRIBUTES,
+        optional: false,
+        read: || MAIR_EL1.get(),
+        write: |value| MAIR_EL1.set(MAIR_EL1.get() & !ATTRIBUTES | value),
+    },
+    // ZEN, of CPUs that have SVE, which no guest has.
+    Register {
+        name: "CPACR_EL1",
+        free: ZEN,
+        optional: true,
+        read: || CPACR_EL1.get(),
+        write: |value| CPACR_EL1.set(CPACR_EL1.get() & !ZEN | value),
+    },
+    // Without exceptions, it may be anywhere.
+    Register {
+        name: "VBAR_EL1",
+        free: 0x0000_ffff_ffff_f800,
+        optional: false,
+        read: || VBAR_EL1.get(),
+        write: |value| {
+            // The first one to write finds what the runtime has set, which is the same for all CPUs.
+            let _ = VECTORS.compare_exchange(0, VBAR_EL1.get(), Ordering::Relaxed, Ordering::Relaxed);
+            VBAR_EL1.set(value);
+        },
+    },
     // Tags that are set by one register and cleared by another one.
     Register {
         name: "DBGCLAIM",
@@ -175,6 +211,11 @@ impl Register {
 
 /// Stops the timers and lets all interrupts through again.
 pub fn release() {
+    match VECTORS.load(Ordering::Relaxed) {
+        0 => {}
+        vectors => VBAR_EL1.set(vectors),
+    }
+    cpu::synchronize();
     Timer::ALL.iter().for_each(|timer| timer.stop());
     gic::set_priority_mask(gic::MASK_NONE);
 }
