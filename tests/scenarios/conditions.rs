@@ -27,7 +27,7 @@ fn fails(scenario: &Scenario, gic: u8) -> Outcome {
     let trapped = gdb.run_to(Stop::At(IMAGE + code.address("handle_other")?), 0)?;
     let esr = trapped.x[1];
     ensure_equal("the exception's class", esr >> 26, CP14)?;
-    gdb.set(0, Register::X1, esr & !CONDITION | NE)?;
+    gdb.set(0, Register::X(1), esr & !CONDITION | NE)?;
     gdb.run()?;
     board.expect(r"r1 to r3 behind an IT block: expected \[0, 5, 0\], got \[ffffffff, 5, 0\] \(hex\)")?;
     Ok(())
