@@ -7,6 +7,7 @@ use tests::{Board, Outcome, Qmp, Scenario, Vm, ensure, ensure_equal};
 
 use crate::case::Case;
 use crate::handed_over::{HandedOver, Of, Pattern};
+use crate::raspberry_pi_4::NO_OVERFLOW;
 
 pub fn cases() -> Vec<Case> {
     type Run = fn(&Scenario, Of) -> Outcome;
@@ -131,7 +132,7 @@ fn many_devices(scenario: &Scenario) -> Outcome {
 /// The bank of a board of 1 GiB: a VM that fits runs, one that doesn't is left out with a message that names it.
 fn one_gib(scenario: &Scenario) -> Outcome {
     let board = HandedOver::new(scenario, Of::Pi)?.with(&Of::Pi.memory(&[(0, 948 * MIB)]));
-    let vms = [Vm::hello("large").memory(1024), Vm::selftest(3, "")];
+    let vms = [Vm::hello("large").memory(1024), Vm::selftest(3, NO_OVERFLOW)];
     let mut board = board.bundle(&scenario.bundle(&vms)?)?.boot()?;
     board.expect_log(
         "error: left out: /large: memory: 1048576 KiB of memory are wanted and <n> KiB are free",

@@ -59,7 +59,7 @@ pub fn changed_tree(scenario: &Scenario, changes: &[[&str; 3]]) -> Outcome<PathB
 }
 
 /// QEMU's counters raise PPI 23 here as on its other boards; a Raspberry Pi 4's, and so its tree's, an SPI for each CPU.
-const NO_OVERFLOW: &str = "without=pmu.interrupt";
+pub const NO_OVERFLOW: &str = "without=pmu.interrupt";
 
 fn boot(scenario: &Scenario, vms: &[Vm]) -> Outcome<Board> {
     boot_machine(scenario, &Machine::raspberry_pi_4(tree(scenario)), vms)
