@@ -77,7 +77,8 @@ fn broken_line(board: &mut Board) -> Outcome {
     board.send(&format!("{ESCAPE}l"))?;
     board.expect_log("3 three: running")?;
     board.send_line("c")?;
-    board.expect(r"(?m)^> abc\nabc\n")?;
+    // With the prompt behind it, so that no line is still being written.
+    board.expect(r"(?m)^> abc\nabc\n> ")?;
     Ok(())
 }
 
