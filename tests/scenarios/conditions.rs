@@ -1,12 +1,9 @@
 //! Instructions of AArch32 that trap although their condition fails. QEMU's CPUs trap none of those, so its gdb stub changes the
 //! condition that EL2 is told.
 
-use tests::{Code, Machine, Outcome, Register, Scenario, Stop, Vm, ensure_equal};
+use tests::{Code, IMAGE, Machine, Outcome, Register, Scenario, Stop, Vm, ensure_equal};
 
 use crate::case::{Case, Named, on_both_gics};
-
-/// Where QEMU loads the image.
-const IMAGE: u64 = 0x4020_0000;
 
 /// ESR_EL2: the class of MRC and MCR on p14; CV, and a condition, which is NE.
 const CP14: u64 = 0x05;

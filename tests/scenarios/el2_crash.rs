@@ -5,14 +5,12 @@ use std::time::{Duration, Instant};
 
 use regex_lite::{Captures, Regex};
 use tests::{
-    Board, Code, Failure, Gdb, Machine, Outcome, Register, Registers, Scenario, Stop, Vm, ensure,
+    Board, Code, Failure, Gdb, IMAGE, Machine, Outcome, Register, Registers, Scenario, Stop, Vm, ensure,
     ensure_equal,
 };
 
 use crate::case::{Case, GICS};
 
-/// Where QEMU loads the image.
-const IMAGE: u64 = 0x4020_0000;
 const PAGE: u64 = 4096;
 /// Pages of an EL2 stack, at most.
 const STACK_PAGES: u64 = 16;

@@ -1,11 +1,9 @@
 //! What EL2 does about errata, as far as it shows in registers: the emulated CPUs have none (docs/errata.md).
 
-use tests::{Code, Failure, Gdb, Machine, Outcome, Scenario, Vm, ensure, ensure_equal, find_843419};
+use tests::{Code, Failure, Gdb, IMAGE, Machine, Outcome, Scenario, Vm, ensure, ensure_equal, find_843419};
 
 use crate::case::{Case, Named, on_both_gics};
 
-/// Where QEMU loads the image.
-const IMAGE: u64 = 0x4020_0000;
 /// How many changes of both kinds a scenario looks at.
 const CHANGES: usize = 20;
 /// The scenario gives up when it has seen so many writes of one kind.

@@ -1,12 +1,9 @@
 //! SErrors while a guest runs, and those that are found when it leaves its CPU. No device of QEMU's answers a store by one, so its gdb stub
 //! sends an exit of a guest's to the handler, with the syndrome that it would have, and sets what EL2 reads where it looks.
 
-use tests::{Board, Code, Failure, Machine, Outcome, Register, Scenario, Stop, Vm, ensure};
+use tests::{Board, Code, Failure, IMAGE, Machine, Outcome, Register, Scenario, Stop, Vm, ensure};
 
 use crate::case::{Case, Named, on_both_gics};
-
-/// Where QEMU loads the image.
-const IMAGE: u64 = 0x4020_0000;
 
 /// ESR_EL2 of an SError: class and IL; and of FEAT_RAS, that its status says how far the error has got.
 const SERROR: u64 = 0x2f << 26 | 1 << 25;
@@ -79,7 +76,7 @@ const DSB: u32 = 0xd503_3f9f;
 const MRS_DISR: u32 = 0xd538_c120;
 const MRS_ISR: u32 = 0xd538_c100;
 
-/// Two VMs on one CPU: where one of them leaves it, `mrs` behind `before` finds `value`. The name of that VM, by what is said then.
+/// Two VMs on one CPU: where one of them leaves it, `mrs` behind `before` finds `value`.
 fn found_at_leaving(
     scenario: &Scenario,
     machine: Machine,

@@ -31,7 +31,7 @@ pub use console::Found;
 pub use el2_map::{Mapping, Rights, el2_map};
 pub use failure::{Failure, Outcome, ensure, ensure_equal};
 pub use gdb::{Gdb, Register, Registers, Stop};
-pub use machine::Machine;
+pub use machine::{IMAGE, Machine};
 pub use manifest::Vm;
 pub use panics::{Panic, PanicList, panics_from_traps};
 pub use port::{Port, Socket};

@@ -4,6 +4,9 @@ use std::path::PathBuf;
 
 use crate::Socket;
 
+/// Where QEMU loads the image on its `virt` board.
+pub const IMAGE: u64 = 0x4020_0000;
+
 /// QEMU's `virt` board, or its Raspberry Pi 4. What is not said is as `make run` has it, but for one thing: Hanok's own log says
 /// more.
 #[derive(Clone, Debug)]

@@ -48,10 +48,19 @@ macro_rules! registers {
     };
 }
 
-/// MAIR_EL1's attributes 6 and 7.
-const ATTRIBUTES: u64 = 0xffff << 48;
-/// CPACR_EL1.ZEN.
-const ZEN: u64 = 0b11 << 16;
+/// A register whose other bits stay as they are when the free ones are written.
+macro_rules! part {
+    ($name:literal $register:ident ($free:expr) $optional:literal) => {
+        Register {
+            name: $name,
+            free: $free,
+            optional: $optional,
+            read: || $register.get(),
+            write: |value| $register.set($register.get() & !($free) | value),
+        }
+    };
+}
+
 /// The runtime's VBAR_EL1, once it has been changed.
 static VECTORS: AtomicU64 = AtomicU64::new(0);
 
@@ -125,21 +134,9 @@ pub const REGISTERS: &[Register] = &registers! {
         write: |value| TPIDR_EL1.set(value | cpu::index() as u64),
     },
     // Attributes 6 and 7, which no descriptor names.
-    Register {
-        name: "MAIR_EL1",
-        free: ATTRIBUTES,
-        optional: false,
-        read: || MAIR_EL1.get(),
-        write: |value| MAIR_EL1.set(MAIR_EL1.get() & !ATTRIBUTES | value),
-    },
+    part!("MAIR_EL1" MAIR_EL1 (0xffff << 48) false),
     // ZEN, of CPUs that have SVE, which no guest has.
-    Register {
-        name: "CPACR_EL1",
-        free: ZEN,
-        optional: true,
-        read: || CPACR_EL1.get(),
-        write: |value| CPACR_EL1.set(CPACR_EL1.get() & !ZEN | value),
-    },
+    part!("CPACR_EL1" CPACR_EL1 (0b11 << 16) true),
     // Without exceptions, it may be anywhere.
     Register {
         name: "VBAR_EL1",

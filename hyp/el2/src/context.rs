@@ -245,12 +245,11 @@ impl Context {
         if keys {
             self.keys.save();
         }
-        if cpu::has_ras() {
+        let has_ras = cpu::has_ras();
+        if has_ras {
             self.deferred.save();
-            serror::look_for_deferred();
-        } else {
-            serror::look_for_pending();
         }
+        serror::look(has_ras);
         self.simd.save();
         Simd::copy(frame, &mut self.frame);
         if self.uses_more {
@@ -276,11 +275,7 @@ impl Context {
         if self.uses_more {
             self.save_more();
         }
-        if cpu::has_ras() {
-            serror::look_for_deferred();
-        } else {
-            serror::look_for_pending();
-        }
+        serror::look(cpu::has_ras());
     }
 
     /// Puts a vCPU's registers into this CPU, but for what raises interrupts, for their lines must be the guest's first.

@@ -9,17 +9,19 @@ use core::sync::atomic::{AtomicU8, Ordering};
 
 use alloc::vec::Vec;
 use platform::gic::{Trigger, v2, v3};
-use platform::tree::{Board, Gic, Timer};
+use platform::tree::{Board, FIRST_SPI, Gic, Timer};
 use spin::Once;
 use vgic::{CpuInterface, Line, ListRegister, ListRegisters, Maintenance, Model, Physical, PhysicalIntId};
 
 use crate::cpu;
-use crate::interrupts::FIRST_SPI;
 use crate::lock::Mutex;
 use crate::percpu::{self, PerCpu, own, this_cpu};
 
 /// The SGI that makes a CPU look at its requests.
 pub const KICK: u32 = 0;
+
+/// What no interrupt is: one of `platform::gic::SPECIAL`.
+const NO_INTERRUPT: u32 = 1023;
 
 /// What an acknowledged interrupt is, and what ends it.
 #[derive(Clone, Copy, Debug)]
@@ -75,7 +77,7 @@ static CONTROLLER: Once<Controller> = Once::new();
 pub struct CpuGic {
     interface: Interface,
     controller: &'static Controller,
-    /// Overflow of this CPU's performance counters; 1023, which no interrupt is: none.
+    /// Overflow of this CPU's performance counters, or [`NO_INTERRUPT`].
     counters: u32,
 }
 
@@ -176,7 +178,7 @@ pub fn init_cpu() -> Result<(), &'static str> {
         controller.route(intid, cpu);
         controller.set_trigger(intid, Trigger::Level);
     }
-    let counters = counters.unwrap_or(1023);
+    let counters = counters.unwrap_or(NO_INTERRUPT);
     own().gic.get_or_init(|| CpuGic { interface, controller, counters });
     // This turns the virtual CPU interface on.
     with_hardware!(|hardware| hardware.set_maintenance(Maintenance::NONE));

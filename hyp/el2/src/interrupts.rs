@@ -3,6 +3,7 @@
 use alloc::vec::Vec;
 
 use aarch64_cpu::asm::barrier;
+use platform::tree::FIRST_SPI;
 use spin::Once;
 use vgic::{IntId, Kicks, VcpuId};
 
@@ -15,9 +16,6 @@ use crate::{console, crash, run, timer, vm};
 
 /// Who has the lines of the board's devices, by INTID, and as which interrupts. Those that nobody has are EL2's, or nobody's.
 static OWNERS: Once<Vec<Option<Owner>>> = Once::new();
-
-/// The first INTID of a line that CPUs share.
-pub const FIRST_SPI: u32 = 32;
 
 /// Whose a line is.
 #[derive(Clone, Copy)]

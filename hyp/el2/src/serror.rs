@@ -25,9 +25,12 @@ pub fn init() {
     }
 }
 
-/// The vCPU that is loaded leaves: whether it has caused an SError that wasn't taken. With FEAT_RAS.
+/// The vCPU that is loaded leaves: sees to an SError that it has caused, and that wasn't taken.
 #[inline(always)]
-pub fn look_for_deferred() {
+pub fn look(has_ras: bool) {
+    if !has_ras {
+        return look_for_pending();
+    }
     // SAFETY: ESB. SErrors are masked at EL2, so it takes none, and changes no register but DISR_EL1, which is EL2's here.
     unsafe { core::arch::asm!("hint #16", options(nostack)) };
     let deferred = read_sysreg!("S3_0_C12_C1_1");
@@ -36,10 +39,9 @@ pub fn look_for_deferred() {
     }
 }
 
-/// The same without FEAT_RAS.
 #[cold]
 #[inline(never)]
-pub fn look_for_pending() {
+fn look_for_pending() {
     barrier::dsb(barrier::SY);
     if read_sysreg!("ISR_EL1") & PENDING != 0 {
         // It tells nothing, and will be taken as soon as a guest runs here, which isn't to blame.

@@ -7,7 +7,7 @@ use stage2::{PAGE_SIZE, Pa};
 use thiserror::Error;
 
 use super::reader::Reader;
-use super::value::FIRST_SHARED;
+use super::value::FIRST_SPI;
 
 /// Most CPUs that a board may have.
 pub const MAX_CPUS: usize = 64;
@@ -285,7 +285,7 @@ impl<'a> Board<'a> {
             interrupt: uart.interrupt,
             what: "the console",
         });
-        let spis = self.cpus.iter().filter_map(|cpu| cpu.counters.filter(|intid| *intid >= FIRST_SHARED));
+        let spis = self.cpus.iter().filter_map(|cpu| cpu.counters.filter(|intid| *intid >= FIRST_SPI));
         let counters = spis.map(|intid| Used {
             registers: Range { start: Pa::new(0), size: 0 },
             interrupt: Some(intid),

@@ -8,3 +8,4 @@ pub use board::{
     Board, BoardError, Cpu, EnableMethod, Gic, MAX_CPUS, MAX_UARTS, MINI_UART_IN_PAGE, Psci, Range, Reserved,
     Timer, Uart, UartKind, Used,
 };
+pub use value::FIRST_SPI;

@@ -40,13 +40,13 @@ fn interrupt(bytes: &[u8], cells: usize, index: usize) -> Option<u32> {
 
 /// The same where it has to be one that each CPU has for itself.
 pub fn private_interrupt(bytes: &[u8], cells: usize, index: usize) -> Option<u32> {
-    interrupt(bytes, cells, index).filter(|intid| *intid < FIRST_SHARED)
+    interrupt(bytes, cells, index).filter(|intid| *intid < FIRST_SPI)
 }
 
 /// The same where it has to be one of the board's.
 pub fn shared_interrupt(bytes: &[u8], cells: usize, index: usize) -> Option<u32> {
-    interrupt(bytes, cells, index).filter(|intid| *intid >= FIRST_SHARED)
+    interrupt(bytes, cells, index).filter(|intid| *intid >= FIRST_SPI)
 }
 
 /// The INTID of the first SPI.
-pub const FIRST_SHARED: u32 = 32;
+pub const FIRST_SPI: u32 = 32;

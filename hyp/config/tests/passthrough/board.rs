@@ -422,7 +422,8 @@ pub fn pi_own() -> Vec<Own> {
     let gic = gic.map(|(start, size)| own(start, size, None, "the interrupt controller"));
     let console = own(0xfe20_1000, 0x200, Some(32 + 121), "the console");
     let power = own(0xfe10_0000, 0x114, None, "the board's power manager");
-    gic.into_iter().chain([console, power]).collect()
+    let counters = [48, 49, 50, 51].map(|line| own(0, 0, Some(line), "the CPUs' performance counters"));
+    gic.into_iter().chain([console, power]).chain(counters).collect()
 }
 
 /// A VM that wants these devices, with a layout like QEMU's.

@@ -42,3 +42,9 @@ pub fn finish(m: &mut Machine, vcpu: usize, intid: IntId, source: u8) {
     m.end(vcpu, intid, source);
     m.settle();
 }
+
+/// A loaded vCPU sends an SGI of group 1, and all that is due happens.
+pub fn sgi(m: &mut Machine, from: usize, value: u64) {
+    m.send_sgi_v3(from, value, SgiRegister::Sgi1r);
+    m.settle();
+}
