@@ -21,10 +21,10 @@ fn fails(scenario: &Scenario, gic: u8) -> Outcome {
     let bundle = scenario.bundle(&[Vm::selftest(1, "selftest=user.aarch32-coprocessor")])?;
     let mut board = scenario.boot(&Machine::new(gic, 1).cpu("cortex-a72").bundle(bundle).with_gdb())?;
     let mut gdb = board.gdb()?;
-    let trapped = gdb.run_to(Stop::At(IMAGE + code.address("handle_other")?), 0)?;
-    let esr = trapped.x[1];
+    let trapped = gdb.run_to(Stop::At(IMAGE + code.address("handle_aarch32")?), 0)?;
+    let esr = trapped.x[0];
     ensure_equal("the exception's class", esr >> 26, CP14)?;
-    gdb.set(0, Register::X(1), esr & !CONDITION | NE)?;
+    gdb.set(0, Register::X(0), esr & !CONDITION | NE)?;
     gdb.run()?;
     board.expect(r"r1 to r3 behind an IT block: expected \[0, 5, 0\], got \[ffffffff, 5, 0\] \(hex\)")?;
     Ok(())

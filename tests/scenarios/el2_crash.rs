@@ -99,7 +99,7 @@ impl Victim<'_> {
         for _ in 0..100 {
             self.run_to("handle_data_abort")?;
             // On the way back X29 is the guest's again.
-            while self.function()? != Some("return_to_guest") {
+            while !matches!(self.function()?, Some("return_to_guest" | "return_short")) {
                 if self.calls()?.len() > 1 {
                     return Ok(());
                 }

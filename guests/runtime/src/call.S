@@ -67,3 +67,27 @@
 // The same, with a loop in place of the call: counts x0 down while NZCV (from x30's bits) and all else stay as they are.
 // x0 is NZCV afterwards.
     call    runtime_hold, "msr nzcv, x30; 0: sub x0, x0, #1; cbnz x0, 0b; mrs x0, nzcv"
+
+// The same for an instruction of the table below, whose address is in ELR_EL1, and PSTATE in SPSR_EL1.
+    call    runtime_single, "eret; .Lsingle_end:"
+
+    .macro  singles instruction, rest
+    .irp    n, 0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17,18,19,20,21,22,23,24,25,26,27,28,29
+    \instruction\n \rest
+    b       .Lsingle_end
+    .endr
+    .endm
+
+// One for each of x0 to x30; an access to memory is at x30, and that of x30 at x29.
+    .balign 4
+    .global runtime_singles
+runtime_singles:
+    singles "ldr w", ", [x30]"
+    ldr     w30, [x29]
+    b       .Lsingle_end
+    singles "str w", ", [x30]"
+    str     w30, [x29]
+    b       .Lsingle_end
+    singles "mrs x", ", id_aa64isar0_el1"
+    mrs     x30, id_aa64isar0_el1
+    b       .Lsingle_end

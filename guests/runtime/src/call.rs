@@ -1,11 +1,15 @@
 //! HVC and SMC with all registers in view, for those who check what a call does to them. Ordinary calls are in
-//! [`power`](crate::power) and [`smp`](crate::smp), Hanok's own in [`hanok`](crate::hanok). And a long stretch with all
-//! registers in view and no call in it.
+//! [`power`](crate::power) and [`smp`](crate::smp), Hanok's own in [`hanok`](crate::hanok). And two things with all registers in view
+//! that are no calls: a long stretch of nothing, and a single access by any of them.
 
 use core::arch::global_asm;
 
 use abi::{FunctionId, Owner, hanok, psci};
 
+use aarch64_cpu::registers::{DAIF, ELR_EL1, SPSR_EL1};
+use tock_registers::interfaces::{Readable, Writeable};
+
+use crate::cpu;
 use crate::machine::{Conduit, machine};
 
 global_asm!(include_str!("call.S"));
@@ -18,6 +22,9 @@ unsafe extern "C" {
     fn runtime_hvc_ffff(registers: *mut u64);
     fn runtime_smc_ffff(registers: *mut u64);
     fn runtime_hold(registers: *mut u64);
+    fn runtime_single(registers: *mut u64);
+    /// For each [`Single`] and register, two instructions.
+    static runtime_singles: [[[u32; 2]; 31]; 3];
 
     /// The linker's: the first byte behind the program.
     static __bss_end: u8;
@@ -102,4 +109,37 @@ pub fn hold(registers: [u64; 31]) -> [u64; 31] {
     // SAFETY: the function saves what the procedure call standard asks for, and touches the array alone.
     unsafe { runtime_hold(registers.as_mut_ptr()) };
     registers
+}
+
+/// An instruction that names one register, which may trap.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Single {
+    /// A load of 32 bits.
+    Load,
+    /// A store of 32 bits.
+    Store,
+    /// A read of ID_AA64ISAR0_EL1.
+    ReadIsar0,
+}
+
+/// Executes the instruction for X`n`, 0 to 30, with x0 to x30 as given but that one more, X30, or where `n` is 30 X29, is the address `at`.
+/// Returns x0 to x30 as found before and afterwards. IRQs are masked meanwhile. Panics for an address in RAM, and where `n` is larger.
+pub fn single(what: Single, n: usize, at: u64, mut registers: [u64; 31]) -> [[u64; 31]; 2] {
+    assert!(
+        !machine().ram.iter().any(|bank| bank.contains(at)),
+        "an access to memory by a single instruction"
+    );
+    registers[if n == 30 { 29 } else { 30 }] = at;
+    let before = registers;
+    cpu::without_irqs(|| {
+        // SAFETY: the address of a place in the table, of which nothing is read.
+        let instruction = unsafe { &raw const runtime_singles[what as usize][n] };
+        ELR_EL1.set(instruction as u64);
+        // What is masked now, at EL1 with its own stack pointer.
+        SPSR_EL1.set(DAIF.get() | 0b0101);
+        // SAFETY: as for `hold`. Nothing takes an exception before the ERET that these two are for, and the instruction accesses a
+        // device's register alone.
+        unsafe { runtime_single(registers.as_mut_ptr()) };
+    });
+    [before, registers]
 }

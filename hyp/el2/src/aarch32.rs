@@ -1,15 +1,16 @@
-//! What 32-bit programs at a guest's EL0 do that traps: registers of coprocessors, and instructions with conditions.
+//! What 32-bit programs at a guest's EL0 do that traps: emulated devices, registers of coprocessors, and instructions with conditions.
 
 use aarch64_cpu::registers::{ELR_EL2, SPSR_EL2};
 use tock_registers::interfaces::{Readable, Writeable};
 use vmm::coprocessor::{View, loaded, view, written};
 use vmm::debug::Register;
-use vmm::esr::{CoprocessorAccess, Esr, Sysreg, SysregAccess};
+use vmm::devices::Hit;
+use vmm::esr::{Abort, CoprocessorAccess, Esr, Sysreg, SysregAccess};
 use vmm::inject::Exception;
 use vmm::step;
 
-use crate::exit::{Frame, Trapped, inject, other_register};
-use crate::mmio::stepped;
+use crate::exit::{Frame, Short, Trapped, inject, other_register, reject_data};
+use crate::mmio::{self, stepped};
 use crate::vcpu::Vcpu;
 
 /// Whether the instruction that trapped is one of AArch32 whose condition fails: then it does nothing.
@@ -25,9 +26,18 @@ pub fn skip(esr: Esr) {
     SPSR_EL2.set(pstate);
 }
 
+/// An access to an emulated device. What the syndrome doesn't describe is left.
+pub fn device(vcpu: &'static Vcpu, frame: &mut Frame, abort: Abort, hit: Hit) {
+    match abort.access() {
+        Some(access) if mmio::perform(vcpu, frame, hit, access) => skip(abort.0),
+        Some(_) => {}
+        None => reject_data(vcpu, abort),
+    }
+}
+
 /// An access to a register of a coprocessor: as one to the AArch64 register that it is a view of.
 pub fn coprocessor(vcpu: &'static Vcpu, frame: &mut Frame, esr: Esr, access: CoprocessorAccess) {
-    let mut one = Frame::default();
+    let mut one = Short::default();
     let done = match view(access.register) {
         Some(View::Of(register)) => {
             one.set(0, written(&access, 0, |n| frame.get(n)));
@@ -55,7 +65,7 @@ pub fn coprocessor(vcpu: &'static Vcpu, frame: &mut Frame, esr: Esr, access: Cop
 }
 
 /// An access of AArch64 to this register, from or to X0 of `one`. Whether it was done; if not, the guest is at an exception's vector.
-fn carried_out(vcpu: &'static Vcpu, one: &mut Frame, register: Sysreg, read: bool) -> bool {
+fn carried_out(vcpu: &'static Vcpu, one: &mut Short, register: Sysreg, read: bool) -> bool {
     stepped(|| other_register(vcpu, one, SysregAccess { register, rt: 0, read }))
 }
 

@@ -75,13 +75,6 @@ pub fn answer(vcpu: &'static Vcpu, frame: &mut Frame, request: Request) {
     }
 }
 
-/// YIELD: others that share the CPU go first. It asks for nothing that there is a right to.
-#[inline]
-pub fn give_way(vcpu: &'static Vcpu, frame: &mut Frame) {
-    frame.set(0, SUCCESS as u64);
-    run::pass(vcpu, frame);
-}
-
 fn finish(frame: &mut Frame, result: Result<u64, i64>) {
     frame.set(0, result.unwrap_or_else(|code| code as u64));
 }

@@ -278,8 +278,8 @@ impl Context {
         serror::look(cpu::has_ras());
     }
 
-    /// Puts a vCPU's registers into this CPU, but for what raises interrupts, for their lines must be the guest's first.
-    /// Returns the general-purpose ones, which `run` loads when it goes to the guest.
+    /// Puts a vCPU's registers into this CPU, but for what [`load_rest`](Self::load_rest) does: what raises interrupts, for their lines must
+    /// be the guest's first. Returns the general-purpose ones, which `run` loads when it goes to the guest.
     #[inline(always)]
     pub fn load(&mut self, world: &World) -> *const Frame {
         // The saved registers take the place of those that were here.
@@ -303,25 +303,28 @@ impl Context {
             self.deferred.load();
         }
         self.simd.load();
-        if self.uses_more
-            && let Some(debug) = &mut self.debug
-        {
-            debug.load();
-        }
         let Self { pc, pstate, .. } = *self;
         ELR_EL2.set(pc);
         SPSR_EL2.set(pstate);
         &raw const self.frame
     }
 
-    /// Turns the vCPU's timers and counters on again, as far as they were.
-    pub fn load_timers(&mut self) {
+    /// Turns the vCPU's timers on again, as far as they were, and puts its debug registers and counters into this CPU, if it uses them.
+    pub fn load_rest(&mut self) {
         let [virtual_control, physical_control] = self.timers.controls;
         CNTV_CTL_EL0.set(virtual_control);
         CNTP_CTL_EL0.set(physical_control);
-        if self.uses_more
-            && let Some(counters) = &mut self.counters
-        {
+        if self.uses_more {
+            self.load_more();
+        }
+    }
+
+    #[inline(never)]
+    fn load_more(&mut self) {
+        if let Some(debug) = &mut self.debug {
+            debug.load();
+        }
+        if let Some(counters) = &mut self.counters {
             counters.load();
         }
     }

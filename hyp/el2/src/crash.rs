@@ -8,6 +8,7 @@ use core::sync::atomic::{AtomicBool, Ordering};
 use aarch64_cpu::registers::{ELR_EL2, ESR_EL2, FAR_EL2, SPSR_EL2};
 use tock_registers::interfaces::Readable;
 use vmm::esr::{Esr, ec};
+use vmm::sched::Change;
 
 use crate::percpu::{self, request, this_cpu};
 use crate::{console, image};
@@ -18,6 +19,9 @@ global_asm!(
     system_register = const ec::SYSREG,
     hvc = const ec::HVC64,
     smc = const ec::SMC64,
+    look = const percpu::LOOK,
+    nothing = const Change::Nothing as u8,
+    passes = const Change::Passes as u8,
 );
 
 /// The registers at an exception of EL2's own, as `vectors.s` leaves them.
@@ -124,6 +128,16 @@ pub fn hardware_failed(esr: Esr, vm: &str) -> ! {
         ELR_EL2.get(),
         SPSR_EL2.get()
     );
+    end(&mut report)
+}
+
+/// An exit, by this syndrome, from no vCPU: EL2 has lost count of who runs.
+#[cold]
+#[inline(never)]
+pub fn of_nobody(esr: Esr) -> ! {
+    let mut report = begin();
+    let _ = writeln!(report, "\nhanok: EL2 has no vCPU on CPU {}, and one has exited", this_cpu().index);
+    let _ = writeln!(report, "  {esr:?}, at pc {:#x} spsr {:#x}", ELR_EL2.get(), SPSR_EL2.get());
     end(&mut report)
 }
 

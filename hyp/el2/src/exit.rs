@@ -6,32 +6,66 @@
 //! `vectors.s` comes here by exception class. What a handler has to do often is in the handler itself; for the rest it goes
 //! to a function of its own as its last step, so that the short way saves no registers for the long one.
 
+use core::ops::{Deref, DerefMut};
+
 use aarch64_cpu::registers::*;
+use abi::smccc::SUCCESS;
 use tock_registers::interfaces::{Readable, Writeable};
 use vgic::{Kicks, SgiRegister};
-use vmm::esr::{Abort, CoprocessorAccess, Esr, Fault, SysregAccess, ec};
+use vmm::devices::Hit;
+use vmm::esr::{Abort, Access, CoprocessorAccess, Esr, Fault, SysregAccess, ec};
 use vmm::inject::{Exception, Interrupted, external_abort};
 use vmm::layout::Ipa;
+use vmm::sched::Change;
 use vmm::smccc::{self, Answer, Call, Offers, StolenTime};
 use vmm::sysreg::{Action, Common, Identity, PhysicalTimer, StageOne};
 use vmm::{stage_one, step};
 
-use crate::gic::with_hardware;
+use crate::gic::{CpuGic, with_hardware};
 use crate::percpu::{Own, own};
 use crate::sysreg::{read_sysreg, write_sysreg};
 use crate::trace::Reason;
 use crate::vcpu::Vcpu;
 use crate::vm::{Attempt, Outcome};
-use crate::{aarch32, calls, cpu, gic, interrupts, mmio, run, serror, smp, timer};
+use crate::{aarch32, calls, cpu, crash, gic, interrupts, mmio, run, serror, smp, timer};
 
-/// A guest's general-purpose registers, as `vectors.s` saves them on EL2's stack.
+/// A guest's general-purpose registers on EL2's stack, as `vectors.s` saves them for an exit that goes back to where it came from: those
+/// that it may ask for. X20 to X27 aren't there; the syndrome names one of them only in an exit that has a [`Frame`].
 #[derive(Clone, Debug, Default)]
 #[repr(C, align(16))]
-pub struct Frame {
+pub struct Short {
     x: [u64; 32],
 }
 
+/// All of them: who has this may ask for any, and may change to another vCPU.
+#[derive(Clone, Debug, Default)]
+#[repr(transparent)]
+pub struct Frame(Short);
+
+impl Deref for Frame {
+    type Target = Short;
+
+    #[inline]
+    fn deref(&self) -> &Short {
+        &self.0
+    }
+}
+
+impl DerefMut for Frame {
+    #[inline]
+    fn deref_mut(&mut self) -> &mut Short {
+        &mut self.0
+    }
+}
+
 impl Frame {
+    /// X0 to X30.
+    pub fn registers(&self) -> &[u64] {
+        self.x.first_chunk::<31>().map_or(&[], |registers| registers)
+    }
+}
+
+impl Short {
     /// Xn; n = 31 is XZR.
     #[inline]
     pub fn get(&self, n: u8) -> u64 {
@@ -59,88 +93,104 @@ impl Frame {
             *results = values;
         }
     }
-
-    /// X0 to X30.
-    pub fn registers(&self) -> &[u64] {
-        self.x.first_chunk::<31>().map_or(&[], |registers| registers)
-    }
 }
 
 /// Steps over the trapped instruction, an AArch64 one. HVC needs no step.
 #[inline]
 pub fn skip() {
-    let before = SPSR_EL2.get();
-    let (pc, pstate) = step::over_aarch64(ELR_EL2.get(), before);
+    let pstate = SPSR_EL2.get();
+    let (pc, next) = step::over_aarch64(ELR_EL2.get(), pstate);
     ELR_EL2.set(pc);
-    if pstate != before {
-        SPSR_EL2.set(pstate);
+    if step::changes(pstate) {
+        SPSR_EL2.set(next);
     }
 }
 
-/// Who exits, noted in its trace by the syndrome, which is 0 for an interrupt. There is always one, as only vCPUs exit.
+/// Who exits, noted in its trace by the syndrome, which is 0 for an interrupt.
 #[inline(always)]
-fn exits(own: &'static Own, esr: Esr) -> Option<&'static Vcpu> {
-    let vcpu = own.vcpu.get()?;
+fn exits(own: &'static Own, esr: Esr) -> &'static Vcpu {
+    let Some(vcpu) = own.vcpu.get() else { crash::of_nobody(esr) };
     vcpu.trace.exit(esr.0, ELR_EL2.get());
-    Some(vcpu)
+    vcpu
 }
 
+/// Returns what [`call`] does.
 #[unsafe(no_mangle)]
-extern "C" fn handle_hvc(frame: &mut Frame, esr: Esr) {
-    let Some(vcpu) = exits(own(), esr) else { return };
+extern "C" fn handle_hvc(esr: Esr, frame: &mut Short) -> u64 {
+    let vcpu = exits(own(), esr);
     vcpu.trace.count(Reason::Hvc);
-    call(vcpu, frame, esr);
+    call(frame, esr)
 }
 
+/// As [`handle_hvc`].
 #[unsafe(no_mangle)]
-extern "C" fn handle_smc(frame: &mut Frame, esr: Esr) {
-    let Some(vcpu) = exits(own(), esr) else { return };
+extern "C" fn handle_smc(esr: Esr, frame: &mut Short) -> u64 {
+    let vcpu = exits(own(), esr);
     vcpu.trace.count(Reason::Smc);
     skip();
-    call(vcpu, frame, esr);
+    call(frame, esr)
 }
 
-/// All that isn't common enough for a handler of its own.
+/// All of AArch64 that isn't common enough for a handler of its own.
 #[unsafe(no_mangle)]
-extern "C" fn handle_other(frame: &mut Frame, esr: Esr) {
-    let Some(vcpu) = exits(own(), esr) else { return };
-    let class = esr.class();
-    let reason = match class {
-        ec::INSTRUCTION_ABORT_LOWER => Reason::Abort,
-        ec::WFX => Reason::Wfx,
-        ec::CP15 | ec::CP15_DOUBLE | ec::CP14 | ec::CP14_DOUBLE => Reason::Sysreg,
-        _ => Reason::Other,
-    };
-    vcpu.trace.count(reason);
-    if aarch32::is_nop(esr) {
-        return aarch32::skip(esr);
-    }
-    match class {
+extern "C" fn handle_other(esr: Esr, frame: &mut Frame) {
+    let vcpu = exits(own(), esr);
+    match esr.class() {
         ec::INSTRUCTION_ABORT_LOWER => instruction_abort(vcpu, Abort(esr)),
         ec::WFX => wait(vcpu, frame, esr),
-        ec::CP14_MEMORY => aarch32::debug(vcpu),
-        // Nothing else is set to trap; a feature that is newer than this code may trap by default, and isn't shown.
+        _ => undefined(vcpu),
+    }
+}
+
+/// What a 32-bit program at a guest's EL0 does.
+#[unsafe(no_mangle)]
+extern "C" fn handle_aarch32(esr: Esr, frame: &mut Frame) {
+    let vcpu = exits(own(), esr);
+    if aarch32::is_nop(esr) {
+        vcpu.trace.count(Reason::Other);
+        return aarch32::skip(esr);
+    }
+    match esr.class() {
+        ec::DATA_ABORT_LOWER => {
+            let abort = Abort(esr);
+            match device(vcpu, abort) {
+                Some(hit) => aarch32::device(vcpu, frame, abort, hit),
+                None => memory_fault(vcpu, frame, abort),
+            }
+        }
+        ec::INSTRUCTION_ABORT_LOWER => instruction_abort(vcpu, Abort(esr)),
+        ec::WFX => wait(vcpu, frame, esr),
+        ec::CP14_MEMORY => {
+            vcpu.trace.count(Reason::Sysreg);
+            aarch32::debug(vcpu);
+        }
         _ => match CoprocessorAccess::decode(esr) {
-            Some(access) => aarch32::coprocessor(vcpu, frame, esr, access),
-            None => inject(Exception::Undefined),
+            Some(access) => {
+                vcpu.trace.count(Reason::Sysreg);
+                aarch32::coprocessor(vcpu, frame, esr, access);
+            }
+            None => undefined(vcpu),
         },
     }
+}
+
+/// Nothing else is set to trap; a feature that is newer than this code may trap by default, and isn't shown.
+fn undefined(vcpu: &'static Vcpu) {
+    vcpu.trace.count(Reason::Other);
+    inject(Exception::Undefined);
 }
 
 #[unsafe(no_mangle)]
 extern "C" fn handle_irq() {
     let own = own();
     let vcpu = exits(own, Esr(0));
-    if let Some(vcpu) = vcpu {
-        vcpu.trace.count(Reason::Interrupt);
-    }
-    interrupts::take(own, vcpu);
+    vcpu.trace.count(Reason::Interrupt);
+    interrupts::take(own, Some(vcpu));
 }
 
 #[unsafe(no_mangle)]
-extern "C" fn handle_serror(frame: &mut Frame, esr: Esr) {
-    // There is always one, as only vCPUs exit.
-    let Some(vcpu) = exits(own(), esr) else { return };
+extern "C" fn handle_serror(esr: Esr, frame: &mut Frame) {
+    let vcpu = exits(own(), esr);
     vcpu.trace.count(Reason::Other);
     if serror::taken(vcpu, esr) {
         run::leave_if_stopped(frame);
@@ -149,8 +199,9 @@ extern "C" fn handle_serror(frame: &mut Frame, esr: Esr) {
 
 /// WFI or WFE of a vCPU that shares its CPU, at EL0 of an AArch32 program too.
 fn wait(vcpu: &'static Vcpu, frame: &mut Frame, esr: Esr) {
+    vcpu.trace.count(Reason::Wfx);
     aarch32::skip(esr);
-    if esr.is_wfe() { run::pass(vcpu, frame) } else { run::sleep(vcpu, frame) }
+    if esr.is_wfe() { run::schedule(frame, Change::Passes) } else { run::sleep(vcpu, frame) }
 }
 
 /// Takes an exception to the guest's EL1.
@@ -171,19 +222,43 @@ pub fn inject(exception: Exception) {
     SPSR_EL2.set(entry.pstate);
 }
 
+/// What [`call`] returns of a call that is answered; of one that gives way, for which `vectors.s` goes to [`run::schedule`]; and from here
+/// on of others, by their [number](Call::number).
+const ANSWERED: u64 = 0;
+const GIVES_WAY: u64 = u64::MAX;
+const FIRST_LEFT: u64 = 1;
+
+/// Answers a call, if that takes no more than a moment, or leaves it to [`answer_call`].
 #[inline(always)]
-fn call(vcpu: &'static Vcpu, frame: &mut Frame, esr: Esr) {
+fn call(frame: &mut Short, esr: Esr) -> u64 {
     // SMCCC 2.9: the immediate is zero; other values are nobody's here.
     let call = if esr.immediate() == 0 { Call::named(frame.get(0)) } else { None };
-    let Some(call) = call else { return frame.set(0, smccc::UNKNOWN) };
+    let Some(call) = call else {
+        frame.set(0, smccc::UNKNOWN);
+        return ANSWERED;
+    };
     match call.at_once() {
-        Some(Answer::Return(value)) => frame.set(0, value),
-        Some(Answer::Yield) => calls::give_way(vcpu, frame),
-        _ => answer(vcpu, frame, call),
+        Some(Answer::Return(value)) => {
+            frame.set(0, value);
+            ANSWERED
+        }
+        Some(Answer::Yield) => {
+            frame.set(0, SUCCESS as u64);
+            GIVES_WAY
+        }
+        _ => FIRST_LEFT.wrapping_add(call.number().into()),
     }
 }
 
-/// A call whose answer has to be found.
+/// A call whose answer takes longer: what [`call`] has left.
+#[unsafe(no_mangle)]
+extern "C" fn answer_call(left: u64, frame: &mut Frame) {
+    let call = Call::numbered(left.wrapping_sub(FIRST_LEFT));
+    if let (Some(vcpu), Some(call)) = (own().vcpu.get(), call) {
+        answer(vcpu, frame, call);
+    }
+}
+
 #[inline(never)]
 fn answer(vcpu: &'static Vcpu, frame: &mut Frame, call: Call) {
     match call.request(frame.arguments()) {
@@ -199,7 +274,8 @@ fn answer_standard(vcpu: &'static Vcpu, frame: &mut Frame, call: Call) {
     let offers = Offers { mitigations, soc: smp::soc(), random: vcpu.vm.has_random() };
     match call.answer(frame.arguments(), &offers) {
         Answer::Return(value) => frame.set(0, value),
-        Answer::Yield => calls::give_way(vcpu, frame),
+        // It has been seen to.
+        Answer::Yield => {}
         Answer::Return4(values) => frame.set_results(values),
         Answer::Random(wanted) => {
             frame.set_results(vcpu.vm.random(wanted).unwrap_or([smccc::UNKNOWN, 0, 0, 0]))
@@ -220,8 +296,9 @@ fn answer_standard(vcpu: &'static Vcpu, frame: &mut Frame, call: Call) {
 }
 
 #[unsafe(no_mangle)]
-extern "C" fn handle_system_register(frame: &mut Frame, esr: Esr) {
-    let Some(vcpu) = exits(own(), esr) else { return };
+extern "C" fn handle_system_register(esr: Esr, frame: &mut Short) {
+    let own = own();
+    let vcpu = exits(own, esr);
     vcpu.trace.count(Reason::Sysreg);
     let access = SysregAccess::decode(esr);
     match vmm::sysreg::common(access.register, access.read) {
@@ -229,16 +306,13 @@ extern "C" fn handle_system_register(frame: &mut Frame, esr: Esr) {
             frame.set(access.rt, vcpu.vm.ids.get(index));
             skip();
         }
-        Some(Common::Sgi(register)) => {
-            let value = frame.get(access.rt);
-            send_sgi(vcpu, value, register);
-        }
+        Some(Common::Sgi1) => send_sgi(own, vcpu, frame.get(access.rt)),
         None => other_register(vcpu, frame, access),
     }
 }
 
 #[inline(never)]
-pub fn other_register(vcpu: &'static Vcpu, frame: &mut Frame, access: SysregAccess) {
+pub fn other_register(vcpu: &'static Vcpu, frame: &mut Short, access: SysregAccess) {
     let value = match vmm::sysreg::action(access.register, access.read) {
         Action::Identity(Identity::Revidr) => read_sysreg!("REVIDR_EL1"),
         Action::Identity(Identity::Aidr) => read_sysreg!("AIDR_EL1"),
@@ -267,8 +341,12 @@ pub fn other_register(vcpu: &'static Vcpu, frame: &mut Frame, access: SysregAcce
             let from_el0 = SPSR_EL2.get() & PSTATE_EL == 0;
             return finish_trapped(frame, access, |value| vcpu.access_counters(register, value, from_el0));
         }
-        // ID registers and SGIs are seen to already.
-        Action::IdRegister(_) | Action::Sgi(_) | Action::Undefined => return inject(Exception::Undefined),
+        Action::Sgi(register) => {
+            skip();
+            return send_sgis(vcpu, frame.get(access.rt), register);
+        }
+        // ID registers are seen to already.
+        Action::IdRegister(_) | Action::Undefined => return inject(Exception::Undefined),
     };
     frame.set(access.rt, value);
     skip();
@@ -290,7 +368,7 @@ pub enum Trapped {
 }
 
 /// `access` is given what is written, or `None` for a read.
-fn finish_trapped(frame: &mut Frame, from: SysregAccess, access: impl FnOnce(Option<u64>) -> Trapped) {
+fn finish_trapped(frame: &mut Short, from: SysregAccess, access: impl FnOnce(Option<u64>) -> Trapped) {
     match access((!from.read).then(|| frame.get(from.rt))) {
         Trapped::Again => return,
         Trapped::Value(value) => frame.set(from.rt, value),
@@ -320,18 +398,20 @@ fn write_timer(register: PhysicalTimer, value: u64) {
     }
 }
 
-/// A GICv3's SGI; on GICv2 nothing comes of it.
-#[inline(never)]
-fn send_sgi(vcpu: &'static Vcpu, value: u64, register: SgiRegister) {
+/// A GICv3's SGI of group 1; on GICv2 nothing comes of it.
+#[inline(always)]
+fn send_sgi(own: &'static Own, vcpu: &'static Vcpu, value: u64) {
     skip();
-    if let Some(gic::Hardware::V3(mut hardware)) = gic::hardware()
-        && !vcpu.vm.vgic.lock().send_again_v3(vcpu.id, value, register, &mut hardware)
+    if let Some(gic::Hardware::V3(mut hardware)) = own.gic.get().map(CpuGic::hardware)
+        && let Some(mut vgic) = vcpu.vm.vgic.try_lock_weak()
+        && vgic.send_again_v3(vcpu.id, value, &mut hardware)
     {
-        send_sgis(vcpu, value, register);
+        return;
     }
+    send_sgis(vcpu, value, SgiRegister::Sgi1r);
 }
 
-/// The same, where it isn't the common case.
+/// An SGI of either group, where it isn't the common case, or another CPU has to do with the VM's interrupts.
 #[inline(never)]
 fn send_sgis(vcpu: &'static Vcpu, value: u64, register: SgiRegister) {
     let kicks = with_hardware!(|hardware| {
@@ -387,27 +467,39 @@ fn write_stage_one(vcpu: &'static Vcpu, register: StageOne, value: u64) {
     skip();
 }
 
+/// A data abort that the syndrome describes.
 #[unsafe(no_mangle)]
-extern "C" fn handle_data_abort(frame: &mut Frame, esr: Esr) {
-    let Some(vcpu) = exits(own(), esr) else { return };
+extern "C" fn handle_data_abort(esr: Esr, frame: &mut Short) {
+    let vcpu = exits(own(), esr);
     let abort = Abort(esr);
-    if abort.may_be_device()
-        && let Some(hit) = vcpu.vm.mmio.find(faulting_ipa())
-    {
-        vcpu.trace.count(Reason::Mmio);
-        return match abort.access() {
-            // A 32-bit program's access is stepped over otherwise.
-            Some(access) if SPSR_EL2.get() & step::PSTATE_AARCH32 == 0 => {
-                mmio::access(vcpu, frame, hit, access);
-            }
-            _ => mmio::other_access(vcpu, frame, abort, hit),
-        };
+    match device(vcpu, abort) {
+        Some(hit) => mmio::access(vcpu, frame, hit, Access::described_by(abort)),
+        None => memory_fault(vcpu, frame, abort),
     }
-    memory_fault(vcpu, frame, abort);
+}
+
+/// Any data abort.
+#[unsafe(no_mangle)]
+extern "C" fn handle_any_data_abort(esr: Esr, frame: &mut Frame) {
+    let vcpu = exits(own(), esr);
+    let abort = Abort(esr);
+    match (device(vcpu, abort), abort.access()) {
+        (Some(hit), Some(access)) => mmio::access(vcpu, frame, hit, access),
+        (Some(hit), None) => mmio::by_instruction(vcpu, frame, abort, hit),
+        (None, _) => memory_fault(vcpu, frame, abort),
+    }
+}
+
+/// The emulated device that the access was meant for.
+#[inline(always)]
+fn device(vcpu: &'static Vcpu, abort: Abort) -> Option<Hit> {
+    let hit = if abort.may_be_device() { vcpu.vm.mmio.find(faulting_ipa()) } else { None }?;
+    vcpu.trace.count(Reason::Mmio);
+    Some(hit)
 }
 
 #[inline(never)]
-fn memory_fault(vcpu: &'static Vcpu, frame: &mut Frame, abort: Abort) {
+fn memory_fault(vcpu: &'static Vcpu, frame: &mut Short, abort: Abort) {
     vcpu.trace.count(Reason::Abort);
     // WnR is set for cache maintenance too, which needs what a store needs where it may drop what was written.
     let access = if abort.is_write() { stage2::Access::Write } else { stage2::Access::Read };
@@ -443,9 +535,9 @@ fn resolve(vcpu: &'static Vcpu, abort: Abort, access: stage2::Access) -> Resolve
 
 /// Where stage 2 refuses an access, there may be flash whose chips see to it.
 #[inline(never)]
-fn flash(vcpu: &'static Vcpu, frame: &mut Frame, abort: Abort, ipa: Ipa) {
+fn flash(vcpu: &'static Vcpu, frame: &mut Short, abort: Abort, ipa: Ipa) {
     let access = abort.access().filter(|_| {
-        // As in `handle_data_abort`.
+        // A 32-bit program's access would be stepped over otherwise.
         !abort.on_table_walk() && SPSR_EL2.get() & step::PSTATE_AARCH32 == 0
     });
     let attempt = match access {
@@ -536,6 +628,7 @@ fn level_of_walk(vcpu: &'static Vcpu) -> u8 {
 }
 
 fn instruction_abort(vcpu: &'static Vcpu, abort: Abort) {
+    vcpu.trace.count(Reason::Abort);
     match resolve(vcpu, abort, stage2::Access::Execute) {
         Resolved::Again => return,
         Resolved::Refused(ipa) if vcpu.vm.access_flash(ipa, Attempt::Other) == Outcome::Again => return,

@@ -645,9 +645,3 @@ pub enum Hardware<'a> {
     /// GICv3.
     V3(HardwareV3<'a>),
 }
-
-/// The vGIC's view of the CPU that runs.
-#[inline]
-pub fn hardware() -> Option<Hardware<'static>> {
-    own().gic.get().map(CpuGic::hardware)
-}

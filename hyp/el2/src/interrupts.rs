@@ -6,6 +6,7 @@ use aarch64_cpu::asm::barrier;
 use platform::tree::FIRST_SPI;
 use spin::Once;
 use vgic::{IntId, Kicks, VcpuId};
+use vmm::life::Phase;
 
 use crate::gic::{self, Acknowledged, CpuGic, Hardware, with_hardware};
 use crate::percpu::{Own, own, request, this_cpu};
@@ -52,7 +53,7 @@ pub fn is_pending() -> bool {
 
 /// Takes the interrupt that made a guest exit, or woke this CPU, if there is one. One at a time: another one that waits
 /// brings the guest back at once. `vcpu` is who is loaded, if anybody is.
-#[inline]
+#[inline(always)]
 pub fn take(own: &'static Own, vcpu: Option<&'static Vcpu>) {
     let Some(gic) = own.gic.get() else { return };
     let interrupt = gic.acknowledge();
@@ -68,11 +69,13 @@ pub fn take(own: &'static Own, vcpu: Option<&'static Vcpu>) {
     inject(gic, vcpu, intid);
 }
 
-/// A timer's interrupt for its vCPU, which is loaded. On GICv3 it mostly comes as it came before.
-#[inline(never)]
+/// A timer's interrupt for its vCPU, which is loaded. On GICv3 it mostly comes as it came before, and no other CPU has to do with the VM's
+/// interrupts.
+#[inline(always)]
 fn inject(gic: &'static CpuGic, vcpu: &'static Vcpu, intid: IntId) {
     if let Hardware::V3(mut hardware) = gic.hardware()
-        && vcpu.vm.vgic.lock().inject_again(vcpu.id, intid, &mut hardware)
+        && let Some(mut vgic) = vcpu.vm.vgic.try_lock_weak()
+        && vgic.inject_again(vcpu.id, intid, &mut hardware)
     {
         return;
     }
@@ -98,7 +101,8 @@ fn inject_any(vcpu: &'static Vcpu, intid: IntId) {
 fn inject_shared(gic: &'static CpuGic, Owner { vm, intid }: Owner, vcpu: Option<&'static Vcpu>) {
     if let Some(vcpu) = vcpu.filter(|vcpu| core::ptr::eq(vcpu.vm, vm)) {
         if let Hardware::V3(mut hardware) = gic.hardware()
-            && vm.vgic.lock().inject_shared_again(vcpu.id, intid, &mut hardware)
+            && let Some(mut vgic) = vm.vgic.try_lock_weak()
+            && vgic.inject_shared_again(vcpu.id, intid, &mut hardware)
         {
             return;
         }
@@ -184,6 +188,10 @@ pub fn serve_requests() {
             vcpu.vm.take_bells();
             if vcpu.is_loaded() {
                 vm::sync(vcpu);
+                // Whoever changes a VM's phase calls its vCPUs afterwards.
+                if vcpu.vm.phase() != Phase::Running {
+                    own().look.set(true);
+                }
             } else {
                 run::consider(vcpu);
             }

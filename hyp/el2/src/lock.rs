@@ -6,8 +6,9 @@ use spin::relax::RelaxStrategy;
 
 use crate::crash;
 
-/// A spin lock, which isn't fair (`vm` says why).
-pub type Mutex<T> = spin::mutex::Mutex<T, Wait>;
+/// A spin lock, which isn't fair (`vm` says why). The short ways of exits try it by `try_lock_weak`, which may fail where nobody has it
+/// (ARM DDI 0487, B2.12: a store-exclusive may), and go the long way then.
+pub type Mutex<T> = spin::mutex::SpinMutex<T, Wait>;
 
 /// What a CPU does while another one has the lock. If EL2 crashes, that may be the one that has crashed, and this one
 /// stops here, for it won't come to the interrupt that would stop it.

@@ -1,6 +1,6 @@
 //! Accesses of guests to emulated devices.
 //!
-//! Those that the syndrome describes come straight to [`access`]. The others ([`other_access`]) are looked up in the guest's code, and
+//! Those that the syndrome describes come straight to [`access`]. The others ([`by_instruction`]) are looked up in the guest's code, and
 //! made one by one by the same functions.
 
 use aarch64_cpu::registers::{ELR_EL2, FAR_EL2, SP_EL0, SP_EL1, SPSR_EL2};
@@ -13,8 +13,7 @@ use vmm::instruction::{Bank, LoadStore, SP};
 use vmm::layout::Ipa;
 use vmm::step;
 
-use crate::aarch32;
-use crate::exit::{Frame, faulting_ipa, guest_ipa, inject, reject_data, skip, translate};
+use crate::exit::{Frame, Short, faulting_ipa, guest_ipa, inject, reject_data, skip, translate};
 use crate::gic::with_hardware;
 use crate::simd::Simd;
 use crate::timer;
@@ -23,20 +22,23 @@ use crate::vcpu::Vcpu;
 /// An access of an AArch64 instruction, with the register that it names: it is done, and stepped over. Or it isn't, and the guest
 /// executes it again.
 #[inline(always)]
-pub fn access(vcpu: &'static Vcpu, frame: &mut Frame, hit: Hit, access: Access) {
+pub fn access(vcpu: &'static Vcpu, frame: &mut Short, hit: Hit, access: Access) {
     let Hit { device, offset } = hit;
     match device {
         Device::Gicd if access.is_write() => distributor_write(vcpu, frame, offset, access),
         Device::Gicd => distributor_read(vcpu, frame, offset, access),
         Device::Gicr => redistributor(vcpu, frame, offset, access),
-        Device::Uart => uart(vcpu, frame, offset, access),
+        Device::Uart => match peek_uart(vcpu, offset, access) {
+            Some(value) => give(frame, access, value.into()),
+            None => uart(vcpu, frame, offset, access),
+        },
         Device::Rtc => rtc(vcpu, frame, offset, access),
     }
 }
 
 /// The same, not stepped over: whether it is done.
 #[inline(never)]
-fn perform(vcpu: &'static Vcpu, frame: &mut Frame, hit: Hit, what: Access) -> bool {
+pub fn perform(vcpu: &'static Vcpu, frame: &mut Short, hit: Hit, what: Access) -> bool {
     stepped(|| access(vcpu, frame, hit, what))
 }
 
@@ -53,25 +55,13 @@ pub fn stepped(handle: impl FnOnce()) -> bool {
     done
 }
 
-/// An access to a device, where nothing is mapped, that isn't an AArch64 instruction's which the syndrome describes.
-#[inline(never)]
-pub fn other_access(vcpu: &'static Vcpu, frame: &mut Frame, abort: Abort, hit: Hit) {
-    if SPSR_EL2.get() & step::PSTATE_AARCH32 == 0 {
-        return by_instruction(vcpu, frame, abort, hit);
-    }
-    // Of AArch32, what the syndrome doesn't describe is left.
-    match abort.access() {
-        Some(access) if perform(vcpu, frame, hit, access) => aarch32::skip(abort.0),
-        Some(_) => {}
-        None => reject_data(vcpu, abort),
-    }
-}
-
 /// The most accesses of an instruction: a pair of registers of 128 bits.
 const MOST_PARTS: usize = 4;
 
-/// Looks into the guest's code for what the syndrome doesn't say, and does that.
-fn by_instruction(vcpu: &'static Vcpu, frame: &mut Frame, abort: Abort, hit: Hit) {
+/// An access to a device, where nothing is mapped, of an AArch64 instruction that the syndrome doesn't describe: looks into the guest's code
+/// for what it is, and does that.
+#[inline(never)]
+pub fn by_instruction(vcpu: &'static Vcpu, frame: &mut Frame, abort: Abort, hit: Hit) {
     let mut code = [0; 4];
     // Where its code isn't any more, another vCPU has changed the map: the guest will see what that makes of it.
     let Some(pc) = guest_ipa(ELR_EL2.get()) else { return };
@@ -154,7 +144,7 @@ fn perform_all(
     let mut values = [0; MOST_PARTS];
     for ((value, hit), (register, upper)) in values.iter_mut().zip(places).zip(instruction.parts()) {
         // Each has registers of its own, of which the access names X0.
-        let mut one = Frame::default();
+        let mut one = Short::default();
         one.set(
             0,
             match &vectors {
@@ -200,22 +190,31 @@ fn set_stack_pointer(value: u64) {
 }
 
 /// The guest's load is done: what it reads.
-#[inline]
-pub fn give(frame: &mut Frame, access: Access, value: u64) {
+#[inline(always)]
+pub fn give(frame: &mut Short, access: Access, value: u64) {
     frame.set(access.register(), access.extend(value));
     skip();
 }
 
 /// What the guest's store writes.
 #[inline]
-pub fn stored(frame: &Frame, access: Access) -> u64 {
+pub fn stored(frame: &Short, access: Access) -> u64 {
     access.truncate(frame.get(access.register()))
 }
 
 // The devices behind a 32-bit bus: a doubleword access reaches the one register.
 
+/// The common read of the console.
+#[inline(always)]
+fn peek_uart(vcpu: &'static Vcpu, offset: u32, access: Access) -> Option<u32> {
+    if access.is_write() || access.size() != WORD {
+        return None;
+    }
+    vcpu.vm.uart_peek(offset)
+}
+
 #[inline(never)]
-fn uart(vcpu: &'static Vcpu, frame: &mut Frame, offset: u32, access: Access) {
+fn uart(vcpu: &'static Vcpu, frame: &mut Short, offset: u32, access: Access) {
     if access.is_write() {
         vcpu.vm.uart_write(offset, stored(frame, access) as u32);
         skip();
@@ -226,7 +225,7 @@ fn uart(vcpu: &'static Vcpu, frame: &mut Frame, offset: u32, access: Access) {
 }
 
 #[inline(never)]
-fn rtc(vcpu: &'static Vcpu, frame: &mut Frame, offset: u32, access: Access) {
+fn rtc(vcpu: &'static Vcpu, frame: &mut Short, offset: u32, access: Access) {
     let now = timer::now();
     if access.is_write() {
         vcpu.vm.rtc_write(offset, stored(frame, access) as u32, now);
@@ -237,6 +236,9 @@ fn rtc(vcpu: &'static Vcpu, frame: &mut Frame, offset: u32, access: Access) {
     }
 }
 
+/// [`Access::size`] of 32 bits.
+const WORD: u8 = 2;
+
 fn width(access: Access) -> Width {
     match access.size() {
         0 => Width::Byte,
@@ -246,17 +248,18 @@ fn width(access: Access) -> Width {
     }
 }
 
-#[inline(never)]
-fn distributor_read(vcpu: &'static Vcpu, frame: &mut Frame, offset: u32, access: Access) {
-    let value = vcpu.vm.vgic.lock().peek_distributor(offset.into(), width(access));
-    match value {
+#[inline(always)]
+fn distributor_read(vcpu: &'static Vcpu, frame: &mut Short, offset: u32, access: Access) {
+    // The long way waits where another CPU has to do with the VM's interrupts.
+    let vgic = vcpu.vm.vgic.try_lock_weak();
+    match vgic.and_then(|vgic| vgic.peek_distributor(offset.into(), width(access))) {
         Some(value) => give(frame, access, value),
         None => whole_distributor_read(vcpu, frame, offset, access),
     }
 }
 
 #[inline(never)]
-fn whole_distributor_read(vcpu: &'static Vcpu, frame: &mut Frame, offset: u32, access: Access) {
+fn whole_distributor_read(vcpu: &'static Vcpu, frame: &mut Short, offset: u32, access: Access) {
     let read = with_hardware!(|hardware| {
         let mut vgic = vcpu.vm.vgic.lock();
         let Read { value, kicks } =
@@ -267,7 +270,7 @@ fn whole_distributor_read(vcpu: &'static Vcpu, frame: &mut Frame, offset: u32, a
 }
 
 #[inline(never)]
-fn distributor_write(vcpu: &'static Vcpu, frame: &mut Frame, offset: u32, access: Access) {
+fn distributor_write(vcpu: &'static Vcpu, frame: &mut Short, offset: u32, access: Access) {
     let value = stored(frame, access);
     let kicks = with_hardware!(|hardware| {
         let mut vgic = vcpu.vm.vgic.lock();
@@ -282,7 +285,7 @@ fn distributor_write(vcpu: &'static Vcpu, frame: &mut Frame, offset: u32, access
 const REDISTRIBUTOR_SHIFT: u32 = 17;
 
 #[inline(never)]
-fn redistributor(vcpu: &'static Vcpu, frame: &mut Frame, offset: u32, access: Access) {
+fn redistributor(vcpu: &'static Vcpu, frame: &mut Short, offset: u32, access: Access) {
     let whose = VcpuId((offset >> REDISTRIBUTOR_SHIFT) as u8);
     let offset = u64::from(offset & ((1 << REDISTRIBUTOR_SHIFT) - 1));
     let (width, value) = (width(access), stored(frame, access));
@@ -301,7 +304,7 @@ fn redistributor(vcpu: &'static Vcpu, frame: &mut Frame, offset: u32, access: Ac
 
 /// The access to the interrupt controller is done: with this value, if another CPU doesn't have to look first, and these to kick.
 #[inline]
-fn finish(vcpu: &'static Vcpu, frame: &mut Frame, access: Access, done: Option<(Option<u64>, Kicks)>) {
+fn finish(vcpu: &'static Vcpu, frame: &mut Short, access: Access, done: Option<(Option<u64>, Kicks)>) {
     let (value, kicks) = done.unwrap_or((Some(0), Kicks::NONE));
     vcpu.vm.kick(kicks);
     match value {

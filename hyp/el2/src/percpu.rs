@@ -6,6 +6,7 @@
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::cell::{Cell, OnceCell};
+use core::mem::offset_of;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use aarch64_cpu::registers::{TPIDR_EL2, VBAR_EL2};
@@ -64,6 +65,9 @@ pub struct PerCpu {
 /// CPUs that have nothing to run, a bit for each. One that is given something is taken out by the giver, or by itself.
 pub static IDLE: AtomicU64 = AtomicU64::new(0);
 
+/// Where `vectors.s` finds [`Own::look`], in bytes from the start of a [`PerCpu`].
+pub const LOOK: usize = offset_of!(PerCpu, own.look);
+
 /// What only the CPU itself may touch.
 pub struct Own {
     /// The vCPU that is loaded.
@@ -74,7 +78,7 @@ pub struct Own {
     pub queue: Cell<Option<&'static mut Queue>>,
     /// No vCPU that sleeps here has a timer that is due before this, in ticks.
     pub wakes_at: Cell<u64>,
-    /// The queue must be asked before a guest goes on.
+    /// Before a guest goes on that was interrupted, it must be seen whether its VM has stopped, and the queue be asked whose turn it is.
     pub look: Cell<bool>,
     /// Which vCPU of each VM was last loaded here.
     pub last_loaded: LastLoaded,

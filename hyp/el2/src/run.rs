@@ -44,7 +44,7 @@ pub fn enter() -> ! {
     interrupts::see_to_alarms();
     let mut frame = Frame::default();
     // Exits put their frames where this one is: it is at the end of this CPU's stack, and nothing of this function is used again.
-    schedule(&mut frame, timer::now(), Change::Nothing)
+    schedule(&mut frame, Change::Nothing)
 }
 
 /// The vCPU that is loaded here.
@@ -65,8 +65,13 @@ fn member(vcpu: &Vcpu) -> usize {
 
 /// Chooses who runs from now on, and goes there. With nobody to run, waits. `frame` is on this CPU's stack, and has the registers of the
 /// vCPU that is loaded. `change` is what that one has just done: one that `Blocks` sleeps until an interrupt comes, of which there is
-/// none yet. `now` is when this was called.
-fn schedule(frame: &mut Frame, mut now: u64, mut change: Change) -> ! {
+/// none yet.
+///
+/// `vectors.s` comes here for one that [`Passes`](Change::Passes), having nothing to do but to wait for another one; and before a guest
+/// goes on that was interrupted, where [`Own::look`] is set.
+#[unsafe(no_mangle)]
+pub extern "C" fn schedule(frame: &mut Frame, mut change: Change) -> ! {
+    let mut now = timer::now();
     let (cpu, own) = percpu::this();
     let mut has_news = false;
     loop {
@@ -320,37 +325,21 @@ fn put_off(vcpu: &'static Vcpu, frame: &Frame) {
     consider(vcpu);
 }
 
-/// Comes before a guest goes on that was interrupted, from `vectors.s`: its VM may have stopped, or its turn be over.
-#[unsafe(no_mangle)]
-extern "C" fn go_on(frame: &mut Frame) {
-    let own = own();
-    let is_stopped = own.vcpu.get().is_some_and(|vcpu| vcpu.vm.phase() != Phase::Running);
-    if is_stopped || own.look.get() {
-        schedule(frame, timer::now(), Change::Nothing);
-    }
-}
-
 /// Doesn't return to a guest whose VM has stopped.
 #[inline]
 pub fn leave_if_stopped(frame: &mut Frame) {
     if let Some(vcpu) = own().vcpu.get()
         && vcpu.vm.phase() != Phase::Running
     {
-        schedule(frame, timer::now(), Change::Nothing);
+        schedule(frame, Change::Nothing);
     }
 }
 
 /// The vCPU, which is loaded, sleeps until an interrupt comes for it; others have the CPU meanwhile.
 pub fn sleep(vcpu: &'static Vcpu, frame: &mut Frame) {
     if !vcpu.has_interrupt() {
-        schedule(frame, timer::now(), Change::Blocks);
+        schedule(frame, Change::Blocks);
     }
-}
-
-/// The vCPU, which is loaded, has nothing to do but to wait for another one: the others go first.
-pub fn pass(vcpu: &'static Vcpu, frame: &mut Frame) {
-    debug_assert!(vcpu.is_loaded());
-    schedule(frame, timer::now(), Change::Passes);
 }
 
 /// Carries out a guest's PSCI call.
@@ -370,7 +359,7 @@ pub fn power(vcpu: &'static Vcpu, frame: &mut Frame, request: PowerRequest) {
                 }
             }
             put_off(vcpu, frame);
-            schedule(frame, timer::now(), Change::Nothing);
+            schedule(frame, Change::Nothing);
         }
         Outcome::Suspend => {
             frame.set(0, X0_SUCCESS);

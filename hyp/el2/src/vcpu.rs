@@ -308,7 +308,7 @@ impl Vcpu {
             hardware.load_virtual(&context.interface);
             vm.vgic.lock().load(id, &mut hardware)
         });
-        context.load_timers();
+        context.load_rest();
         vm.take_bells();
         let kicks = kicks.unwrap_or(Kicks::NONE);
         if !kicks.is_empty() {

@@ -7,6 +7,10 @@
 // While a guest runs, SP_EL2 is where this CPU's stack was when it was entered; an exit puts the guest's general-purpose
 // registers there as a Frame (exit.rs). ELR_EL2 and SPSR_EL2 stay in their registers: EL2 runs with interrupts masked, so
 // nothing overwrites them but a crash.
+//
+// Most exits are short: they go back to the guest where it was, and look at few of its registers. X20 to X27 stay where they are in
+// these: by the procedure call standard (AAPCS64 6.1.1) every function leaves them as it found them. An exit that may need them, or end
+// with another vCPU, puts them into the Frame before it goes on, and takes all from there.
 
 .macro nothing
 .endm
@@ -52,14 +56,18 @@
     stp     x14, x15, [sp, #112]
     stp     x16, x17, [sp, #128]
     stp     x18, x19, [sp, #144]
-    stp     x20, x21, [sp, #160]
-    stp     x22, x23, [sp, #176]
-    stp     x24, x25, [sp, #192]
-    stp     x26, x27, [sp, #208]
     stp     x28, x29, [sp, #224]
     stp     x30, xzr, [sp, #240]
     \mitigation
     b       \way
+.endm
+
+// Makes the frame a whole one: x20 to x27 are as the guest has them.
+.macro save_rest
+    stp     x20, x21, [sp, #160]
+    stp     x22, x23, [sp, #176]
+    stp     x24, x25, [sp, #192]
+    stp     x26, x27, [sp, #208]
 .endm
 
 // An exception of EL2's own: there is no way back. The report runs on a stack of its own, for this one may be used up.
@@ -88,11 +96,11 @@
     crash_with 1
     crash_with 2
     crash_with 3
-    exit_to sync, \mitigation           // a guest in AArch64
+    exit_to sync, \mitigation           // a guest's EL1 in AArch64, and EL0 in either state
     exit_to irq, \mitigation
     exit_to irq, \mitigation
     exit_to serror, \mitigation
-    exit_to sync, \mitigation           // a guest's EL0 in AArch32
+    exit_to sync, \mitigation           // a guest's EL1 in AArch32, which there isn't (HCR_EL2.RW)
     exit_to irq, \mitigation
     exit_to irq, \mitigation
     exit_to serror, \mitigation
@@ -104,39 +112,89 @@ vector_table vectors_new_history, new_history
 vector_table vectors_workaround_1, workaround_1
 vector_table vectors_workaround_3, workaround_3
 
-// Handlers (exit.rs) get the Frame in x0, and where it matters ESR_EL2 in x1. Stack traces end with the calls of them.
-.macro when class, handler
-    cmp     w2, #\class
-    b.ne    1f
-    bl      \handler
-    b       return_to_guest
-1:
-.endm
+// Handlers (exit.rs) get ESR_EL2 in x0, and the frame in x1. Stack traces end with the calls of them.
 
 // By exception class. Not by a table of addresses: a guest could teach the predictor where its branch goes.
 .balign 0x40
 sync:
-    mrs     x1, esr_el2
-    mov     x0, sp
+    mrs     x0, esr_el2
+    mov     x1, sp
     mov     x29, xzr
-    ubfx    x2, x1, #26, #6
-    when    {data_abort}, handle_data_abort
-    when    {system_register}, handle_system_register
-    when    {hvc}, handle_hvc
-    when    {smc}, handle_smc
+    ubfx    x2, x0, #26, #6
+    cmp     w2, #{data_abort}
+    b.ne    1f
+    mrs     x2, spsr_el2
+    tbnz    x2, #4, aarch32             // M[4]
+    tbz     x0, #24, any_data_abort     // ISV: the syndrome doesn't describe it
+    tbnz    x0, #20, any_data_abort     // SRT is one of X16 to X31
+    bl      handle_data_abort
+    b       return_short
+1:  cmp     w2, #{system_register}
+    b.ne    2f
+    tbnz    x0, #9, any_system_register // Rt, as above
+    bl      handle_system_register
+    b       return_short
+2:  cmp     w2, #{hvc}
+    b.ne    3f
+    bl      handle_hvc
+    cbz     x0, return_short
+
+// A call that isn't answered yet, by what is left to do: below 0, others go first.
+call:
+    save_rest
+    tbnz    x0, #63, give_way
+    mov     x1, sp
+    bl      answer_call
+    b       return_to_guest
+give_way:
+    mov     x0, sp
+    mov     w1, #{passes}
+    bl      schedule
+
+3:  cmp     w2, #{smc}
+    b.ne    other
+    bl      handle_smc
+    cbz     x0, return_short
+    b       call
+
+any_data_abort:
+    save_rest
+    bl      handle_any_data_abort
+    b       return_to_guest
+
+any_system_register:
+    save_rest
+    bl      handle_system_register
+    b       return_to_guest
+
+other:
+    mrs     x2, spsr_el2
+    tbnz    x2, #4, aarch32
+    save_rest
     bl      handle_other
+    b       return_to_guest
+
+// A 32-bit program's exit; it can make no calls.
+aarch32:
+    save_rest
+    bl      handle_aarch32
     b       return_to_guest
 
 irq:
     mov     x29, xzr
     bl      handle_irq
+    mrs     x0, tpidr_el2
+    ldrb    w0, [x0, #{look}]           // Own::look
+    cbz     w0, return_short
+    save_rest
     mov     x0, sp
-    bl      go_on
-    b       return_to_guest
+    mov     w1, #{nothing}
+    bl      schedule
 
 serror:
-    mrs     x1, esr_el2
-    mov     x0, sp
+    save_rest
+    mrs     x0, esr_el2
+    mov     x1, sp
     mov     x29, xzr
     bl      handle_serror
     b       return_to_guest
@@ -165,7 +223,7 @@ crash_entry:
     mov     x1, sp
     bl      crash_report
 
-.macro load_registers frame
+.macro load_short frame
     ldp     x2, x3, [\frame, #16]
     ldp     x4, x5, [\frame, #32]
     ldp     x6, x7, [\frame, #48]
@@ -175,13 +233,16 @@ crash_entry:
     ldp     x14, x15, [\frame, #112]
     ldp     x16, x17, [\frame, #128]
     ldp     x18, x19, [\frame, #144]
+    ldp     x28, x29, [\frame, #224]
+    ldr     x30, [\frame, #240]
+    ldp     x0, x1, [\frame, #0]
+.endm
+
+.macro load_rest frame
     ldp     x20, x21, [\frame, #160]
     ldp     x22, x23, [\frame, #176]
     ldp     x24, x25, [\frame, #192]
     ldp     x26, x27, [\frame, #208]
-    ldp     x28, x29, [\frame, #224]
-    ldr     x30, [\frame, #240]
-    ldp     x0, x1, [\frame, #0]
 .endm
 
 // Nothing is executed behind an ERET, not even speculatively.
@@ -195,10 +256,13 @@ crash_entry:
 .global enter_guest
 enter_guest:
     add     sp, x1, #256
-    load_registers x0
+    load_rest x0
+    load_short x0
     go_to_guest
 
 return_to_guest:
-    load_registers sp
+    load_rest sp
+return_short:
+    load_short sp
     add     sp, sp, #256
     go_to_guest

@@ -25,6 +25,7 @@ impl Vcpu {
         }
         Vcpu {
             affinity,
+            sgi_to_itself: affinity.to_sgi1r(),
             bank: Bank { valid: !0, ..Bank::default() }.at_reset(SGIS),
             waiting: 0,
             again: 0,

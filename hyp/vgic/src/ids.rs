@@ -121,6 +121,13 @@ impl Affinity {
         Affinity((mpidr & 0x00ff_ffff) as u32 | ((mpidr >> 8) as u32 & 0xff00_0000))
     }
 
+    /// What a write of ICC_SGI1R_EL1 has that names it alone, INTID apart.
+    pub const fn to_sgi1r(self) -> u64 {
+        let [aff3, aff2, aff1, aff0] = self.0.to_be_bytes();
+        let list = 1 << (aff0 & 0xf);
+        (aff3 as u64) << 48 | (aff0 as u64 >> 4) << 44 | (aff2 as u64) << 32 | (aff1 as u64) << 16 | list
+    }
+
     /// The affinity as in `MPIDR_EL1` and `GICD_IROUTER<n>`, the other bits clear.
     pub const fn to_mpidr(self) -> u64 {
         (self.0 & 0x00ff_ffff) as u64 | ((self.0 & 0xff00_0000) as u64) << 8

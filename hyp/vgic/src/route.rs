@@ -21,22 +21,14 @@ pub enum SgiRegister {
 const IRM: u64 = 1 << 40;
 
 impl Vgic {
-    /// The common case of [`Vgic::send_sgi_v3`] and [`Vgic::sync`]: `vcpu`, which is loaded here, sends itself an SGI that it had
+    /// The common case of [`Vgic::send_sgi_v3`] for ICC_SGI1R_EL1, and [`Vgic::sync`]: `vcpu`, which is loaded here, sends itself an SGI that it had
     /// before. Returns false where it isn't so, having done nothing.
     #[inline(always)]
-    pub fn send_again_v3(
-        &mut self,
-        vcpu: VcpuId,
-        value: u64,
-        register: SgiRegister,
-        hw: &mut impl Hardware,
-    ) -> bool {
-        let intid = IntId((value >> 24 & 0xf) as u16);
-        if register != SgiRegister::Sgi1r || self.listed(value) != Some(Kicks(vcpu.mask())) {
-            return false;
-        }
+    pub fn send_again_v3(&mut self, vcpu: VcpuId, value: u64, hw: &mut impl Hardware) -> bool {
+        const INTID: u64 = 0xf << 24;
         let Some(state) = self.vcpus.get_mut(vcpu.index()) else { return false };
-        state.arrive_again(intid, !0, &self.shared, hw)
+        let intid = IntId(((value & INTID) >> 24) as u16);
+        value & !INTID == state.sgi_to_itself && state.arrive_again(intid, !0, &self.shared, hw)
     }
 
     /// A GICv3 guest's write of an SGI register: `value` names the targets by affinity, or all vCPUs but `vcpu`
@@ -70,7 +62,6 @@ impl Vgic {
     }
 
     /// The same, where the list of targets is a set of vCPUs.
-    #[inline(always)]
     fn listed(&self, value: u64) -> Option<Kicks> {
         /// Aff3, Aff2, RS, IRM, and of Aff1 what is above 3.
         const UNUSUAL: u64 = 0xff << 48 | 0xff << 32 | 0xf << 44 | IRM | 0xfc << 16;

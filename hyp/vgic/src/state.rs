@@ -103,6 +103,8 @@ pub(crate) struct Vcpu {
     /// `GICR_WAKER.ProcessorSleep`.
     pub asleep: bool,
     pub affinity: Affinity,
+    /// Its [`Affinity::to_sgi1r`].
+    pub sgi_to_itself: u64,
     /// Of the list registers in use, the ones that raise the maintenance interrupt at their end.
     pub eoi: u32,
     /// Of these, the ones that were pending and not active when last read or written.

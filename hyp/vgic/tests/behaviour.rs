@@ -12,43 +12,49 @@ fn an_sgi_that_comes_again() {
     // SGI 3 to 0.0.0.0.
     const VALUE: u64 = 0x0300_0001;
     let mut m = v3(2, 4);
-    let again = |m: &mut Machine, value, register| {
+    let again = |m: &mut Machine, value| {
         let mut done = false;
         m.with(0, |vgic, id, hw| {
-            done = vgic.send_again_v3(id, value, register, hw);
+            done = vgic.send_again_v3(id, value, hw);
             Kicks::NONE
         });
         done
     };
-    assert!(!again(&mut m, VALUE, SgiRegister::Sgi1r), "it was in no list register");
+    assert!(!again(&mut m, VALUE), "it was in no list register");
     sgi(&mut m, 0, VALUE);
-    assert!(!again(&mut m, VALUE, SgiRegister::Sgi1r), "it is pending there");
+    assert!(!again(&mut m, VALUE), "it is pending there");
     assert_eq!(m.acknowledge(0), Some((IntId(3), 0)));
-    assert!(!again(&mut m, VALUE, SgiRegister::Sgi1r), "it is active there");
+    assert!(!again(&mut m, VALUE), "it is active there");
     finish(&mut m, 0, IntId(3), 0);
-    for (value, register) in [
-        (0x0300_0002, SgiRegister::Sgi1r),
-        (0x0300_0003, SgiRegister::Sgi1r),
-        (1 << 40 | VALUE, SgiRegister::Sgi1r),
-        (1 << 16 | VALUE, SgiRegister::Sgi1r),
-        (1 << 44 | VALUE, SgiRegister::Sgi1r),
-        (0x0400_0001, SgiRegister::Sgi1r),
-        (VALUE, SgiRegister::Sgi0r),
-    ] {
-        assert!(!again(&mut m, value, register), "{value:#x} by {register:?}");
+    let to_others =
+        [0x0300_0002, 0x0300_0003, 1 << 40 | VALUE, 1 << 16 | VALUE, 1 << 44 | VALUE, 0x0400_0001];
+    for value in to_others {
+        assert!(!again(&mut m, value), "{value:#x}");
     }
     let accesses = m.cpus[0].accesses;
-    assert!(again(&mut m, VALUE, SgiRegister::Sgi1r));
+    assert!(again(&mut m, VALUE));
     assert_eq!(m.cpus[0].accesses, accesses + 2, "read what is empty, write one");
     m.settle();
     assert_eq!(m.acknowledge(0), Some((IntId(3), 0)));
     finish(&mut m, 0, IntId(3), 0);
     // Disabled, it waits in the distributor.
     m.write_private(0, 0, SGI_BASE + 0x180, W, 1 << 3);
-    assert!(!again(&mut m, VALUE, SgiRegister::Sgi1r));
+    assert!(!again(&mut m, VALUE));
     sgi(&mut m, 0, VALUE);
     assert_eq!(m.acknowledge(0), None);
     assert_eq!(m.read_private(0, 0, SGI_BASE + 0x200, W), 1 << 3);
+}
+
+/// ICC_SGI1R_EL1 (IHI 0069, 12.2.14) for one of each field that an affinity has.
+#[test]
+fn an_affinity_is_named_by_its_sgi_register() {
+    assert_eq!(Affinity(0x0000_0003).to_sgi1r(), 1 << 3);
+    assert_eq!(Affinity(0x0000_0025).to_sgi1r(), 2 << 44 | 1 << 5);
+    assert_eq!(Affinity(0x0a0b_0c0f).to_sgi1r(), 0x0a << 48 | 0x0b << 32 | 0x0c << 16 | 1 << 15);
+    // Whoever it names gets it, and nobody else.
+    let mut m = v3(3, 4);
+    sgi(&mut m, 0, 0x0300_0000 | Affinity(0x100).to_sgi1r());
+    assert_eq!([0, 1, 2].map(|vcpu| m.acknowledge(vcpu)), [None, None, Some((IntId(3), 0))]);
 }
 
 #[test]

@@ -123,6 +123,13 @@ macro_rules! calls {
                     _ => None,
                 }
             }
+
+            /// The call with this [number](Self::number).
+            #[inline]
+            pub fn numbered(number: u64) -> Option<Self> {
+                const ALL: &[Call] = &[$(Call::$call),*];
+                ALL.get(number as usize).copied()
+            }
         }
 
         /// Every call that is offered.
@@ -239,6 +246,12 @@ calls! {
 }
 
 impl Call {
+    /// Its place in the table.
+    #[inline]
+    pub const fn number(self) -> u8 {
+        self as u8
+    }
+
     /// The call that X0 names; [`UNKNOWN`] answers all that there isn't.
     #[inline(always)]
     pub const fn named(x0: u64) -> Option<Self> {

@@ -16,6 +16,12 @@ pub const fn over_aarch64(pc: u64, pstate: u64) -> (u64, u64) {
     (pc.wrapping_add(4), pstate & !(SS | BTYPE))
 }
 
+/// Whether the state behind an AArch64 instruction in the state `pstate` is another one.
+#[inline]
+pub const fn changes(pstate: u64) -> bool {
+    pstate & (SS | BTYPE) != 0
+}
+
 /// Behind the instruction at `pc` in the state `pstate`, whichever it is: `long` says that it has 32 bits (ESR_EL2.IL).
 pub const fn over(pc: u64, pstate: u64, long: bool) -> (u64, u64) {
     if pstate & PSTATE_AARCH32 == 0 {

@@ -432,14 +432,20 @@ impl Interface {
         }
     }
 
-    /// Writes ICH_LR\<n\>_EL2; nothing for an index that there isn't.
+    /// Writes ICH_LR\<n\>_EL2; nothing for an index that there isn't. The first four, of which few CPUs have more, without a table.
     #[inline(always)]
     pub fn write_lr(&self, index: usize, value: u64) {
+        match (index & !0b11 == 0, index & 0b10 != 0, index & 0b01 != 0) {
+            (true, false, false) => ICH_LR0_EL2.set(value),
+            (true, false, true) => ICH_LR1_EL2.set(value),
+            (true, true, false) => ICH_LR2_EL2.set(value),
+            (true, true, true) => ICH_LR3_EL2.set(value),
+            _ => self.write_further_lr(index, value),
+        }
+    }
+
+    fn write_further_lr(&self, index: usize, value: u64) {
         match index {
-            0 => ICH_LR0_EL2.set(value),
-            1 => ICH_LR1_EL2.set(value),
-            2 => ICH_LR2_EL2.set(value),
-            3 => ICH_LR3_EL2.set(value),
             4 => ICH_LR4_EL2.set(value),
             5 => ICH_LR5_EL2.set(value),
             6 => ICH_LR6_EL2.set(value),

@@ -4,7 +4,7 @@
 //! before Linux and behind it is known by a kernel that does nothing but turn the machine off, and is taken away. Work is what the run with
 //! it has over the one without. What of it EL2 had is known by a log of each of its instructions ([`Exits`]).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -20,6 +20,7 @@ use super::instruction::Kind;
 use super::peers::shortened;
 use super::{RAM, TEXT_OFFSET, moved_image};
 use crate::code::Code;
+use crate::source::Source;
 use crate::{Failure, Machine, Outcome, Scenario, Vm, ensure, ensure_equal};
 
 /// Where both QEMU and Hanok enter Linux: its `Image` says that it wants to lie at a multiple of 2 MiB, and RAM begins with the tree.
@@ -137,38 +138,44 @@ pub struct Exit {
     pub instructions: u64,
 }
 
-/// Kinds of exits by a part of the name of a function that they come to; of several it is the first one here, so that an access to a device
-/// is of that device's kind.
-const KINDS: [(&str, &str); 11] = [
-    ("4exit13redistributor", "GIC redistributor"),
-    ("distributor_", "GIC distributor"),
-    ("4exit4uart", "UART"),
-    ("4exit3rtc", "clock"),
-    ("handle_data_abort", "another address"),
+/// Kinds of exits by a part of the name of a function that they come to, or that was compiled into one; of several it is the first one here, so
+/// that an access to a device is of that device's kind.
+const KINDS: [(&str, &str); 13] = [
+    ("mmio::redistributor", "GIC redistributor"),
+    ("mmio::distributor_", "GIC distributor"),
+    ("mmio::uart", "UART"),
+    ("mmio::peek_uart", "UART"),
+    ("mmio::rtc", "clock"),
+    ("data_abort", "another address"),
     ("handle_system_register", "system register"),
     ("handle_hvc", "HVC"),
     ("handle_smc", "SMC"),
     ("handle_irq", "interrupt"),
     ("handle_serror", "SError"),
+    ("handle_aarch32", "32-bit program"),
     ("handle_other", "other"),
 ];
 
 impl Exits {
     /// From a log of all instructions of EL2's, whose code lies at `base`, from a guest's first one on. What comes behind the last ERET isn't counted:
-    /// it is the end of the machine.
+    /// it is the end of the machine. `functions` tells those that an instruction is of ([`Source::frames`]).
     ///
     /// # Errors
     /// When there is no ERET, or an exit is of no known kind: then names of functions have changed.
-    pub fn read(el2: &Code, base: u64, log: &str) -> Outcome<Self> {
+    pub fn read(el2: &Code, base: u64, log: &str, functions: impl Fn(u64) -> Vec<String>) -> Outcome<Self> {
+        let place = |offset| {
+            let names = functions(offset);
+            KINDS.iter().position(|(part, _)| names.iter().any(|name| name.contains(part)))
+        };
+        let mut places = HashMap::new();
         let mut exits = Self::default();
         let mut instructions = 0;
         let mut kind: Option<usize> = None;
         for (_, address) in all_executed(log) {
-            let offset = address.checked_sub(base);
-            let Some(word) = offset.and_then(|offset| el2.instruction(offset)) else { continue };
+            let Some(offset) = address.checked_sub(base) else { continue };
+            let Some(word) = el2.instruction(offset) else { continue };
             instructions += 1;
-            let function = offset.and_then(|offset| el2.function(offset)).unwrap_or_default();
-            let place = KINDS.iter().position(|(part, _)| function.contains(part));
+            let place = *places.entry(offset).or_insert_with(|| place(offset));
             kind = [kind, place].into_iter().flatten().min();
             if Kind::of(word) == Kind::ExceptionReturn {
                 let known = kind.take().and_then(|place| KINDS.get(place));
@@ -395,7 +402,12 @@ impl<'a> Bench<'a> {
         gdb.run_to_address(base + self.el2.address(SCRUB)?)?;
         drop(board);
         let text = fs::read_to_string(&log).map_err(Failure::io(format!("read {}", log.display())))?;
-        Exits::read(&self.el2, base, &text)
+        let elf = &self.scenario.inputs().elf;
+        let elf = fs::read(elf).map_err(Failure::io(format!("read {}", elf.display())))?;
+        let source = Source::parse(&elf)?;
+        Exits::read(&self.el2, base, &text, |offset| {
+            source.frames(offset).into_iter().map(|frame| frame.function).collect()
+        })
     }
 }
 
@@ -499,11 +511,23 @@ mod tests {
     const ERET: u32 = 0xd69f_03e0;
     const NOP: u32 = 0xd503_201f;
 
-    /// Five functions of an instruction each.
+    const FUNCTIONS: [&[&str]; 5] = [
+        &["sync"],
+        &["handle_data_abort"],
+        &["hanok::mmio::uart", "handle_data_abort"],
+        &["handle_hvc"],
+        &["return_to_guest"],
+    ];
+
+    /// Of an instruction for each of these.
     fn el2() -> Code {
-        let names = ["sync", "handle_data_abort", "_ZN5hanok4exit4uart", "handle_hvc", "return_to_guest"];
-        let functions = (0..).step_by(4).zip(names.map(str::to_owned)).collect();
-        Code::with_functions(functions, &[NOP, NOP, NOP, NOP, ERET])
+        Code::with_functions(Vec::new(), &[NOP, NOP, NOP, NOP, ERET])
+    }
+
+    fn read(log: &str) -> Outcome<Exits> {
+        Exits::read(&el2(), BASE, log, |offset| {
+            FUNCTIONS[offset as usize / 4].iter().map(|name| name.to_string()).collect()
+        })
     }
 
     fn log(functions: &[u64]) -> String {
@@ -521,15 +545,15 @@ mod tests {
     fn exits_are_told_apart_by_where_they_go() {
         // What comes behind the last return is the machine's end.
         let log = log(&[0, 1, 4, 0, 1, 2, 1, 4, 0, 3, 4, 0, 1, 4, 0, 3, 3]);
-        let found = Exits::read(&el2(), BASE, &log).expect("it is sound");
+        let found = read(&log).expect("it is sound");
         assert_eq!(found, exits([("another address", 2, 6), ("UART", 1, 5), ("HVC", 1, 3)]));
         assert_eq!(found.all(), Exit { count: 4, instructions: 14 });
     }
 
     #[test]
     fn a_log_of_something_else_is_refused() {
-        assert!(Exits::read(&el2(), BASE, &log(&[0, 1])).is_err(), "nothing returns");
-        assert!(Exits::read(&el2(), BASE, &log(&[0, 4])).is_err(), "it comes to no handler");
+        assert!(read(&log(&[0, 1])).is_err(), "nothing returns");
+        assert!(read(&log(&[0, 4])).is_err(), "it comes to no handler");
     }
 
     #[test]

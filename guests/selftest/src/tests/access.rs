@@ -1,15 +1,19 @@
-//! Loads and stores of devices' registers by instructions of which a hypervisor is told no more than the address: pairs, write-back,
-//! FP and SIMD registers. They do what they do on hardware, or are aborts that change nothing.
+//! Loads and stores of devices' registers: by all of a CPU's, and by instructions of which a hypervisor is told no more than the
+//! address, that is pairs, write-back, FP and SIMD registers. They do what they do on hardware, or are aborts that change nothing.
 
+use aarch64_cpu::registers::ID_AA64ISAR0_EL1;
+use runtime::call::{self, Single};
 use runtime::gic::{self, Version};
 use runtime::mmu::{self, Kind};
 use runtime::probe::{self, Form, Left, Load, UNTOUCHED};
 use runtime::registers::REGISTERS;
 use runtime::{console, features, machine, rtc};
+use tock_registers::interfaces::Readable;
 
 use crate::framework::{Outcome, Stop, check, check_eq, is_hanok, needs_hanok, tests};
 
 tests! {
+    "access.every-register" => every_register,
     "access.uart-loads" => uart_loads,
     "access.uart-stores" => uart_stores,
     "access.rtc" => rtc_registers,
@@ -45,6 +49,47 @@ fn check_store(form: Form, base: u64, first: u64, second: u64, moved: i64) -> Ou
     let left = probe::access(form, base, first, second);
     let expected = Left { first, second, base: base.wrapping_add_signed(moved), fault: None };
     check_eq!(left, expected, "{form:?} at {base:#x}");
+    Ok(())
+}
+
+/// Loads, stores and reads of an ID register that a hypervisor is told of in full, by each register: that one changes, or is stored, and no
+/// other. The distributor's TYPER and the UART's FR are what guests read most, IBRD and an ID register of the UART the contrary.
+fn every_register() -> Outcome {
+    let ibrd = uart(console::register::IBRD as u64);
+    let registers = core::array::from_fn(|n| (0x0101_0101_0101_0101 * n as u64) ^ 0xa5a5_0000_5a5a_0000);
+    let before = console::uart().read32(console::register::IBRD);
+    let outcome = (0..31).try_for_each(|n| {
+        let typer = gic::bank(40).base() as u64 + gic::register::TYPER as u64;
+        for at in [uart(PCELL_ID), uart(console::register::FR as u64), typer] {
+            let value = probe::load(Load::Word, at).unwrap_or(UNTOUCHED);
+            check_single(Single::Load, n, at, registers, Some(value))?;
+        }
+        let isar0 = ID_AA64ISAR0_EL1.get();
+        check_single(Single::ReadIsar0, n, 0, registers, Some(isar0))?;
+        check_single(Single::Store, n, ibrd, registers, None)?;
+        let stored = u64::from(console::uart().read32(console::register::IBRD));
+        check_eq!(stored, registers[n] & 0xffff, "IBRD behind a store of x{n}");
+        Ok(())
+    });
+    console::uart().write32(console::register::IBRD, before);
+    outcome
+}
+
+/// That `what` gives its register this value, where it is a load, and changes no other one.
+#[track_caller]
+fn check_single(what: Single, n: usize, at: u64, registers: [u64; 31], value: Option<u64>) -> Outcome {
+    let [mut expected, after] = call::single(what, n, at, registers);
+    if let Some(value) = value {
+        expected[n] = value;
+    }
+    let wrong = (0..31).find(|of| after[*of] != expected[*of]);
+    let of = wrong.unwrap_or(0);
+    check!(
+        wrong.is_none(),
+        "{what:?} at {at:#x} by x{n}: x{of} should be {:#x}, is {:#x}",
+        expected[of],
+        after[of]
+    );
     Ok(())
 }
 

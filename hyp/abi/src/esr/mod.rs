@@ -324,6 +324,12 @@ impl Access {
         Self(Esr((ec::DATA_ABORT_LOWER as u64) << 26 | ISV | ((size & 3) as u64) << 22 | flags))
     }
 
+    /// As an abort's syndrome describes it, which the caller has seen that it does (ISV); of another one this is any access.
+    #[inline]
+    pub const fn described_by(abort: Abort) -> Self {
+        Self(abort.0)
+    }
+
     /// log2 of the bytes: 0 to 3 (SAS).
     #[inline]
     pub const fn size(self) -> u8 {

@@ -271,9 +271,11 @@ impl Machine {
     /// A loaded vCPU writes an SGI register.
     pub fn send_sgi_v3(&mut self, from: usize, value: u64, register: SgiRegister) {
         assert!(self.loaded[from]);
-        self.with(from, |vgic, id, hw| match vgic.send_again_v3(id, value, register, hw) {
-            true => Kicks::NONE,
-            false => vgic.send_sgi_v3(id, value, register),
+        self.with(from, |vgic, id, hw| {
+            match register == SgiRegister::Sgi1r && vgic.send_again_v3(id, value, hw) {
+                true => Kicks::NONE,
+                false => vgic.send_sgi_v3(id, value, register),
+            }
         });
     }
 

@@ -14,6 +14,9 @@ pub const OUTPUT_CAPACITY: usize = ring::CAPACITY as usize;
 /// Depth of either FIFO that the guest sees.
 const FIFO_DEPTH: u32 = 16;
 
+/// With no more output than this, the FIFO that the guest sees is empty.
+const ROOM_FOR_FIFO: u32 = ring::CAPACITY - FIFO_DEPTH;
+
 /// PeriphID0 to 3.
 const PERIPHERAL_ID: u32 = 0x0014_1011;
 
@@ -174,6 +177,12 @@ impl Pl011 {
         (from_byte(value, offset), line)
     }
 
+    /// What [`read`](Self::read) gives of FR, which drivers read before each byte; `None` for other offsets.
+    #[inline(always)]
+    pub fn peek(&self, offset: u32) -> Option<u32> {
+        if offset == register::FR { Some(self.flags()) } else { None }
+    }
+
     /// Writes the register at `offset`, 0 to 0xfff. `value` is cut to the access's size: the bus has no byte strobes,
     /// so a narrow write at a register's first byte writes zeros above it; one above the first byte is ignored.
     #[inline]
@@ -240,24 +249,19 @@ impl Pl011 {
 
     /// FR. The transmit FIFO is the last 16 places of the ring: what lies before them is on the wire, and no business
     /// of the guest's any more. So it waits for nobody (BUSY, TXFE) while there is that much room.
+    #[inline(always)]
     fn flags(&self) -> u32 {
-        let mut flags = self.modem_inputs();
-        if self.input.len == 0 {
-            flags |= fr::RXFE;
-        }
-        if self.input.len >= self.input_depth() {
-            flags |= fr::RXFF;
-        }
-        let sent = self.output.len();
-        if sent <= ring::CAPACITY - FIFO_DEPTH {
-            flags |= fr::TXFE;
-        } else {
-            flags |= fr::BUSY;
-        }
-        if sent >= ring::CAPACITY {
-            flags |= fr::TXFF;
-        }
-        flags
+        let receives = match self.input.len {
+            0 => fr::RXFE,
+            len if len >= self.input_depth() => fr::RXFF,
+            _ => 0,
+        };
+        let sends = match self.output.len() {
+            ..=ROOM_FOR_FIFO => fr::TXFE,
+            ring::CAPACITY.. => fr::BUSY | fr::TXFF,
+            _ => fr::BUSY,
+        };
+        self.modem_inputs() | receives | sends
     }
 
     /// The modem's lines in FR: a peer that is there and ready, or in loopback the UART's own outputs.

@@ -49,6 +49,7 @@ pub struct Times {
 
 /// What the member that ran has just done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
 pub enum Change {
     /// Nothing that counts.
     Nothing,

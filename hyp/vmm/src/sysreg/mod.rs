@@ -116,28 +116,19 @@ pub fn action(register: Sysreg, read: bool) -> Action {
 pub enum Common {
     /// As [`Action::IdRegister`].
     IdRegister(u8),
-    /// As [`Action::Sgi`].
-    Sgi(SgiRegister),
+    /// As [`Action::Sgi`], of ICC_SGI1R_EL1.
+    Sgi1,
 }
 
 /// The same, for [`Common`] ones alone.
 #[inline(always)]
 pub fn common(register: Sysreg, read: bool) -> Option<Common> {
-    let (op0, op1, crn, crm, op2) = register.fields();
-    match (op0, op1, crn, read) {
-        (3, 0, 0, true) => idregs::index(register).map(Common::IdRegister),
-        (3, 0, 12, false) => sgi(crm, op2).map(Common::Sgi),
-        _ => None,
+    const SGI1R: Sysreg = Sysreg::new(3, 0, 12, 11, 5);
+    if register == SGI1R && !read {
+        return Some(Common::Sgi1);
     }
-}
-
-/// ICC_SGI1R_EL1, ICC_ASGI1R_EL1 and ICC_SGI0R_EL1.
-#[inline(always)]
-fn sgi(crm: u8, op2: u8) -> Option<SgiRegister> {
-    match (crm, op2) {
-        (11, 5) => Some(SgiRegister::Sgi1r),
-        (11, 6) => Some(SgiRegister::Asgi1r),
-        (11, 7) => Some(SgiRegister::Sgi0r),
+    match (register.fields(), read) {
+        ((3, 0, 0, ..), true) => idregs::index(register).map(Common::IdRegister),
         _ => None,
     }
 }
@@ -158,7 +149,7 @@ mod tests {
             for read in [false, true] {
                 let expected = match common(register, read) {
                     Some(Common::IdRegister(index)) => Action::IdRegister(index),
-                    Some(Common::Sgi(register)) => Action::Sgi(register),
+                    Some(Common::Sgi1) => Action::Sgi(SgiRegister::Sgi1r),
                     None => continue,
                 };
                 assert_eq!(action(register, read), expected, "{register}, read: {read}");

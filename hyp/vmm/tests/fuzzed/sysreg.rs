@@ -36,7 +36,7 @@ pub fn check_access(iss: u32) {
     assert_eq!(what, action(access.register, access.read));
     match common(access.register, access.read) {
         Some(Common::IdRegister(index)) => assert_eq!(what, Action::IdRegister(index)),
-        Some(Common::Sgi(register)) => assert_eq!(what, Action::Sgi(register)),
+        Some(Common::Sgi1) => assert_eq!(what, Action::Sgi(SgiRegister::Sgi1r)),
         None => {}
     }
     let name = access.register;
