@@ -221,6 +221,8 @@ pub struct World {
     pub vmpidr: u64,
     /// What the VM's counters are behind the board's, in ticks.
     pub clock_offset: u64,
+    /// This CPU has FEAT_RAS.
+    pub has_ras: bool,
 }
 
 impl Context {
@@ -233,7 +235,7 @@ impl Context {
 
     /// Takes a vCPU's registers out of this CPU, and turns its timers off ([`stop_timers`]).
     #[inline(always)]
-    pub fn save(&mut self, frame: &Frame, keys: bool) {
+    pub fn save(&mut self, frame: &Frame, keys: bool, has_ras: bool) {
         (self.pc, self.pstate) = (ELR_EL2.get(), SPSR_EL2.get());
         self.timers = Timers {
             controls: [CNTV_CTL_EL0.get(), CNTP_CTL_EL0.get()],
@@ -245,7 +247,6 @@ impl Context {
         if keys {
             self.keys.save();
         }
-        let has_ras = cpu::has_ras();
         if has_ras {
             self.deferred.save();
         }
@@ -270,12 +271,12 @@ impl Context {
     }
 
     /// Forgets them: the vCPU begins anew when it is loaded next. Its timers and counters are off.
-    pub fn discard(&mut self) {
+    pub fn discard(&mut self, has_ras: bool) {
         stop_timers();
         if self.uses_more {
             self.save_more();
         }
-        serror::look(cpu::has_ras());
+        serror::look(has_ras);
     }
 
     /// Puts a vCPU's registers into this CPU, but for what [`load_rest`](Self::load_rest) does: what raises interrupts, for their lines must
@@ -299,7 +300,7 @@ impl Context {
         if world.hcr & cpu::hcr::POINTER_AUTHENTICATION != 0 {
             self.keys.load();
         }
-        if cpu::has_ras() {
+        if world.has_ras {
             self.deferred.load();
         }
         self.simd.load();

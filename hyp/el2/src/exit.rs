@@ -484,7 +484,7 @@ extern "C" fn handle_any_data_abort(esr: Esr, frame: &mut Frame) {
     let vcpu = exits(own(), esr);
     let abort = Abort(esr);
     match (device(vcpu, abort), abort.access()) {
-        (Some(hit), Some(access)) => mmio::access(vcpu, frame, hit, access),
+        (Some(hit), Some(access)) => mmio::any_access(vcpu, frame, hit, access),
         (Some(hit), None) => mmio::by_instruction(vcpu, frame, abort, hit),
         (None, _) => memory_fault(vcpu, frame, abort),
     }

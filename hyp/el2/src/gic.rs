@@ -228,15 +228,12 @@ pub fn silence(intid: u32) {
     controller.set_enabled(this_cpu().index, intid, false);
 }
 
-/// Makes a CPU exit from its guest, or wake; the one that runs as soon as it goes on.
+/// Makes another CPU exit from its guest, or wake.
 pub fn kick(target: &PerCpu) {
     let Some(controller) = CONTROLLER.get() else { return };
     // What the kick is about must be seen by the CPU that takes it.
     aarch64_cpu::asm::barrier::dsb(aarch64_cpu::asm::barrier::ISHST);
     match (&controller.distributor, own().gic.get().map(|gic| &gic.interface)) {
-        (Distributor::V2(distributor), _) if core::ptr::eq(target, this_cpu()) => {
-            distributor.send_sgi_to_self(KICK);
-        }
         (Distributor::V2(distributor), _) => {
             let mask = controller.targets.get(target.index).map_or(0, |mask| mask.load(Ordering::Relaxed));
             distributor.send_sgi(mask, KICK);

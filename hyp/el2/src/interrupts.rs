@@ -166,7 +166,7 @@ fn take_other(gic: &'static CpuGic, interrupt: Acknowledged, vcpu: Option<&'stat
     }
 }
 
-/// Does what other CPUs have asked of this one.
+/// Does what CPUs, this one among them, have asked of this one.
 pub fn serve_requests() {
     let requests = this_cpu().take_requests();
     if requests & request::HALT != 0 {
@@ -185,7 +185,7 @@ pub fn serve_requests() {
                 vcpu.call();
                 continue;
             }
-            vcpu.vm.take_bells();
+            vcpu.vm.take_bells(vcpu.id);
             if vcpu.is_loaded() {
                 vm::sync(vcpu);
                 // Whoever changes a VM's phase calls its vCPUs afterwards.

@@ -23,23 +23,41 @@ use crate::vcpu::Vcpu;
 /// executes it again.
 #[inline(always)]
 pub fn access(vcpu: &'static Vcpu, frame: &mut Short, hit: Hit, access: Access) {
+    if access.is_plain_load()
+        && let Some(value) = peek(vcpu, hit)
+    {
+        frame.set(access.register(), value.into());
+        return skip();
+    }
+    any_access(vcpu, frame, hit, access);
+}
+
+/// What guests read most, by words. Where another CPU has to do with the same device, the long way waits for it.
+#[inline(always)]
+fn peek(vcpu: &'static Vcpu, Hit { device, offset }: Hit) -> Option<u32> {
+    match device {
+        Device::Gicd => vcpu.vm.vgic.try_lock_weak()?.peek_distributor(offset.into()),
+        Device::Uart => vcpu.vm.uart_peek(offset),
+        Device::Gicr | Device::Rtc => None,
+    }
+}
+
+/// As [`access`], where it isn't one of those that come often.
+#[inline(never)]
+pub fn any_access(vcpu: &'static Vcpu, frame: &mut Short, hit: Hit, access: Access) {
     let Hit { device, offset } = hit;
     match device {
         Device::Gicd if access.is_write() => distributor_write(vcpu, frame, offset, access),
         Device::Gicd => distributor_read(vcpu, frame, offset, access),
         Device::Gicr => redistributor(vcpu, frame, offset, access),
-        Device::Uart => match peek_uart(vcpu, offset, access) {
-            Some(value) => give(frame, access, value.into()),
-            None => uart(vcpu, frame, offset, access),
-        },
+        Device::Uart => uart(vcpu, frame, offset, access),
         Device::Rtc => rtc(vcpu, frame, offset, access),
     }
 }
 
 /// The same, not stepped over: whether it is done.
-#[inline(never)]
 pub fn perform(vcpu: &'static Vcpu, frame: &mut Short, hit: Hit, what: Access) -> bool {
-    stepped(|| access(vcpu, frame, hit, what))
+    stepped(|| any_access(vcpu, frame, hit, what))
 }
 
 /// Does what handlers do for an AArch64 instruction, in place of another one or a part of one: whether they would have stepped over
@@ -190,7 +208,7 @@ fn set_stack_pointer(value: u64) {
 }
 
 /// The guest's load is done: what it reads.
-#[inline(always)]
+#[inline]
 pub fn give(frame: &mut Short, access: Access, value: u64) {
     frame.set(access.register(), access.extend(value));
     skip();
@@ -203,15 +221,6 @@ pub fn stored(frame: &Short, access: Access) -> u64 {
 }
 
 // The devices behind a 32-bit bus: a doubleword access reaches the one register.
-
-/// The common read of the console.
-#[inline(always)]
-fn peek_uart(vcpu: &'static Vcpu, offset: u32, access: Access) -> Option<u32> {
-    if access.is_write() || access.size() != WORD {
-        return None;
-    }
-    vcpu.vm.uart_peek(offset)
-}
 
 #[inline(never)]
 fn uart(vcpu: &'static Vcpu, frame: &mut Short, offset: u32, access: Access) {
@@ -236,9 +245,6 @@ fn rtc(vcpu: &'static Vcpu, frame: &mut Short, offset: u32, access: Access) {
     }
 }
 
-/// [`Access::size`] of 32 bits.
-const WORD: u8 = 2;
-
 fn width(access: Access) -> Width {
     match access.size() {
         0 => Width::Byte,
@@ -248,18 +254,8 @@ fn width(access: Access) -> Width {
     }
 }
 
-#[inline(always)]
-fn distributor_read(vcpu: &'static Vcpu, frame: &mut Short, offset: u32, access: Access) {
-    // The long way waits where another CPU has to do with the VM's interrupts.
-    let vgic = vcpu.vm.vgic.try_lock_weak();
-    match vgic.and_then(|vgic| vgic.peek_distributor(offset.into(), width(access))) {
-        Some(value) => give(frame, access, value),
-        None => whole_distributor_read(vcpu, frame, offset, access),
-    }
-}
-
 #[inline(never)]
-fn whole_distributor_read(vcpu: &'static Vcpu, frame: &mut Short, offset: u32, access: Access) {
+fn distributor_read(vcpu: &'static Vcpu, frame: &mut Short, offset: u32, access: Access) {
     let read = with_hardware!(|hardware| {
         let mut vgic = vcpu.vm.vgic.lock();
         let Read { value, kicks } =

@@ -25,7 +25,7 @@ use vmm::mitigations::Entry;
 use vmm::sched::Queue;
 use vmm::smccc::Mitigations;
 
-/// Reasons for which another CPU wants this one's attention.
+/// Reasons for which a CPU, mostly another one, wants this one's attention.
 pub mod request {
     /// The console has something to do (CPU 0 only).
     pub const CONSOLE: u32 = 1 << 0;
@@ -78,7 +78,8 @@ pub struct Own {
     pub queue: Cell<Option<&'static mut Queue>>,
     /// No vCPU that sleeps here has a timer that is due before this, in ticks.
     pub wakes_at: Cell<u64>,
-    /// Before a guest goes on that was interrupted, it must be seen whether its VM has stopped, and the queue be asked whose turn it is.
+    /// Before a guest runs here again, it must be seen what this CPU has asked itself for, and whether the VM has stopped, and the queue be asked
+    /// whose turn it is.
     pub look: Cell<bool>,
     /// Which vCPU of each VM was last loaded here.
     pub last_loaded: LastLoaded,
@@ -90,6 +91,8 @@ pub struct Own {
     pub gic: OnceCell<CpuGic>,
     /// List registers whose interrupts EL2 deactivates itself.
     pub ended_here: EndedHere,
+    /// It has FEAT_RAS.
+    pub has_ras: Cell<bool>,
     /// What guests are told of mitigations here.
     pub mitigations: Cell<Mitigations>,
     /// The SError that is pending here has had its consequences: see [`serror`](crate::serror).
@@ -160,6 +163,7 @@ impl PerCpu {
                 timer: Deadlines::new(),
                 gic: OnceCell::new(),
                 ended_here: EndedHere::new(),
+                has_ras: Cell::new(false),
                 mitigations: Cell::new(Mitigations::default()),
                 serror_is_judged: Cell::new(false),
             },
@@ -171,12 +175,17 @@ impl PerCpu {
         self.online.load(Ordering::Acquire)
     }
 
-    /// Asks this CPU for something, and makes it look if it hasn't been asked already; the one that runs, too: it takes
-    /// the interrupt at its next entry to a guest, or when it sleeps.
+    /// Asks this CPU for something, and makes it look if it hasn't been asked already: another one by an interrupt, the one that runs before
+    /// a guest runs there again.
     pub fn request(&self, what: u32) {
         // Release: what the request is about is written before it.
         let before = self.requests.fetch_or(what, Ordering::Release);
-        if before & what != what {
+        if before & what == what {
+            return;
+        }
+        if core::ptr::eq(self, this_cpu()) {
+            own().look.set(true);
+        } else {
             crate::gic::kick(self);
         }
     }

@@ -78,6 +78,8 @@ pub extern "C" fn schedule(frame: &mut Frame, mut change: Change) -> ! {
         if interrupts::is_pending() || cpu.has_requests() {
             take_news(own);
             has_news = true;
+            // Whom that has woken has been so until now.
+            now = timer::now();
         }
         let mut last = own.vcpu.get();
         if let Some(vcpu) = last
@@ -124,17 +126,36 @@ pub extern "C" fn schedule(frame: &mut Frame, mut change: Change) -> ! {
             give_away(decision.next, idle_cpus);
         }
         own.timer.set_turn(decision.until.min(own.wakes_at.get()));
-        if let Some(registers) = registers {
+        // What was just done may have led to more, which is seen to first. Others that ask have sent an interrupt: it is taken from the guest, so
+        // that who asks again and again doesn't keep this CPU here.
+        let is_done = !cpu.has_requests() || {
+            own.look.set(true);
+            interrupts::is_pending()
+        };
+        match registers {
             // SAFETY: these are the registers of the vCPU that is loaded: this frame, or those in its context, which nobody else touches
             // as long as it is. The frame is at the end of this CPU's stack, whose rest lies above it, and nothing of what uses the
             // stack now is used again: whoever calls this function does so as its last step, and holds nothing.
-            unsafe { enter_guest(registers, frame) }
+            Some(registers) if is_done => unsafe { enter_guest(registers, frame) },
+            Some(registers) => keep(registers, frame),
+            None if next.is_none() && is_done => {
+                idle();
+                has_news = true;
+            }
+            None => {}
         }
-        if next.is_none() {
-            idle();
-            has_news = true;
-        }
+        // Its ISB makes what was written to list registers known to who looks for empty ones.
         now = timer::now();
+    }
+}
+
+/// Puts the registers of the vCPU that is loaded into the frame, where [`schedule`] expects them.
+#[cold]
+#[inline(never)]
+fn keep(registers: *const Frame, frame: &mut Frame) {
+    if !core::ptr::eq(registers, frame) {
+        // SAFETY: they are in the context of the vCPU that is loaded, which nobody else touches as long as it is.
+        frame.clone_from(unsafe { &*registers });
     }
 }
 
@@ -275,7 +296,7 @@ pub fn consider(vcpu: &'static Vcpu) {
 /// to its VM's affairs, or is over.
 #[inline(always)]
 fn take_on(own: &Own, vcpu: &'static Vcpu, member: usize) -> Option<*const Frame> {
-    // If its VM stops behind this, there is an interrupt that says so.
+    // If its VM stops behind this, there is a request that says so.
     if !vcpu.enter() {
         attend(vcpu);
         return None;

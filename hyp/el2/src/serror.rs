@@ -8,10 +8,10 @@ use aarch64_cpu::asm::barrier;
 use vmm::esr::Esr;
 use vmm::serror::{self, Verdict};
 
+use crate::crash;
 use crate::percpu::own;
 use crate::sysreg::{read_sysreg, write_sysreg};
 use crate::vcpu::Vcpu;
-use crate::{cpu, crash};
 
 /// DISR_EL1.A: an SError was put there.
 const DEFERRED: u64 = 1 << 31;
@@ -20,7 +20,7 @@ const PENDING: u64 = 1 << 8;
 
 /// Forgets what DISR_EL1 holds, after a reset anything.
 pub fn init() {
-    if cpu::has_ras() {
+    if own().has_ras.get() {
         write_sysreg!("S3_0_C12_C1_1", 0);
     }
 }

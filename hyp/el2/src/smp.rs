@@ -60,6 +60,7 @@ static TOLD_OPEN: AtomicBool = AtomicBool::new(false);
 /// Why this CPU can't be used.
 pub fn init_cpu(by_smc: bool) -> Result<(), &'static str> {
     BY_SMC.store(by_smc, Ordering::Relaxed);
+    own().has_ras.set(cpu::has_ras());
     cpu::init();
     SOC.call_once(|| {
         let (version, revision) = by_smc.then(psci::soc_id).flatten()?;

@@ -297,6 +297,7 @@ impl Vcpu {
             vttbr: vm.vttbr,
             vmpidr: self.vmpidr,
             clock_offset: vm.clock_offset(),
+            has_ras: own.has_ras.get(),
         };
         let registers = context.load(&world);
         match own.last_loaded.change(vm.id, id) {
@@ -304,12 +305,12 @@ impl Vcpu {
             Some(Before::Other) => forget_stage_one(),
             Some(Before::None) => forget_translations(),
         }
+        vm.take_bells(id);
         let kicks = with_hardware!(own, |hardware| {
             hardware.load_virtual(&context.interface);
             vm.vgic.lock().load(id, &mut hardware)
         });
         context.load_rest();
-        vm.take_bells();
         let kicks = kicks.unwrap_or(Kicks::NONE);
         if !kicks.is_empty() {
             vm.kick(kicks.without(id));
@@ -338,8 +339,8 @@ impl Vcpu {
         // SAFETY: it is entered here.
         let context = unsafe { self.context.get_mut() };
         match frame {
-            Some(frame) => context.save(frame, self.has_keys()),
-            None => context.discard(),
+            Some(frame) => context.save(frame, self.has_keys(), own.has_ras.get()),
+            None => context.discard(own.has_ras.get()),
         }
         // The timers are off from here on. And this may be the second look at list registers since the exit: see `Vm::wake_or_sync`.
         barrier::isb(barrier::SY);

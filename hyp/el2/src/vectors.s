@@ -114,6 +114,13 @@ vector_table vectors_workaround_3, workaround_3
 
 // Handlers (exit.rs) get ESR_EL2 in x0, and the frame in x1. Stack traces end with the calls of them.
 
+// Behind all that a handler may have asked this CPU for: on to what is to be looked at, if there is something (Own::look).
+.macro look_or label
+    mrs     x0, tpidr_el2
+    ldrb    w0, [x0, #{look}]
+    cbz     w0, \label
+.endm
+
 // By exception class. Not by a table of addresses: a guest could teach the predictor where its branch goes.
 .balign 0x40
 sync:
@@ -128,12 +135,14 @@ sync:
     tbz     x0, #24, any_data_abort     // ISV: the syndrome doesn't describe it
     tbnz    x0, #20, any_data_abort     // SRT is one of X16 to X31
     bl      handle_data_abort
-    b       return_short
+    look_or return_short
+    b       look
 1:  cmp     w2, #{system_register}
     b.ne    2f
     tbnz    x0, #9, any_system_register // Rt, as above
     bl      handle_system_register
-    b       return_short
+    look_or return_short
+    b       look
 2:  cmp     w2, #{hvc}
     b.ne    3f
     bl      handle_hvc
@@ -145,7 +154,7 @@ call:
     tbnz    x0, #63, give_way
     mov     x1, sp
     bl      answer_call
-    b       return_to_guest
+    b       look_and_return
 give_way:
     mov     x0, sp
     mov     w1, #{passes}
@@ -160,36 +169,25 @@ give_way:
 any_data_abort:
     save_rest
     bl      handle_any_data_abort
-    b       return_to_guest
+    b       look_and_return
 
 any_system_register:
     save_rest
     bl      handle_system_register
-    b       return_to_guest
+    b       look_and_return
 
 other:
     mrs     x2, spsr_el2
     tbnz    x2, #4, aarch32
     save_rest
     bl      handle_other
-    b       return_to_guest
+    b       look_and_return
 
 // A 32-bit program's exit; it can make no calls.
 aarch32:
     save_rest
     bl      handle_aarch32
-    b       return_to_guest
-
-irq:
-    mov     x29, xzr
-    bl      handle_irq
-    mrs     x0, tpidr_el2
-    ldrb    w0, [x0, #{look}]           // Own::look
-    cbz     w0, return_short
-    save_rest
-    mov     x0, sp
-    mov     w1, #{nothing}
-    bl      schedule
+    b       look_and_return
 
 serror:
     save_rest
@@ -197,7 +195,22 @@ serror:
     mov     x1, sp
     mov     x29, xzr
     bl      handle_serror
-    b       return_to_guest
+    b       look_and_return
+
+irq:
+    mov     x29, xzr
+    bl      handle_irq
+    look_or return_short
+
+look:
+    save_rest
+0:  mov     x0, sp
+    mov     w1, #{nothing}
+    bl      schedule
+
+look_and_return:
+    look_or return_to_guest
+    b       0b
 
 .balign 0x80
 crash_entry:

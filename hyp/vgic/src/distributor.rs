@@ -62,18 +62,17 @@ impl Vgic {
         Read::of(access.of_value(value))
     }
 
-    /// What [`distributor_read`](Self::distributor_read) gives, for registers that are there as they are; `None` for the others.
+    /// What [`distributor_read`](Self::distributor_read) gives for a word, of registers that are there as they are; `None` for the others.
     #[inline(always)]
-    pub fn peek_distributor(&self, offset: u64, width: Width) -> Option<u64> {
-        let access = Access::decode(offset, width).filter(|access| access.mask == !0)?;
-        let value = match access.class {
+    pub fn peek_distributor(&self, offset: u64) -> Option<u32> {
+        let access = Access::decode(offset, Width::Word)?;
+        Some(match access.class {
             Class::Control if access.index == 1 => self.shared.typer,
             Class::SetEnable | Class::ClearEnable => {
                 self.shared.banks.get(access.index.checked_sub(1)?)?.enabled
             }
             _ => return None,
-        };
-        Some(value.into())
+        })
     }
 
     /// `vcpu` writes the distributor at `offset`.

@@ -47,6 +47,9 @@ mod tests {
     fn in_aarch64_all_instructions_have_32_bits() {
         assert_eq!(over(0x1000, SS | BTYPE | 0x3c5, true), (0x1004, 0x3c5));
         assert_eq!(over(u64::MAX - 3, 0x3c5, true), (0, 0x3c5));
+        for bit in (0..64).map(|n| 1 << n).filter(|bit| bit & PSTATE_AARCH32 == 0) {
+            assert_eq!(changes(bit), over(0, bit, true).1 != bit, "{bit:#x}");
+        }
     }
 
     #[test]

@@ -36,7 +36,10 @@ const ENABLED: u32 = 0x301;
 const LOOPBACK: u32 = ENABLED | 1 << 7;
 
 fn read(uart: &mut Pl011, register: u32) -> u32 {
-    uart.read(register).0
+    let peeked = uart.peek(register);
+    let value = uart.read(register).0;
+    assert_eq!(peeked, (register == FR).then_some(value), "what is told at once of {register:#x}");
+    value
 }
 
 fn write(uart: &mut Pl011, register: u32, value: u32) {

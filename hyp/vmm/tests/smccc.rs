@@ -63,6 +63,23 @@ fn versions() {
     assert_eq!(ask(hanok::REVISION, 0, 8, 9), Answer::Return4([1, 1, 8, 9]), "X2 and X3 are kept");
 }
 
+/// A number, by which a call is handed on, is that of one call alone.
+#[test]
+fn calls_have_numbers_of_their_own() {
+    for row in CALLS {
+        for id in row.ids {
+            let call = Call::named(id.as_u32().into()).expect("it is in the table");
+            assert_eq!(Call::numbered(call.number().into()), Some(call), "{}", row.name);
+        }
+    }
+    let count = CALLS.len() as u64;
+    assert!(
+        (0..count)
+            .all(|number| Call::numbered(number).is_some_and(|call| u64::from(call.number()) == number))
+    );
+    assert!([count, 256, u64::MAX].map(Call::numbered).iter().all(Option::is_none));
+}
+
 #[test]
 fn what_is_not_offered_is_unknown_and_not_advertised() {
     let not_offered = [

@@ -209,13 +209,6 @@ impl Distributor {
     pub fn send_sgi(&self, targets: u8, intid: u32) {
         self.registers.sgir.set(u32::from(targets) << 16 | intid & 0xf);
     }
-
-    /// Sends an SGI to the CPU that this runs on. Not by a mask: where there is but one CPU, there are no masks.
-    #[inline]
-    pub fn send_sgi_to_self(&self, intid: u32) {
-        const TO_SELF: u32 = 0b10 << 24;
-        self.registers.sgir.set(TO_SELF | intid & 0xf);
-    }
 }
 
 /// The CPU interface and the virtual interface; both are banked, so this is of the CPU that it runs on.

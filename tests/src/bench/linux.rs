@@ -140,11 +140,10 @@ pub struct Exit {
 
 /// Kinds of exits by a part of the name of a function that they come to, or that was compiled into one; of several it is the first one here, so
 /// that an access to a device is of that device's kind.
-const KINDS: [(&str, &str); 13] = [
+const KINDS: [(&str, &str); 12] = [
     ("mmio::redistributor", "GIC redistributor"),
-    ("mmio::distributor_", "GIC distributor"),
-    ("mmio::uart", "UART"),
-    ("mmio::peek_uart", "UART"),
+    ("distributor", "GIC distributor"),
+    ("uart_", "UART"),
     ("mmio::rtc", "clock"),
     ("data_abort", "another address"),
     ("handle_system_register", "system register"),
@@ -514,7 +513,7 @@ mod tests {
     const FUNCTIONS: [&[&str]; 5] = [
         &["sync"],
         &["handle_data_abort"],
-        &["hanok::mmio::uart", "handle_data_abort"],
+        &["hanok::vm::Vm::uart_peek", "handle_data_abort"],
         &["handle_hvc"],
         &["return_to_guest"],
     ];

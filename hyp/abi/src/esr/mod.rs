@@ -360,6 +360,12 @@ impl Access {
         self.0.0 & 1 << 21 != 0
     }
 
+    /// A load of 32 bits without a sign: what is read is what the register becomes, whatever its size.
+    #[inline]
+    pub const fn is_plain_load(self) -> bool {
+        self.size() == 2 && !self.is_write() && !self.sign_extends()
+    }
+
     /// The register has 64 bits; otherwise the upper half is cleared on a load (SF).
     #[inline]
     const fn is_64bit(self) -> bool {
@@ -560,6 +566,19 @@ mod tests {
             assert_eq!(access.bytes(), 1 << size);
             assert_eq!(access.truncate(value), expected);
             assert_eq!(access.extend(value), expected);
+        }
+    }
+
+    /// Whatever its register's size, what a plain load reads is what that becomes.
+    #[test]
+    fn plain_loads_are_of_words_without_sign() {
+        for (size, write, sign, wide) in (0..4)
+            .flat_map(|size| [0, 1, 2, 3, 4, 5, 6, 7].map(|n| (size, n & 1 != 0, n & 2 != 0, n & 4 != 0)))
+        {
+            let access = Access::new(size, write, sign, wide);
+            assert_eq!(access.is_plain_load(), (size, write, sign) == (2, false, false), "{access:?}");
+            assert!(!access.is_plain_load() || access.extend(0x8877_6655) == 0x8877_6655, "{access:?}");
+            assert_eq!(Some(Access::described_by(Abort(access.0))), Abort(access.0).access());
         }
     }
 

@@ -82,10 +82,11 @@ impl Vm {
     }
 
     /// The bell of its channel of this number rings. Called for another VM: nothing is waited for, and as long as nobody has
-    /// seen to the first ring ([`take_bells`](Self::take_bells)), further ones cost nobody anything.
+    /// seen to the first ring ([`take_bells`](Self::take_bells)), or it was seen to and no vCPU has been loaded since, further ones cost nobody
+    /// anything.
     fn hear_bell(&self, number: u32) {
         let bell = 1u64.wrapping_shl(number);
-        if self.bells.fetch_or(bell, Ordering::SeqCst) & bell != 0 {
+        if self.bells.fetch_or(bell, Ordering::SeqCst) & (bell | bell << SEEN) != 0 {
             return;
         }
         // One of its vCPUs that has a CPU anyway; so that others' CPUs are disturbed only where all sleep.
@@ -94,26 +95,26 @@ impl Vm {
         self.wake(VcpuId(vcpu));
     }
 
-    /// Makes the interrupts of the bells that have rung pending. On a CPU of its own.
+    /// Makes the interrupts of the bells that have rung pending. On a CPU of its own; the caller sees to the interrupts of the vCPU `by` next.
     ///
-    /// Where none of its vCPUs is loaded, the bells count as rung until one is: so a VM that doesn't listen can't have its CPU
-    /// disturbed again and again, and once it is loaded each rings once more, for nothing at the worst.
+    /// Where none of its vCPUs is loaded, a bell that was seen to waits until one is before it is heard again: so a VM that doesn't listen can't
+    /// have its CPU disturbed again and again.
     #[inline]
-    pub fn take_bells(&self) {
-        if self.bells.load(Ordering::Relaxed) != 0 {
-            self.take_rung_bells();
+    pub fn take_bells(&self, by: VcpuId) {
+        if self.bells.load(Ordering::SeqCst) != 0 {
+            self.take_rung_bells(by);
         }
     }
 
     #[inline(never)]
-    fn take_rung_bells(&self) {
+    fn take_rung_bells(&self, by: VcpuId) {
         let is_loaded = || self.loaded.load(Ordering::SeqCst) != 0;
         let mut bells = 0;
         if !is_loaded() {
-            // Each is seen to once: what that leads to may come here again.
-            let seen = |bells| Some(bells & RUNG | (bells & RUNG) << SEEN);
+            let fresh = |bells: u64| bells & !(bells >> SEEN) & RUNG;
+            let seen = |bells| Some(bells & !fresh(bells) | fresh(bells) << SEEN);
             let before = self.bells.fetch_update(Ordering::SeqCst, Ordering::SeqCst, seen).unwrap_or(0);
-            bells = before & !(before >> SEEN) & RUNG;
+            bells = fresh(before);
         }
         // A vCPU that is being loaded meanwhile is seen here, or it comes here itself (`Vcpu::load`, behind `Vcpu::enter`).
         if is_loaded() {
@@ -127,16 +128,14 @@ impl Vm {
         while bells != 0 {
             let spi = self.layout.channels.spi(bells.trailing_zeros());
             bells &= bells.wrapping_sub(1);
-            for level in [true, false] {
-                kicks |= vgic.set_level(VcpuId(0), IntId::spi(spi as u16), level);
-            }
+            kicks |= vgic.pulse(VcpuId(0), IntId::spi(spi as u16));
         }
         drop(vgic);
-        self.kick(kicks);
+        self.kick(kicks.without(by));
     }
 }
 
-/// In [`Vm::bells`], the bells that have rung, one bit each.
+/// In [`Vm::bells`], the bells that have rung and weren't seen to yet, one bit each.
 const RUNG: u64 = 0xffff_ffff;
-/// How far above its bit it is noted that a bell was seen to while no vCPU was loaded.
+/// How far above its bit it is noted that a bell was seen to, and no vCPU has been loaded since.
 const SEEN: u32 = 32;

@@ -258,8 +258,10 @@ impl Pl011 {
         };
         let sends = match self.output.len() {
             ..=ROOM_FOR_FIFO => fr::TXFE,
-            ring::CAPACITY.. => fr::BUSY | fr::TXFF,
-            _ => fr::BUSY,
+            waits => {
+                core::hint::cold_path();
+                if waits < ring::CAPACITY { fr::BUSY } else { fr::BUSY | fr::TXFF }
+            }
         };
         self.modem_inputs() | receives | sends
     }
