@@ -9,6 +9,7 @@ use vmm::esr::{Abort, CoprocessorAccess, Esr, Sysreg, SysregAccess};
 use vmm::inject::Exception;
 use vmm::step;
 
+use crate::cpu;
 use crate::exit::{Frame, Short, Trapped, inject, other_register, reject_data};
 use crate::mmio::{self, stepped};
 use crate::vcpu::Vcpu;
@@ -50,7 +51,13 @@ pub fn coprocessor(vcpu: &'static Vcpu, frame: &mut Frame, esr: Esr, access: Cop
             has_before && carried_out(vcpu, &mut one, register, access.read)
         }
         Some(View::Zero) if access.read => true,
-        Some(View::DebugIdentity) if access.read => return debug(vcpu),
+        Some(View::DebugIdentity) if access.read => match cpu::debug_identity() {
+            Some(value) => {
+                one.set(0, value.into());
+                true
+            }
+            None => return inject(Exception::Undefined),
+        },
         _ => return inject(Exception::Undefined),
     };
     if !done {

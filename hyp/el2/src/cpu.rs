@@ -137,6 +137,11 @@ pub fn breakpoints() -> (usize, usize) {
     ((id::breakpoints() as usize).wrapping_add(1), (id::watchpoints() as usize).wrapping_add(1))
 }
 
+/// What 32-bit programs read from this CPU's DBGDIDR, if it has one.
+pub fn debug_identity() -> Option<u32> {
+    vmm::debug::identity(read_sysreg!("ID_AA64PFR0_EL1"), read_sysreg!("ID_AA64DFR0_EL1"))
+}
+
 /// Whether MDCR_EL2.TDCC keeps guests from the debug channel: it came with FEAT_FGT.
 pub fn keeps_debug_channel() -> bool {
     id::fgt() != 0

@@ -12,7 +12,7 @@ pub enum View {
     Of(Sysreg),
     /// This AArch64 register's lower half: a write leaves the upper half as it was.
     LowerHalf(Sysreg),
-    /// DBGDIDR, of which AArch64 has no view: it tells what the debug unit has, and traps as its registers do (MDCR_EL2.TDA).
+    /// DBGDIDR, of which AArch64 has no view: it tells what the debug unit has ([`identity`](crate::debug::identity)), and traps as its registers do (MDCR_EL2.TDA).
     DebugIdentity,
     /// DBGDSAR, which ARMv8 has done away with: zero.
     Zero,

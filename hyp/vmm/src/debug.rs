@@ -188,9 +188,32 @@ impl Debug {
     }
 }
 
+/// DBGDIDR, which only 32-bit programs read (Arm ARM G8.3.8), by a CPU's ID_AA64PFR0_EL1 and ID_AA64DFR0_EL1. `None`: it has none, for its EL1 is
+/// never AArch32.
+pub fn identity(pfr0: u64, dfr0: u64) -> Option<u32> {
+    const RES1: u32 = 1 << 15;
+    const AARCH32_AT_EL1: u64 = 2;
+    if pfr0 >> 4 & 0xf != AARCH32_AT_EL1 {
+        return None;
+    }
+    let field = |shift: u32| (dfr0 >> shift) as u32 & 0xf;
+    let has_el3 = u32::from(pfr0 >> 12 & 0xf != 0);
+    let (version, breakpoints, watchpoints, contexts) = (field(0), field(12), field(20), field(28));
+    let counts = watchpoints << 28 | breakpoints << 24 | contexts << 20;
+    Some(counts | version << 16 | RES1 | has_el3 << 14 | has_el3 << 12)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Of a Cortex-A72, the same without EL3, and of a CPU of which EL1 is AArch64 alone.
+    #[test]
+    fn dbgdidr_says_what_the_id_registers_do() {
+        assert_eq!(identity(0x2222, 0x1030_5106), Some(0x3516_d000));
+        assert_eq!(identity(0x0222, 0x1030_5106), Some(0x3516_8000));
+        assert_eq!(identity(0x2212, 0x1030_5106), None);
+    }
 
     /// A Cortex-A72.
     fn reset() -> Debug {
