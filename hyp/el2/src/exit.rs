@@ -490,7 +490,7 @@ extern "C" fn handle_any_data_abort(esr: Esr, frame: &mut Frame) {
     }
 }
 
-/// The emulated device that the access was meant for.
+/// The emulated device that the access was meant for; then it counts as such.
 #[inline(always)]
 fn device(vcpu: &'static Vcpu, abort: Abort) -> Option<Hit> {
     let hit = if abort.may_be_device() { vcpu.vm.mmio.find(faulting_ipa()) } else { None }?;

@@ -67,8 +67,8 @@ fn member(vcpu: &Vcpu) -> usize {
 /// vCPU that is loaded. `change` is what that one has just done: one that `Blocks` sleeps until an interrupt comes, of which there is
 /// none yet.
 ///
-/// `vectors.s` comes here for one that [`Passes`](Change::Passes), having nothing to do but to wait for another one; and before a guest
-/// goes on that was interrupted, where [`Own::look`] is set.
+/// `vectors.s` comes here for one that [`Passes`](Change::Passes), having nothing to do but to wait for another one; and behind an exit, where
+/// [`Own::look`] is set.
 #[unsafe(no_mangle)]
 pub extern "C" fn schedule(frame: &mut Frame, mut change: Change) -> ! {
     let mut now = timer::now();

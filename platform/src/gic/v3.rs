@@ -435,12 +435,14 @@ impl Interface {
     /// Writes ICH_LR\<n\>_EL2; nothing for an index that there isn't. The first four, of which few CPUs have more, without a table.
     #[inline(always)]
     pub fn write_lr(&self, index: usize, value: u64) {
-        match (index & !0b11 == 0, index & 0b10 != 0, index & 0b01 != 0) {
-            (true, false, false) => ICH_LR0_EL2.set(value),
-            (true, false, true) => ICH_LR1_EL2.set(value),
-            (true, true, false) => ICH_LR2_EL2.set(value),
-            (true, true, true) => ICH_LR3_EL2.set(value),
-            _ => self.write_further_lr(index, value),
+        if index > 3 {
+            return self.write_further_lr(index, value);
+        }
+        match (index & 2 != 0, index & 1 != 0) {
+            (false, false) => ICH_LR0_EL2.set(value),
+            (false, true) => ICH_LR1_EL2.set(value),
+            (true, false) => ICH_LR2_EL2.set(value),
+            (true, true) => ICH_LR3_EL2.set(value),
         }
     }
 
